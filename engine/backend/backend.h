@@ -1,0 +1,241 @@
+// THE seam: the coarse operations of one device. A model step is a dozen kinds of calls on matrices.
+//
+// Contract for every backend, synchronous (CPU) or asynchronous (a GPU stream) alike:
+//  * Load and Allocate calls return a status. Step operations return nothing: shapes were checked when the model was
+//    built, and a failure of the device is remembered and reported by the next Wait().
+//  * Operations run in the order of the calls. Host-readable results (Routing, ExpertBatches, ReadRows) are valid
+//    after Wait().
+//  * Every row's result has one fixed order of additions that does not depend on the other rows of the call: the same
+//    row alone or in a batch gives the same bits.
+//  * Nothing is allocated in a step operation.
+// One thread calls at a time.
+#ifndef SWITCHYARD_ENGINE_BACKEND_BACKEND_H_
+#define SWITCHYARD_ENGINE_BACKEND_BACKEND_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/base/dtype.h"
+#include "engine/checkpoint/tensor_reader.h"
+
+namespace switchyard {
+
+// Activations: rows x cols elements of the backend's activation type (float on the CPU), row-major without padding,
+// in the device's memory. A view; the backend owns the memory.
+struct Matrix {
+  void* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+// A weight matrix [out, in] in the layout the backend likes, with an optional bias [out].
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  virtual int64_t out_features() const = 0;
+  virtual int64_t in_features() const = 0;
+  virtual int64_t bytes() const = 0;  // in device memory
+};
+
+// All experts of one layer: gate and up [intermediate, hidden], down [hidden, intermediate].
+class ExpertWeights {
+ public:
+  virtual ~ExpertWeights() = default;
+  virtual int64_t bytes() const = 0;
+};
+
+struct ExpertReaders {
+  const TensorReader* gate = nullptr;
+  const TensorReader* up = nullptr;
+  const TensorReader* down = nullptr;
+};
+
+// ---------------------------------------------------------------------------------------------------- attention
+
+enum class QkNorm : uint8_t {
+  kNone,
+  kFull,  // RMS norm over the full projected width, before the head split (OLMoE)
+  kHead,  // RMS norm per head over head_dim, before RoPE (Qwen3)
+};
+
+// One attention layer, after projection. Query head n reads KV head n / (num_heads / num_kv_heads).
+struct AttentionShape {
+  int32_t num_heads = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  float scale = 0.0f;             // of the scores, usually head_dim^-0.5
+  QkNorm qk_norm = QkNorm::kNone;
+  float qk_norm_eps = 0.0f;
+  float clip_qkv = 0.0f;          // clamp q, k, v to [-c, c] after projection and full-width norm; 0 = off
+  int32_t sliding_window = 0;     // a token sees itself and window - 1 predecessors; 0 = all
+  std::vector<float> rope_inv_freq;  // [rotated_dim / 2], half-split pairs (m, m + rotated_dim / 2); scaling applied
+  float rope_attention_factor = 1.0f;  // multiplies cos and sin
+
+  int64_t q_size() const { return int64_t{num_heads} * head_dim; }
+  int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }
+  int64_t qkv_size() const { return q_size() + 2 * kv_size(); }
+};
+
+// Rows [first_row, first_row + num_tokens) of the step belong to one sequence and stand at consecutive positions.
+struct AttentionSlice {
+  int64_t first_row = 0;
+  int32_t num_tokens = 0;
+  int32_t first_position = 0;
+  const int32_t* block_table = nullptr;
+};
+
+struct KvCacheShape {
+  int32_t num_layers = 0;
+  int32_t num_blocks = 0;
+  int32_t block_size = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  DType dtype = DType::kF32;  // kF32 or kBF16
+};
+
+// Paged keys and values of all layers: position p of a sequence lives in block block_table[p / block_size].
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+};
+
+// ---------------------------------------------------------------------------------------------------------- MoE
+
+enum class ScoreFunction : uint8_t { kSoftmax };
+
+// logits -> scores -> the top_k largest (ties: lowest expert id) -> weights. Always in fp32.
+struct RouterConfig {
+  int32_t num_experts = 0;
+  int32_t top_k = 0;
+  ScoreFunction score = ScoreFunction::kSoftmax;
+  bool normalize = false;         // weights / (their sum + normalize_eps)
+  float normalize_eps = 0.0f;
+  float scale = 1.0f;             // multiplies the weights last
+};
+
+// What the router of one layer decided in one step. Allocated by the backend for max_tokens; host-readable after Wait.
+struct Routing {
+  int32_t num_tokens = 0;
+  int32_t top_k = 0;
+  int32_t num_experts = 0;
+  int32_t* expert_ids = nullptr;       // [num_tokens, top_k], most wanted first
+  float* expert_weights = nullptr;     // [num_tokens, top_k]
+  float* margins = nullptr;            // [num_tokens] score of the last chosen minus the best not chosen; 0 if k = E
+  float* logsumexps = nullptr;         // [num_tokens] of the router logits
+  float* probability_sums = nullptr;   // [num_experts] sum over tokens of softmax(logits)
+};
+
+// For one MoE layer of one step: which rows belong to which expert.
+//
+// The router answers "which experts does this token want?". The grouped GEMM needs the opposite: one contiguous
+// block of rows for each expert. A *choice* is one (token, rank) pair, numbered token * top_k + rank; a *row* is
+// the place of that choice after sorting by expert.
+//
+//   choices of tokens 0,1,2 with top_k = 2:   {0,2} {2,3} {0,2}
+//   rows, grouped by expert:      e0: t0 t2 | e1: - | e2: t0 t1 t2 | e3: t1
+//   expert_offsets = {0, 2, 2, 5, 6}
+//
+// Invariants: offsets start at 0 and end at the number of rows; choice_to_row is a permutation; inside one expert
+// rows keep token order, so results do not depend on timing.
+struct ExpertBatches {
+  int32_t num_experts = 0;
+  int32_t num_rows = 0;                // num_tokens * top_k
+  int32_t* expert_offsets = nullptr;   // [num_experts + 1]
+  int32_t* choice_to_row = nullptr;    // [num_rows]
+  int32_t* row_to_token = nullptr;     // [num_rows]
+  float* expert_seconds = nullptr;     // [num_experts] wall time of each expert's batch, written by ExpertMlp
+};
+
+// ------------------------------------------------------------------------------------------------------ backend
+
+enum class WeightUse : uint8_t {
+  kLinear,     // operand of Linear
+  kEmbedding,  // operand of Embed
+  kVector,     // norms: kept in fp32
+  kRouter,     // operand of Route: kept in fp32
+};
+
+enum class OutputMode : uint8_t { kAssign, kAdd };
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // For people: "cpu (amx_bf16, 2 threads)".
+  virtual const std::string& description() const = 0;
+
+  // ---- load time ----
+
+  // Stacks `parts` by rows into one matrix, so that for instance q, k and v are one multiplication. `biases` is empty
+  // or has one entry per part, each null (zeros) or [1, rows of the part].
+  virtual absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(std::span<const TensorReader* const> parts,
+                                                             std::span<const TensorReader* const> biases, DType dtype,
+                                                             WeightUse use) = 0;
+  virtual absl::StatusOr<std::unique_ptr<ExpertWeights>> LoadExperts(std::span<const ExpertReaders> experts,
+                                                                     DType dtype) = 0;
+  // Zeroed memory for `rows` x `cols` activations, owned by the backend until it dies.
+  virtual absl::StatusOr<Matrix> AllocateMatrix(int64_t rows, int64_t cols) = 0;
+  virtual absl::StatusOr<Routing> AllocateRouting(int32_t max_tokens, const RouterConfig& config) = 0;
+  virtual absl::StatusOr<ExpertBatches> AllocateExpertBatches(int32_t max_tokens, const RouterConfig& config) = 0;
+  virtual absl::StatusOr<std::unique_ptr<KvCache>> AllocateKvCache(const KvCacheShape& shape) = 0;
+  // Called once after everything is loaded: the widest call of each operation, so that scratch is sized here.
+  virtual absl::Status PrepareScratch(int32_t max_tokens) = 0;
+
+  // ---- step time: rows of `in` and `out` say how many tokens there are ----
+
+  // out[i] = table[ids[i]]. REQUIRES: 0 <= ids[i] < rows of the table.
+  virtual void Embed(std::span<const int32_t> ids, const Weight& table, Matrix out) = 0;
+  // out = in / sqrt(mean(in^2) + eps) * weight, per row. `out` may be `in`.
+  virtual void RmsNorm(Matrix in, const Weight& weight, float eps, Matrix out) = 0;
+  // out (+)= in x weight^T + bias.
+  virtual void Linear(Matrix in, const Weight& weight, OutputMode mode, Matrix out) = 0;
+  // qkv: [num_tokens, q_size + 2 kv_size] as projected. Norms, clips and rotates q and k in place, as `shape` says, and
+  // writes k and v to their places in the cache. q_norm and k_norm are null unless shape.qk_norm asks for them.
+  virtual void PrepareQkv(const AttentionShape& shape, std::span<const AttentionSlice> slices, const Weight* q_norm,
+                          const Weight* k_norm, int32_t layer, KvCache& cache, Matrix qkv) = 0;
+  // Causal attention of each row's q over the cached keys up to its own position. out: [num_tokens, q_size].
+  virtual void Attention(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                         const KvCache& cache, Matrix qkv, Matrix out) = 0;
+  // Logits in fp32, then `config`'s rule. Fills all of `routing`.
+  virtual void Route(Matrix in, const Weight& router, const RouterConfig& config, Routing* routing) = 0;
+  virtual void GroupByExpert(const Routing& routing, ExpertBatches* batches) = 0;
+  // rows_out[r] = down_e(silu(gate_e(x)) * up_e(x)) for x = in[row_to_token[r]], e the expert of row r; one batch of
+  // rows per expert. Fills batches.expert_seconds. rows_out: [num_rows, hidden].
+  virtual void ExpertMlp(Matrix in, const ExpertWeights& experts, const ExpertBatches& batches, Matrix rows_out) = 0;
+  // out[t] += sum over ranks j = 0..k-1, in this order, of weight[t, j] * rows[choice_to_row[t * k + j]].
+  virtual void Combine(Matrix rows, const Routing& routing, const ExpertBatches& batches, Matrix out) = 0;
+  // gate_up: [num_tokens, 2 * cols of out], gate first. out = silu(gate) * up.
+  virtual void SiluMul(Matrix gate_up, Matrix out) = 0;
+  // out[t] += sigmoid(in[t] . gate) * values[t]; `gate` is kRouter with one row.
+  virtual void AddGated(Matrix in, const Weight& gate, Matrix values, Matrix out) = 0;
+  // out[i] = in[rows[i]].
+  virtual void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) = 0;
+
+  // ---- results ----
+
+  // Waits for everything called so far. INTERNAL: the device failed, with its words; stays failed.
+  virtual absl::Status Wait() = 0;
+  // The matrix in host memory as fp32, row-major; valid until the next step operation. Call after Wait().
+  virtual std::span<const float> HostView(Matrix matrix) = 0;
+  // Runs body(0) ... body(count - 1) on the backend's host threads and returns when all are done (sampling uses it).
+  virtual void ParallelFor(int64_t count, const std::function<void(int64_t)>& body) = 0;
+};
+
+struct BackendOptions {
+  std::string device = "auto";   // auto | cpu | cuda
+  std::string cpu_isa = "auto";  // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
+  int num_threads = 0;           // CPU workers; 0 = one per available core
+};
+
+// FAILED_PRECONDITION: the device or instruction set that was asked for by name is not there, and why.
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_ENGINE_BACKEND_BACKEND_H_

@@ -1,0 +1,84 @@
+// The engine's front door: token ids in, token ids out. Knows nothing of requests, text, gRPC or metrics.
+//
+//   ASSIGN_OR_RETURN(auto engine, CreateEngine(options));
+//   RETURN_IF_ERROR(engine->Launch(batch));            // starts a step
+//   ASSIGN_OR_RETURN(const StepOutput* out, engine->Collect());  // waits for it
+//
+// Guarantee: a sequence's tokens and logprobs depend on its own tokens, sampling parameters and seed only: not on its
+// batch mates, on how its prompt was chunked, or on whether its KV was recomputed or reused (bitwise on the CPU).
+//
+// Threads: Launch and Collect belong to one thread at a time. The engine's worker threads are private to it.
+#ifndef SWITCHYARD_ENGINE_ENGINE_H_
+#define SWITCHYARD_ENGINE_ENGINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/base/dtype.h"
+#include "engine/step.h"
+
+namespace switchyard {
+
+enum class LoadFormat { kSafetensors, kDummy };
+
+struct EngineOptions {
+  std::string model_dir;                             // Hugging Face folder; kDummy needs only config.json in it
+  LoadFormat load_format = LoadFormat::kSafetensors;
+  std::string dtype = "auto";                        // auto (the config's) | float32 | bfloat16
+  std::string device = "auto";                       // auto | cpu | cuda
+  uint64_t seed = 0;                                 // of dummy weights
+  int num_threads = 0;                               // CPU workers; 0 = one per available core
+  std::string cpu_isa = "auto";                      // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
+  int32_t max_model_len = 0;                         // tokens per sequence; 0 = the model's own limit
+  int32_t max_num_seqs = 64;                         // slices per step; sizes buffers
+  int32_t max_num_batched_tokens = 512;              // tokens per step; sizes buffers
+  int32_t block_size = 16;                           // tokens per KV block
+  int64_t kv_cache_bytes = int64_t{1} << 30;         // size of the KV pool
+};
+
+// Facts about the loaded model that the server shows, checks against and sizes by.
+struct ModelFacts {
+  std::string architecture;           // Hugging Face model_type, e.g. "mixtral"
+  std::string backend;                // e.g. "cpu (amx_bf16, 2 threads)"
+  DType dtype = DType::kF32;
+  int64_t num_parameters = 0;
+  int64_t num_active_parameters = 0;  // per token
+  int64_t weight_bytes = 0;           // in memory
+  int32_t vocab_size = 0;
+  int32_t max_model_len = 0;
+  int32_t num_layers = 0;
+  std::vector<int32_t> moe_layers;    // layer index of each MoE layer: position i in StepStats::moe_layers
+  int32_t num_experts = 0;
+  int32_t top_k = 0;
+  int32_t block_size = 0;
+  int32_t num_kv_blocks = 0;
+  int64_t kv_bytes_per_token = 0;
+  double load_seconds = 0.0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  virtual const ModelFacts& facts() const = 0;
+
+  // Starts a step. REQUIRES: no step in flight; slices within the limits of EngineOptions, ids below vocab_size.
+  virtual absl::Status Launch(const StepBatch& batch) = 0;
+
+  // Waits for the step; the result is valid until the next Launch.
+  // INTERNAL: the device failed, with its words; every later call fails the same way.
+  virtual absl::StatusOr<const StepOutput*> Collect() = 0;
+};
+
+// INVALID_ARGUMENT: config, weights or options are wrong; the message lists every problem found.
+// RESOURCE_EXHAUSTED: not enough memory for weights or KV pool; says how much is needed and which option to lower.
+// FAILED_PRECONDITION: the asked-for device or instruction set is not there.
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options);
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_ENGINE_ENGINE_H_

@@ -1,0 +1,72 @@
+// The one thread that owns scheduler, engine and all sequences, so that none of them needs a lock.
+//
+//   loop: take requests and cancels -> scheduler.Plan -> engine.Launch / Collect -> scheduler.Apply -> sinks, observer
+//
+// Sleeps when there is nothing to do. An engine failure ends every sequence as kUnavailable, is remembered, and makes
+// healthy() false; the queue is closed.
+#ifndef SWITCHYARD_SERVER_SCHEDULER_SERVING_LOOP_H_
+#define SWITCHYARD_SERVER_SCHEDULER_SERVING_LOOP_H_
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <thread>
+
+#include "engine/engine.h"
+#include "server/scheduler/request_queue.h"
+#include "server/scheduler/scheduler.h"
+
+namespace switchyard {
+
+// What the loop shows of itself after each step, by value; metrics are built from it. Called on the loop's thread.
+struct StepReport {
+  const StepStats* stats = nullptr;   // null when only the gauges changed (no step ran)
+  SchedulerCounts counts;             // waiting, running, KV blocks, cumulative preemptions, prefix hits, ...
+  int32_t num_sequences = 0;          // slices in the step
+  int32_t num_prefill_tokens = 0;
+  int32_t num_decode_tokens = 0;
+};
+
+class LoopObserver {
+ public:
+  virtual ~LoopObserver() = default;
+  virtual void OnStep(const StepReport& report) = 0;
+  // A sequence ended; `request` is still whole.
+  virtual void OnFinished(const Request& request, const FinishedEvent& event) = 0;
+};
+
+class ServingLoop {
+ public:
+  // All pointers must outlive the loop.
+  ServingLoop(Engine* engine, RequestQueue* queue, const SchedulerOptions& options, LoopObserver* observer);
+  ~ServingLoop();  // stops at once if still running: what is left ends as kUnavailable
+
+  void Start();
+
+  // Drain: closes the queue, finishes what was admitted, gives up at `deadline` (the rest ends as kUnavailable), then
+  // stops the thread. Blocks. Call once.
+  void Drain(TimePoint deadline);
+
+  // False after an engine failure.
+  bool healthy() const { return healthy_.load(std::memory_order_acquire); }
+  // Steady-clock nanoseconds of the last sign of progress (a step ended, or the loop was idle): for the watchdog.
+  int64_t last_progress_nanos() const { return last_progress_nanos_.load(std::memory_order_relaxed); }
+
+ private:
+  void Run();
+
+  Engine* const engine_;
+  RequestQueue* const queue_;
+  LoopObserver* const observer_;
+  Scheduler scheduler_;
+  std::atomic<bool> healthy_{true};
+  std::atomic<bool> stop_{false};
+  std::atomic<int64_t> drain_deadline_nanos_{INT64_MAX};
+  std::atomic<int64_t> last_progress_nanos_{0};
+  std::thread thread_;
+};
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_SERVER_SCHEDULER_SERVING_LOOP_H_
