@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct EngineOptions {
   std::string dtype = "auto";                        // auto (the config's) | float32 | bfloat16
   std::string device = "auto";                       // auto | cpu | cuda
   uint64_t seed = 0;                                 // of dummy weights
+  int32_t num_tokenizer_ids = 0;                     // ids from here on are padding and never sampled; 0 = none are
   int num_threads = 0;                               // CPU workers; 0 = one per available core
   std::string cpu_isa = "auto";                      // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
   int32_t max_model_len = 0;                         // tokens per sequence; 0 = the model's own limit
@@ -38,6 +40,14 @@ struct EngineOptions {
   int32_t max_num_batched_tokens = 512;              // tokens per step; sizes buffers
   int32_t block_size = 16;                           // tokens per KV block
   int64_t kv_cache_bytes = int64_t{1} << 30;         // size of the KV pool
+};
+
+// What the model's makers recommend (generation_config.json); a request's own values win.
+struct SamplingDefaults {
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<int> top_k;
+  std::optional<float> repetition_penalty;
 };
 
 // Facts about the loaded model that the server shows, checks against and sizes by.
@@ -50,6 +60,8 @@ struct ModelFacts {
   int64_t weight_bytes = 0;           // in memory
   int32_t vocab_size = 0;
   int32_t max_model_len = 0;
+  std::vector<int32_t> eos_token_ids;  // generation_config.json, else config.json
+  SamplingDefaults sampling_defaults;
   int32_t num_layers = 0;
   std::vector<int32_t> moe_layers;    // layer index of each MoE layer: position i in StepStats::moe_layers
   int32_t num_experts = 0;

@@ -12,6 +12,7 @@
 #ifndef SWITCHYARD_ENGINE_BACKEND_BACKEND_H_
 #define SWITCHYARD_ENGINE_BACKEND_BACKEND_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -32,6 +33,9 @@ struct Matrix {
   void* data = nullptr;
   int64_t rows = 0;
   int64_t cols = 0;
+
+  // The same memory as a smaller matrix: buffers are sized for the largest step, a step uses the front of them.
+  Matrix Front(int64_t num_rows, int64_t num_cols) const { return Matrix{data, num_rows, num_cols}; }
 };
 
 // A weight matrix [out, in] in the layout the backend likes, with an optional bias [out].
@@ -219,12 +223,22 @@ class Backend {
 
   // ---- results ----
 
+  // Wall time on the device between the two calls goes to *seconds, which is valid after Wait(). Not nested. These
+  // defaults read the host's clock, which is right for a device that has finished when the call returns.
+  virtual void StartTimer() { timer_start_ = std::chrono::steady_clock::now(); }
+  virtual void StopTimer(float* seconds) {
+    *seconds = std::chrono::duration<float>(std::chrono::steady_clock::now() - timer_start_).count();
+  }
+
   // Waits for everything called so far. INTERNAL: the device failed, with its words; stays failed.
   virtual absl::Status Wait() = 0;
   // The matrix in host memory as fp32, row-major; valid until the next step operation. Call after Wait().
   virtual std::span<const float> HostView(Matrix matrix) = 0;
   // Runs body(0) ... body(count - 1) on the backend's host threads and returns when all are done (sampling uses it).
   virtual void ParallelFor(int64_t count, const std::function<void(int64_t)>& body) = 0;
+
+ private:
+  std::chrono::steady_clock::time_point timer_start_;
 };
 
 struct BackendOptions {

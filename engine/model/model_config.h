@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
 #include "engine/base/dtype.h"
+#include "engine/moe/moe_config.h"
 
 namespace switchyard {
 
@@ -19,13 +20,6 @@ struct AttentionConfig {
   AttentionShape shape;      // heads, head size, masks, norms, RoPE: what the backend needs
   bool qkv_bias = false;
   bool output_bias = false;
-};
-
-struct MoeConfig {
-  RouterConfig router;
-  int32_t intermediate_size = 0;         // of one expert
-  int32_t shared_intermediate_size = 0;  // of the always-on shared expert; 0 = none
-  bool shared_expert_gate = false;       // multiply the shared expert by sigmoid(x . w)
 };
 
 struct LayerConfig {

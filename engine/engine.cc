@@ -1,0 +1,266 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/backend/backend.h"
+#include "engine/base/status_macros.h"
+#include "engine/checkpoint/model_folder.h"
+#include "engine/checkpoint/weights.h"
+#include "engine/model/model_config.h"
+#include "engine/model/transformer.h"
+#include "engine/sampling/sampler.h"
+
+namespace switchyard {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+class ModelEngine : public Engine {
+ public:
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options);
+
+  const ModelFacts& facts() const override { return facts_; }
+  absl::Status Launch(const StepBatch& batch) override;
+  absl::StatusOr<const StepOutput*> Collect() override;
+
+ private:
+  ModelEngine() = default;
+
+  absl::Status LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
+  absl::Status CreateKvCache(const EngineOptions& options, const ModelConfig& config);
+  absl::Status CheckBatch(const StepBatch& batch) const;
+  void SampleRow(int64_t i);
+  void FillRoutingTrace(int32_t row, RoutingTrace* trace) const;
+
+  ModelFacts facts_;
+  int32_t max_num_seqs_ = 0;
+  int32_t max_num_batched_tokens_ = 0;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Transformer> model_;
+  std::unique_ptr<KvCache> cache_;
+
+  // The step in flight; capacity reserved for the largest one.
+  std::vector<int32_t> ids_;
+  std::vector<AttentionSlice> slices_;
+  std::vector<int32_t> logit_rows_;
+  std::vector<const SequenceSlice*> sampled_slices_;  // of the caller's batch, parallel to logit_rows_
+  Clock::time_point step_start_;
+  Matrix logits_;
+  std::span<const float> host_logits_;
+  std::vector<Sampler> samplers_;  // one per row that is sampled at the same time
+  StepOutput output_;
+};
+
+int64_t CountActiveParameters(const ModelConfig& config, int64_t total) {
+  int64_t idle = 0;
+  for (const LayerConfig& layer : config.layers) {
+    if (!layer.is_moe) continue;
+    const int64_t expert = int64_t{3} * config.hidden_size * layer.moe.intermediate_size;
+    idle += expert * (layer.moe.router.num_experts - layer.moe.router.top_k);
+  }
+  return total - idle;
+}
+
+absl::StatusOr<DType> ChooseDType(const std::string& asked, DType stored) {
+  if (asked == "float32") return DType::kF32;
+  if (asked == "bfloat16") return DType::kBF16;
+  if (asked != "auto") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype is '", asked, "'; use auto, float32 or bfloat16"));
+  }
+  // float16 checkpoints are computed in bfloat16 when not asked otherwise: no CPU path multiplies float16.
+  return stored == DType::kF32 ? DType::kF32 : DType::kBF16;
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions& options) {
+  const Clock::time_point start = Clock::now();
+  std::unique_ptr<ModelEngine> engine(new ModelEngine);
+  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir));
+  std::unique_ptr<Weights> weights;
+  if (options.load_format == LoadFormat::kDummy) {
+    weights = MakeDummyWeights(config, options.seed);
+  } else {
+    ASSIGN_OR_RETURN(weights, OpenWeights(config, options.model_dir));
+  }
+  RETURN_IF_ERROR(engine->LoadModel(options, config, *weights));
+  RETURN_IF_ERROR(engine->CreateKvCache(options, config));
+  engine->facts_.load_seconds = SecondsSince(start);
+  return engine;
+}
+
+absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights) {
+  max_num_seqs_ = options.max_num_seqs;
+  max_num_batched_tokens_ = options.max_num_batched_tokens;
+  ASSIGN_OR_RETURN(const DType dtype, ChooseDType(options.dtype, config.dtype));
+  ASSIGN_OR_RETURN(backend_, CreateBackend({options.device, options.cpu_isa, options.num_threads}));
+
+  facts_.architecture = config.model_type;
+  facts_.backend = backend_->description();
+  facts_.dtype = dtype;
+  facts_.vocab_size = config.vocab_size;
+  facts_.max_model_len = config.max_position_embeddings;
+  if (options.max_model_len > 0) {
+    if (options.max_model_len > config.max_position_embeddings) {
+      return absl::InvalidArgumentError(absl::StrCat("max_model_len is ", options.max_model_len,
+                                                     ", but the model's max_position_embeddings is ",
+                                                     config.max_position_embeddings));
+    }
+    facts_.max_model_len = options.max_model_len;
+  }
+  facts_.num_layers = config.num_layers();
+  for (int32_t l = 0; l < config.num_layers(); ++l) {
+    if (!config.layers[l].is_moe) continue;
+    facts_.moe_layers.push_back(l);
+    facts_.num_experts = config.layers[l].moe.router.num_experts;
+    facts_.top_k = config.layers[l].moe.router.top_k;
+  }
+  facts_.num_parameters = weights.num_parameters();
+  facts_.num_active_parameters = CountActiveParameters(config, facts_.num_parameters);
+
+  const TransformerLimits limits = {.max_tokens = max_num_batched_tokens_, .max_logit_rows = max_num_seqs_};
+  ASSIGN_OR_RETURN(model_, Transformer::Load(config, weights, dtype, limits, backend_.get()));
+  facts_.weight_bytes = model_->weight_bytes();
+
+  ids_.reserve(max_num_batched_tokens_);
+  slices_.reserve(max_num_seqs_);
+  logit_rows_.reserve(max_num_seqs_);
+  sampled_slices_.reserve(max_num_seqs_);
+  output_.tokens.reserve(max_num_seqs_);
+  int32_t num_valid_ids = config.vocab_size;
+  if (options.num_tokenizer_ids > 0) num_valid_ids = std::min(num_valid_ids, options.num_tokenizer_ids);
+  samplers_.assign(max_num_seqs_, Sampler(num_valid_ids));
+  output_.stats.moe_layers.resize(model_->moe_layers().size());
+  return absl::OkStatus();
+}
+
+absl::Status ModelEngine::CreateKvCache(const EngineOptions& options, const ModelConfig& config) {
+  const AttentionShape& attention = config.layers.front().attention.shape;
+  KvCacheShape shape;
+  shape.num_layers = config.num_layers();
+  shape.block_size = options.block_size;
+  shape.num_kv_heads = attention.num_kv_heads;
+  shape.head_dim = attention.head_dim;
+  shape.dtype = facts_.dtype;
+  facts_.kv_bytes_per_token = int64_t{2} * shape.num_layers * attention.kv_size() * DTypeBytes(shape.dtype);
+  const int64_t block_bytes = facts_.kv_bytes_per_token * options.block_size;
+  const int64_t needed = (facts_.max_model_len + options.block_size - 1) / options.block_size;
+  // More blocks than max_num_seqs full-length sequences can hold would never be used.
+  const int64_t num_blocks = std::min(options.kv_cache_bytes / block_bytes, needed * options.max_num_seqs);
+  if (num_blocks < needed) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the KV cache of ", options.kv_cache_bytes, " bytes holds ", num_blocks * options.block_size,
+                     " tokens, but one sequence of max_model_len ", facts_.max_model_len, " needs ",
+                     needed * block_bytes, " bytes; raise kv_cache_memory or lower max_model_len"));
+  }
+  shape.num_blocks = static_cast<int32_t>(std::min<int64_t>(num_blocks, INT32_MAX));
+  ASSIGN_OR_RETURN(cache_, backend_->AllocateKvCache(shape));
+  facts_.block_size = shape.block_size;
+  facts_.num_kv_blocks = shape.num_blocks;
+  return absl::OkStatus();
+}
+
+absl::Status ModelEngine::CheckBatch(const StepBatch& batch) const {
+  int64_t num_tokens = 0;
+  for (const SequenceSlice& slice : batch.slices) {
+    num_tokens += static_cast<int64_t>(slice.tokens.size());
+    const int64_t end = slice.first_position + static_cast<int64_t>(slice.tokens.size());
+    const bool covered = static_cast<int64_t>(slice.block_table.size()) * facts_.block_size >= end;
+    if (slice.tokens.empty() || slice.first_position < 0 || end > facts_.max_model_len || !covered ||
+        (slice.sample && slice.sampling == nullptr)) {
+      return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " is malformed"));
+    }
+    for (const int32_t id : slice.tokens) {
+      if (id < 0 || id >= facts_.vocab_size) {
+        return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " has token id ", id,
+                                                ", the vocabulary ", facts_.vocab_size));
+      }
+    }
+  }
+  if (batch.slices.empty() || static_cast<int64_t>(batch.slices.size()) > max_num_seqs_ ||
+      num_tokens > max_num_batched_tokens_) {
+    return absl::InternalError(absl::StrCat("a step of ", batch.slices.size(), " sequences and ", num_tokens,
+                                            " tokens is outside the engine's limits"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ModelEngine::Launch(const StepBatch& batch) {
+  RETURN_IF_ERROR(CheckBatch(batch));
+  ids_.clear();
+  slices_.clear();
+  logit_rows_.clear();
+  sampled_slices_.clear();
+  for (const SequenceSlice& slice : batch.slices) {
+    slices_.push_back({.first_row = static_cast<int64_t>(ids_.size()),
+                       .num_tokens = static_cast<int32_t>(slice.tokens.size()),
+                       .first_position = slice.first_position,
+                       .block_table = slice.block_table.data()});
+    ids_.insert(ids_.end(), slice.tokens.begin(), slice.tokens.end());
+    if (!slice.sample) continue;
+    logit_rows_.push_back(static_cast<int32_t>(ids_.size()) - 1);
+    sampled_slices_.push_back(&slice);
+  }
+  step_start_ = Clock::now();
+  logits_ = model_->Forward(ids_, slices_, logit_rows_, cache_.get());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
+  RETURN_IF_ERROR(backend_->Wait());
+  const int64_t num_sampled = static_cast<int64_t>(sampled_slices_.size());
+  output_.tokens.resize(num_sampled);
+  if (num_sampled > 0) {
+    host_logits_ = backend_->HostView(logits_);
+    backend_->ParallelFor(num_sampled, [this](int64_t i) { SampleRow(i); });
+  }
+  const auto moe_layers = model_->moe_layers();
+  for (size_t i = 0; i < moe_layers.size(); ++i) moe_layers[i]->FillStats(&output_.stats.moe_layers[i]);
+  output_.stats.num_tokens = static_cast<int32_t>(ids_.size());
+  output_.stats.seconds = static_cast<float>(SecondsSince(step_start_));
+  return &output_;
+}
+
+void ModelEngine::SampleRow(int64_t i) {
+  const SequenceSlice& slice = *sampled_slices_[i];
+  SampledToken& out = output_.tokens[i];
+  out.sequence_id = slice.sequence_id;
+  const auto logits = host_logits_.subspan(static_cast<size_t>(i) * facts_.vocab_size, facts_.vocab_size);
+  const int64_t position = slice.first_position + static_cast<int64_t>(slice.tokens.size());
+  samplers_[i].Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, position, &out);
+  if (slice.explain_routing) {
+    FillRoutingTrace(logit_rows_[i], &out.routing);
+  } else {
+    out.routing.expert_ids.clear();
+    out.routing.expert_weights.clear();
+    out.routing.margins.clear();
+  }
+}
+
+void ModelEngine::FillRoutingTrace(int32_t row, RoutingTrace* trace) const {
+  trace->expert_ids.clear();
+  trace->expert_weights.clear();
+  trace->margins.clear();
+  for (const MoeLayer* layer : model_->moe_layers()) {
+    const Routing& routing = layer->routing();
+    const int64_t first = int64_t{row} * routing.top_k;
+    trace->expert_ids.insert(trace->expert_ids.end(), routing.expert_ids + first,
+                             routing.expert_ids + first + routing.top_k);
+    trace->expert_weights.insert(trace->expert_weights.end(), routing.expert_weights + first,
+                                 routing.expert_weights + first + routing.top_k);
+    trace->margins.push_back(routing.margins[row]);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options) {
+  return ModelEngine::Create(options);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,83 @@
+// The one decoder that serves every decoder-only family: embed, layers of attention and feed-forward, norm, logits.
+//
+// Forward only calls the coarse operations of backend.h in order; which blocks a layer has was decided by the config
+// when the weights were loaded. Buffers are sized once for the largest step.
+#ifndef SWITCHYARD_ENGINE_MODEL_TRANSFORMER_H_
+#define SWITCHYARD_ENGINE_MODEL_TRANSFORMER_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
+#include "engine/checkpoint/weights.h"
+#include "engine/model/model_config.h"
+#include "engine/moe/moe_layer.h"
+#include "engine/step.h"
+
+namespace switchyard {
+
+struct TransformerLimits {
+  int32_t max_tokens = 0;       // per step
+  int32_t max_logit_rows = 0;   // per step
+};
+
+class Transformer {
+ public:
+  // Reads all weights into the backend, rounded to `dtype` (norms and routers stay fp32).
+  // DATA_LOSS: a weight file changed or could not be read. RESOURCE_EXHAUSTED: no memory.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelConfig& config, const Weights& weights,
+                                                           DType dtype, const TransformerLimits& limits,
+                                                           Backend* backend);
+
+  // Runs one step: tokens of all slices flattened in `ids`; the logits of `logit_rows` (indices into ids) are what is
+  // returned, [logit_rows.size(), vocab_size], host-readable after the backend's Wait().
+  Matrix Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
+                 std::span<const int32_t> logit_rows, KvCache* cache);
+
+  // MoE layers in layer order, for stats and routing traces after Wait().
+  std::span<const MoeLayer* const> moe_layers() const { return moe_layers_; }
+  int64_t weight_bytes() const { return weight_bytes_; }
+
+ private:
+  struct Layer {
+    const LayerConfig* config = nullptr;
+    std::unique_ptr<Weight> input_norm;
+    std::unique_ptr<Weight> qkv;
+    std::unique_ptr<Weight> q_norm;  // null unless the config has qk norms
+    std::unique_ptr<Weight> k_norm;
+    std::unique_ptr<Weight> output;
+    std::unique_ptr<Weight> post_attention_norm;
+    std::unique_ptr<MoeLayer> moe;  // or
+    GatedMlp dense;
+  };
+  class Loader;
+
+  Transformer(const ModelConfig& config, Backend* backend) : config_(config), backend_(backend) {}
+
+  void Attend(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache, Matrix x);
+  void FeedForward(Layer& layer, Matrix x);
+
+  const ModelConfig config_;
+  Backend* const backend_;
+  std::unique_ptr<Weight> embedding_;
+  std::unique_ptr<Weight> final_norm_;
+  std::unique_ptr<Weight> lm_head_;
+  std::vector<Layer> layers_;
+  std::vector<const MoeLayer*> moe_layers_;
+  int64_t weight_bytes_ = 0;
+
+  Matrix x_;         // [max_tokens, hidden] the residual stream
+  Matrix h_;         // [max_tokens, hidden] normalised input of a block
+  Matrix qkv_;       // [max_tokens, widest qkv]
+  Matrix attended_;  // [max_tokens, widest q]
+  Matrix last_;      // [max_logit_rows, hidden]
+  Matrix logits_;    // [max_logit_rows, vocab]
+  FeedForwardScratch scratch_;
+};
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_ENGINE_MODEL_TRANSFORMER_H_

@@ -1,0 +1,195 @@
+#include "engine/engine.h"
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace switchyard {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::string Fixture(const std::string& name) {
+  return std::string(SWITCHYARD_SOURCE_DIR) + "/tests/golden/fixtures/" + name;
+}
+
+EngineOptions Options(const std::string& fixture) {
+  EngineOptions options;
+  options.model_dir = Fixture(fixture);
+  options.num_threads = 2;
+  options.max_num_seqs = 4;
+  options.max_num_batched_tokens = 32;
+  options.block_size = 4;
+  options.kv_cache_bytes = 1 << 20;
+  return options;
+}
+
+// One sequence with its own blocks, run by hand.
+struct Runner {
+  Engine* engine;
+  std::vector<int32_t> tokens;
+  size_t prompt_size;
+  SamplingParams params;
+  std::vector<int32_t> blocks = {0, 1, 2, 3, 4, 5, 6, 7};
+  size_t computed = 0;
+
+  SequenceSlice NextSlice(size_t count) {
+    SequenceSlice slice;
+    slice.sequence_id = 1;
+    slice.tokens = std::span(tokens).subspan(computed, count);
+    slice.first_position = static_cast<int32_t>(computed);
+    slice.block_table = blocks;
+    slice.sample = computed + count == tokens.size();
+    slice.sampling = &params;
+    slice.prompt_tokens = std::span(tokens).first(prompt_size);
+    slice.output_tokens = std::span(tokens).subspan(prompt_size);
+    slice.explain_routing = true;
+    return slice;
+  }
+
+  const StepOutput& Step(size_t count) {
+    StepBatch batch;
+    batch.slices.push_back(NextSlice(count));
+    EXPECT_TRUE(engine->Launch(batch).ok());
+    auto output = engine->Collect();
+    EXPECT_TRUE(output.ok()) << output.status();
+    computed += count;
+    return **output;
+  }
+};
+
+TEST(EngineTest, FactsDescribeTheModel) {
+  auto engine = CreateEngine(Options("qwen2_moe"));
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const ModelFacts& facts = (*engine)->facts();
+  EXPECT_EQ(facts.architecture, "qwen2_moe");
+  EXPECT_EQ(facts.vocab_size, 97);
+  EXPECT_EQ(facts.num_layers, 3);
+  EXPECT_THAT(facts.moe_layers, ElementsAre(0, 2));
+  EXPECT_EQ(facts.num_experts, 8);
+  EXPECT_EQ(facts.top_k, 3);
+  EXPECT_EQ(facts.max_model_len, 64);
+  EXPECT_EQ(facts.dtype, DType::kF32);
+  EXPECT_LT(facts.num_active_parameters, facts.num_parameters);
+  // 5 of 8 experts idle in each of 2 layers, each 3 * 32 * 24 parameters.
+  EXPECT_EQ(facts.num_parameters - facts.num_active_parameters, 2 * 5 * 3 * 32 * 24);
+  EXPECT_EQ(facts.kv_bytes_per_token, 2 * 3 * 2 * 8 * 4);
+  EXPECT_THAT(facts.backend, HasSubstr("cpu"));
+}
+
+TEST(EngineTest, StepReportsTokensPerExpertAndRouting) {
+  auto engine = CreateEngine(Options("mixtral"));
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  Runner runner{engine->get(), std::vector<int32_t>(20), 20, {}};
+  std::iota(runner.tokens.begin(), runner.tokens.end(), 5);
+  runner.params.temperature = 0.0f;
+  runner.params.num_logprobs = 2;
+  const StepOutput& output = runner.Step(20);
+  ASSERT_EQ(output.tokens.size(), 1u);
+  EXPECT_TRUE(output.tokens[0].finite);
+  EXPECT_EQ(output.tokens[0].top_logprobs.size(), 2u);
+  EXPECT_EQ(output.tokens[0].top_logprobs[0].token, output.tokens[0].token);
+  ASSERT_EQ(output.stats.moe_layers.size(), 3u);
+  for (const MoeLayerStats& layer : output.stats.moe_layers) {
+    EXPECT_EQ(std::accumulate(layer.tokens_per_expert.begin(), layer.tokens_per_expert.end(), 0), 20 * 2);
+    const double probability = std::accumulate(layer.probability_sums.begin(), layer.probability_sums.end(), 0.0);
+    EXPECT_NEAR(probability, 20.0, 1e-3);
+    EXPECT_GT(layer.squared_logsumexp_sum, 0.0);
+    EXPECT_GT(layer.seconds, 0.0f);
+    for (size_t e = 0; e < layer.tokens_per_expert.size(); ++e) {
+      EXPECT_EQ(layer.seconds_per_expert[e] > 0.0f, layer.tokens_per_expert[e] > 0) << "expert " << e;
+    }
+  }
+  const RoutingTrace& routing = output.tokens[0].routing;
+  ASSERT_EQ(routing.expert_ids.size(), 3u * 2);
+  ASSERT_EQ(routing.margins.size(), 3u);
+  for (int l = 0; l < 3; ++l) {
+    EXPECT_NE(routing.expert_ids[2 * l], routing.expert_ids[2 * l + 1]);
+    EXPECT_NEAR(routing.expert_weights[2 * l] + routing.expert_weights[2 * l + 1], 1.0, 1e-6);
+    EXPECT_GE(routing.margins[l], 0.0f);
+  }
+}
+
+TEST(EngineTest, NothingIsSampledForAChunkInTheMiddle) {
+  auto engine = CreateEngine(Options("olmoe"));
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  Runner runner{engine->get(), std::vector<int32_t>(20, 3), 20, {}};
+  EXPECT_TRUE(runner.Step(7).tokens.empty());
+  EXPECT_TRUE(runner.Step(12).tokens.empty());
+  EXPECT_EQ(runner.Step(1).tokens.size(), 1u);
+}
+
+TEST(EngineTest, MalformedSlicesAreRefusedAndTheEngineGoesOn) {
+  auto engine = CreateEngine(Options("mixtral"));
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  Runner runner{engine->get(), std::vector<int32_t>(8, 3), 8, {}};
+  const auto refused = [&](auto change) {
+    StepBatch batch;
+    batch.slices.push_back(runner.NextSlice(8));
+    change(batch);
+    return (*engine)->Launch(batch).code() == absl::StatusCode::kInternal;
+  };
+  EXPECT_TRUE(refused([](StepBatch& b) { b.slices.clear(); }));
+  EXPECT_TRUE(refused([](StepBatch& b) { b.slices[0].tokens = {}; }));
+  EXPECT_TRUE(refused([](StepBatch& b) { b.slices[0].sampling = nullptr; }));
+  EXPECT_TRUE(refused([](StepBatch& b) { b.slices[0].block_table = b.slices[0].block_table.first(1); }));
+  EXPECT_TRUE(refused([](StepBatch& b) { b.slices[0].first_position = 60; }));
+  EXPECT_TRUE(refused([](StepBatch& b) { b.slices.resize(5, b.slices[0]); }));
+  const std::vector<int32_t> outside = {96, 97};
+  EXPECT_TRUE(refused([&](StepBatch& b) { b.slices[0].tokens = outside; }));
+  EXPECT_EQ(runner.Step(8).tokens.size(), 1u);
+}
+
+TEST(EngineTest, DummyWeightsNeedOnlyTheConfigAndDependOnTheSeed) {
+  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "dummy_model";
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(Fixture("qwen3_moe") + "/config.json", folder / "config.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  const auto greedy = [&](uint64_t seed) {
+    EngineOptions options = Options("qwen3_moe");
+    options.model_dir = folder.string();
+    options.load_format = LoadFormat::kDummy;
+    options.dtype = "bfloat16";
+    options.seed = seed;
+    auto engine = CreateEngine(options);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    Runner runner{engine->get(), {5, 6, 7, 8}, 4, {}};
+    runner.params.num_logprobs = 0;
+    runner.params.temperature = 0.0f;
+    const SampledToken token = runner.Step(4).tokens[0];
+    EXPECT_TRUE(token.finite);
+    return token.logprob;
+  };
+  EXPECT_EQ(greedy(1), greedy(1));
+  EXPECT_NE(greedy(1), greedy(2));
+}
+
+TEST(EngineTest, WrongOptionsSayWhatToChange) {
+  EngineOptions options = Options("mixtral");
+  options.max_model_len = 65;
+  EXPECT_THAT(std::string(CreateEngine(options).status().message()), HasSubstr("max_model_len is 65"));
+  options = Options("mixtral");
+  options.kv_cache_bytes = 1000;
+  const absl::Status small = CreateEngine(options).status();
+  EXPECT_EQ(small.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(small.message()), HasSubstr("raise kv_cache_memory"));
+  options = Options("mixtral");
+  options.dtype = "int4";
+  EXPECT_THAT(std::string(CreateEngine(options).status().message()), HasSubstr("dtype is 'int4'"));
+  options = Options("mixtral");
+  options.device = "cuda";
+  EXPECT_EQ(CreateEngine(options).status().code(), absl::StatusCode::kFailedPrecondition);
+  options = Options("mixtral");
+  options.model_dir = "/nonexistent";
+  EXPECT_FALSE(CreateEngine(options).ok());
+}
+
+}  // namespace
+}  // namespace switchyard

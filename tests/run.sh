@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds, and runs them.
+#
+#   bash tests/run.sh            Release build and every test
+#   bash tests/run.sh --asan     AddressSanitizer and UndefinedBehaviorSanitizer: engine, scheduler, parsers, frontend
+#   bash tests/run.sh --tsan     ThreadSanitizer: everything that links no gRPC (its library is not instrumented)
+#   bash tests/run.sh --clang    clang with -Wthread-safety -Werror, compiled, not run
+#   bash tests/run.sh --fuzz     each libFuzzer target for 30 s
+#   bash tests/run.sh --long     with any lane: more seeds, more pairs, longer runs
+#
+# Lanes can be combined (--default --asan ...); without one the default lane runs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source deploy/packages.sh
+
+lanes=()
+export SWITCHYARD_LONG_TESTS=${SWITCHYARD_LONG_TESTS:-0}
+for argument in "$@"; do
+  case "$argument" in
+    --default | --asan | --tsan | --clang | --fuzz) lanes+=("${argument#--}") ;;
+    --long) SWITCHYARD_LONG_TESTS=1 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) echo "tests/run.sh: unknown argument $argument; see --help" >&2; exit 2 ;;
+  esac
+done
+[ ${#lanes[@]} -gt 0 ] || lanes=(default)
+
+say() { printf '\n=== %s\n' "$*"; }
+
+# One private Python environment for the clients and reference libraries that the tests compare with.
+python_environment() {
+  local venv=build/test-venv
+  if ! "$venv/bin/python" -c 'import grpc_tools, tokenizers, safetensors, numpy' 2>/dev/null; then
+    say "Python packages for the tests"
+    python3 -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --requirement tests/requirements.txt
+  fi
+}
+
+# configure_and_build DIRECTORY CMAKE_ARGUMENTS...
+configure_and_build() {
+  local directory=$1
+  shift
+  say "Building in $directory"
+  cmake -S . -B "$directory" -G Ninja "$@" >"$directory.log" 2>&1 || { cat "$directory.log"; exit 1; }
+  cmake --build "$directory"
+}
+
+# run_tests DIRECTORY CTEST_ARGUMENTS...
+run_tests() {
+  local directory=$1
+  shift
+  say "Testing in $directory"
+  ctest --test-dir "$directory" --output-on-failure --parallel 2 "$@"
+}
+
+install_packages "${SWITCHYARD_BUILD_PACKAGES[@]}" "${SWITCHYARD_TEST_PACKAGES[@]}"
+mkdir -p build
+
+for lane in "${lanes[@]}"; do
+  case "$lane" in
+    default)
+      python_environment
+      configure_and_build build -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD_TEST_PYTHON="$PWD/build/test-venv/bin/python"
+      run_tests build
+      ;;
+    asan)
+      configure_and_build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSWITCHYARD_SANITIZE=address,undefined
+      run_tests build-asan --label-exclude uninstrumented
+      ;;
+    tsan)
+      configure_and_build build-tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSWITCHYARD_SANITIZE=thread -DSWITCHYARD_SERVER=OFF
+      run_tests build-tsan --label-exclude uninstrumented
+      ;;
+    clang)
+      install_packages clang-16
+      configure_and_build build-clang -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_COMPILER=clang-16 -DCMAKE_CXX_COMPILER=clang++-16
+      ;;
+    fuzz)
+      install_packages clang-16 libclang-rt-16-dev
+      configure_and_build build-fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang-16 \
+        -DCMAKE_CXX_COMPILER=clang++-16 -DSWITCHYARD_SANITIZE=address,undefined -DSWITCHYARD_FUZZ=ON -DSWITCHYARD_SERVER=OFF
+      for target in build-fuzz/tests/fuzz/*_fuzz; do
+        say "Fuzzing $(basename "$target")"
+        "$target" -max_total_time=$((SWITCHYARD_LONG_TESTS ? 600 : 30)) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+      done
+      ;;
+  esac
+done
+say "All lanes passed: ${lanes[*]}"
