@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "engine/backend/backend.h"
 #include "engine/base/status_macros.h"
-#include "engine/checkpoint/model_folder.h"
 #include "engine/checkpoint/weights.h"
+#include "engine/model/generation_config.h"
 #include "engine/model/model_config.h"
 #include "engine/model/transformer.h"
 #include "engine/sampling/sampler.h"
@@ -78,10 +78,22 @@ absl::StatusOr<DType> ChooseDType(const std::string& asked, DType stored) {
   return stored == DType::kF32 ? DType::kF32 : DType::kBF16;
 }
 
+SamplingDefaults DefaultsOf(const GenerationConfig& generation) {
+  SamplingDefaults defaults;
+  defaults.temperature = generation.do_sample.value_or(true) ? generation.temperature : 0.0f;
+  defaults.top_p = generation.top_p;
+  defaults.top_k = generation.top_k;
+  defaults.repetition_penalty = generation.repetition_penalty;
+  return defaults;
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions& options) {
   const Clock::time_point start = Clock::now();
   std::unique_ptr<ModelEngine> engine(new ModelEngine);
   ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir));
+  ASSIGN_OR_RETURN(const GenerationConfig generation, ReadGenerationConfig(options.model_dir));
+  engine->facts_.eos_token_ids = generation.eos_token_ids.empty() ? config.eos_token_ids : generation.eos_token_ids;
+  engine->facts_.sampling_defaults = DefaultsOf(generation);
   std::unique_ptr<Weights> weights;
   if (options.load_format == LoadFormat::kDummy) {
     weights = MakeDummyWeights(config, options.seed);
@@ -134,7 +146,7 @@ absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelCon
   output_.tokens.reserve(max_num_seqs_);
   int32_t num_valid_ids = config.vocab_size;
   if (options.num_tokenizer_ids > 0) num_valid_ids = std::min(num_valid_ids, options.num_tokenizer_ids);
-  samplers_.assign(max_num_seqs_, Sampler(num_valid_ids));
+  samplers_ = std::vector<Sampler>(max_num_seqs_, Sampler(num_valid_ids));
   output_.stats.moe_layers.resize(model_->moe_layers().size());
   return absl::OkStatus();
 }

@@ -161,7 +161,7 @@ struct ExpertBatches {
 enum class WeightUse : uint8_t {
   kLinear,     // operand of Linear
   kEmbedding,  // operand of Embed
-  kVector,     // norms: kept in fp32
+  kVector,     // norms, the gate of a shared expert: one row, kept in fp32
   kRouter,     // operand of Route: kept in fp32
 };
 
@@ -216,7 +216,7 @@ class Backend {
   virtual void Combine(Matrix rows, const Routing& routing, const ExpertBatches& batches, Matrix out) = 0;
   // gate_up: [num_tokens, 2 * cols of out], gate first. out = silu(gate) * up.
   virtual void SiluMul(Matrix gate_up, Matrix out) = 0;
-  // out[t] += sigmoid(in[t] . gate) * values[t]; `gate` is kRouter with one row.
+  // out[t] += sigmoid(in[t] . gate) * values[t]; `gate` is a kVector.
   virtual void AddGated(Matrix in, const Weight& gate, Matrix values, Matrix out) = 0;
   // out[i] = in[rows[i]].
   virtual void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) = 0;

@@ -48,6 +48,8 @@ struct ModelConfig {
 // every problem at once as `config.json: key: value class, what is expected`.
 // UNIMPLEMENTED: a model_type or block that this engine does not serve, by name.
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& config_json);
+// The same for the config.json in a model folder. NOT_FOUND: no folder, or no such file in it.
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir);
 
 }  // namespace switchyard
 

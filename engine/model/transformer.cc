@@ -54,7 +54,7 @@ class Transformer::Loader {
                                               moe.shared_intermediate_size, layer));
     }
     if (moe.shared_expert_gate) {
-      ASSIGN_OR_RETURN(result.shared_expert_gate, Load(WeightName::kSharedExpertGate, WeightUse::kRouter, layer));
+      ASSIGN_OR_RETURN(result.shared_expert_gate, Load(WeightName::kSharedExpertGate, WeightUse::kVector, layer));
     }
     return result;
   }

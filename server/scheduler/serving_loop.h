@@ -13,6 +13,7 @@
 #include <memory>
 #include <thread>
 
+#include "absl/status/status.h"
 #include "engine/engine.h"
 #include "server/scheduler/request_queue.h"
 #include "server/scheduler/scheduler.h"
@@ -42,6 +43,7 @@ class ServingLoop {
   ServingLoop(Engine* engine, RequestQueue* queue, const SchedulerOptions& options, LoopObserver* observer);
   ~ServingLoop();  // stops at once if still running: what is left ends as kUnavailable
 
+  // Call once.
   void Start();
 
   // Drain: closes the queue, finishes what was admitted, gives up at `deadline` (the rest ends as kUnavailable), then
@@ -50,16 +52,27 @@ class ServingLoop {
 
   // False after an engine failure.
   bool healthy() const { return healthy_.load(std::memory_order_acquire); }
+  // What the engine said. REQUIRES: not healthy().
+  const absl::Status& engine_failure() const { return engine_failure_; }
   // Steady-clock nanoseconds of the last sign of progress (a step ended, or the loop was idle): for the watchdog.
+  // At most a second old while idle.
   int64_t last_progress_nanos() const { return last_progress_nanos_.load(std::memory_order_relaxed); }
 
  private:
   void Run();
+  bool Turn();  // false: the loop is over
+  void TakeArrivals(TimePoint now);
+  void RunStep(const StepBatch& batch);
+  void FailEngine(const absl::Status& failure);
+  void Report(StepReport report, TimePoint now);
+  void Stop();
 
   Engine* const engine_;
   RequestQueue* const queue_;
   LoopObserver* const observer_;
   Scheduler scheduler_;
+  SchedulerCounts reported_;     // last told to the observer
+  absl::Status engine_failure_;  // written before healthy_ becomes false, never after
   std::atomic<bool> healthy_{true};
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> drain_deadline_nanos_{INT64_MAX};

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
-#include "engine/checkpoint/model_folder.h"
 #include "engine/checkpoint/weights.h"
+#include "engine/model/model_config.h"
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
 #include "tests/support/golden_file.h"

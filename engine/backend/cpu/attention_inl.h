@@ -1,0 +1,188 @@
+// Streaming attention over Simd, included by kernels_inl.h. Bytes = keys and values once per KV head and row block;
+// flops = 4 * head_dim per (query, key).
+//
+// Keys are taken 64 at a time (four groups, aligned to absolute positions) with a running maximum, so the order of
+// every addition depends on the row's position alone. A block of keys that a row must not see leaves its state exactly
+// as it was: the masked scores are -inf, their weights 0, and the correction factor exp(0) = 1.
+
+constexpr int kBlockGroups = 4;
+constexpr int kBlockKeys = kBlockGroups * kKeyGroup;
+
+// The 16 positions of one group of the task's sequence.
+struct KeyGroup {
+  const char* keys = nullptr;
+  const char* values = nullptr;
+  int32_t first_position = 0;
+  int32_t size = 0;
+};
+
+inline int64_t GroupOfPosition(const KvLayout& layout, int32_t position) {
+  return int64_t{position / layout.block_size} * layout.groups_per_block + position % layout.block_size / kKeyGroup;
+}
+
+inline KeyGroup FindGroup(const AttentionTask& task, int64_t group) {
+  const KvLayout& layout = *task.layout;
+  const int64_t block = group / layout.groups_per_block;
+  const int32_t within = static_cast<int32_t>(group % layout.groups_per_block);
+  KeyGroup found;
+  found.keys = task.cache + task.block_table[block] * layout.block_stride + within * layout.group_stride;
+  found.values = found.keys + layout.keys_bytes;
+  found.first_position = static_cast<int32_t>(block) * layout.block_size + within * kKeyGroup;
+  const int32_t left = layout.block_size - within * kKeyGroup;
+  found.size = left < kKeyGroup ? left : kKeyGroup;
+  return found;
+}
+
+inline int32_t FirstVisible(const AttentionTask& task, int32_t position) {
+  const int32_t first = position - task.sliding_window + 1;
+  return task.sliding_window > 0 && first > 0 ? first : 0;
+}
+
+// Scales the 16 raw scores of one row against one group and hides the keys that the row must not see.
+inline void ScaleAndMask(const AttentionTask& task, const KeyGroup& group, int32_t position, float* scores) {
+  const Simd::F scale = Simd::Set(task.scale);
+  for (int i = 0; i < kKeyGroup; i += kW) Simd::Store(scores + i, Simd::Mul(Simd::Load(scores + i), scale));
+  const int32_t first = FirstVisible(task, position);
+  if (group.first_position >= first && group.first_position + kKeyGroup - 1 <= position && group.size == kKeyGroup) {
+    return;
+  }
+  for (int j = 0; j < kKeyGroup; ++j) {
+    const int32_t key = group.first_position + j;
+    if (key < first || key > position || j >= group.size) scores[j] = -__builtin_inff();
+  }
+}
+
+// Scores become weights; returns the factor for what was summed up so far.
+inline float UpdateSoftmax(float* scores, float* running_max, float* running_sum) {
+  Simd::F largest = Simd::Set(*running_max);
+  for (int i = 0; i < kBlockKeys; i += kW) largest = Simd::Max(largest, Simd::Load(scores + i));
+  const float new_max = Simd::MaxLane(largest);
+  const Simd::F shift = Simd::Set(new_max);
+  Simd::F sum = Simd::Set(0.0f);
+  for (int i = 0; i < kBlockKeys; i += kW) {
+    const Simd::F weight = Exp(Simd::Sub(Simd::Load(scores + i), shift));
+    Simd::Store(scores + i, weight);
+    sum = Simd::Add(sum, weight);
+  }
+  float correction_lanes[kW];
+  Simd::Store(correction_lanes, Exp(Simd::Sub(Simd::Set(*running_max), shift)));
+  const float correction = correction_lanes[0];
+  *running_sum = *running_sum * correction + Simd::Sum(sum);
+  *running_max = new_max;
+  return correction;
+}
+
+constexpr float kNoMaximum = -1e30f;  // finite, so that the first correction is exp(-huge) = 0 and not NaN
+
+// The generic implementation: fp32 arithmetic over float32 or bfloat16 caches.
+template <int kRows, bool kBf16>
+inline void AttendRows(const AttentionTask& task, int first_row) {
+  const KvLayout& layout = *task.layout;
+  const int32_t dim_pad = layout.dim_pad;
+  float* const scores = static_cast<float*>(task.scratch);          // [kRows][kBlockKeys]
+  float* const sums = scores + Simd::kAttentionRows * kBlockKeys;   // [kRows][dim_pad]
+  const float* q[kRows];
+  int32_t position[kRows];
+  float running_max[kRows], running_sum[kRows], correction[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    const int row = first_row + r;
+    const int token = row / task.heads_per_kv;
+    q[r] = task.q + token * task.q_stride + (row % task.heads_per_kv) * layout.head_dim;
+    position[r] = task.first_position + token;
+    running_max[r] = kNoMaximum;
+    running_sum[r] = 0.0f;
+    for (int d = 0; d < dim_pad; d += kW) Simd::Store(sums + r * dim_pad + d, Simd::Set(0.0f));
+  }
+  const int64_t last_group = GroupOfPosition(layout, position[kRows - 1]);
+  const int64_t first_block = GroupOfPosition(layout, FirstVisible(task, position[0])) / kBlockGroups;
+  for (int64_t block = first_block; block * kBlockGroups <= last_group; ++block) {
+    KeyGroup groups[kBlockGroups];
+    int num_groups = 0;
+    for (; num_groups < kBlockGroups && block * kBlockGroups + num_groups <= last_group; ++num_groups) {
+      groups[num_groups] = FindGroup(task, block * kBlockGroups + num_groups);
+    }
+    for (int g = 0; g < kBlockGroups; ++g) {
+      Simd::F acc[kRows][kTileVectors];
+      for (int r = 0; r < kRows; ++r) {
+        for (int v = 0; v < kTileVectors; ++v) acc[r][v] = Simd::Set(g < num_groups ? 0.0f : -__builtin_inff());
+      }
+      const int pairs = g < num_groups ? layout.head_dim / 2 : 0;
+      for (int d = 0; d < pairs; ++d) {
+        for (int v = 0; v < kTileVectors; ++v) {
+          Simd::F even, odd;
+          if constexpr (kBf16) {
+            Simd::LoadPairs(reinterpret_cast<const uint16_t*>(groups[g].keys) + (d * kKeyGroup + v * kW) * 2, &even,
+                            &odd);
+          } else {
+            const float* keys = reinterpret_cast<const float*>(groups[g].keys) + 2 * d * kKeyGroup + v * kW;
+            even = Simd::Load(keys);
+            odd = Simd::Load(keys + kKeyGroup);
+          }
+          for (int r = 0; r < kRows; ++r) {
+            acc[r][v] = Simd::Fma(Simd::Set(q[r][2 * d]), even, acc[r][v]);
+            acc[r][v] = Simd::Fma(Simd::Set(q[r][2 * d + 1]), odd, acc[r][v]);
+          }
+        }
+      }
+      for (int r = 0; r < kRows; ++r) {
+        float* row_scores = scores + r * kBlockKeys + g * kKeyGroup;
+        for (int v = 0; v < kTileVectors; ++v) Simd::Store(row_scores + v * kW, acc[r][v]);
+        if (g < num_groups) ScaleAndMask(task, groups[g], position[r], row_scores);
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      correction[r] = UpdateSoftmax(scores + r * kBlockKeys, &running_max[r], &running_sum[r]);
+    }
+    for (int d = 0; d < dim_pad; d += kW) {
+      Simd::F acc[kRows];
+      for (int r = 0; r < kRows; ++r) {
+        acc[r] = Simd::Mul(Simd::Load(sums + r * dim_pad + d), Simd::Set(correction[r]));
+      }
+      for (int g = 0; g < num_groups; ++g) {
+        for (int j = 0; j < kKeyGroup; j += 2) {
+          Simd::F even, odd;
+          if constexpr (kBf16) {
+            Simd::LoadPairs(reinterpret_cast<const uint16_t*>(groups[g].values) + (j / 2 * dim_pad + d) * 2, &even,
+                            &odd);
+          } else {
+            const float* values = reinterpret_cast<const float*>(groups[g].values) + j * dim_pad + d;
+            even = Simd::Load(values);
+            odd = Simd::Load(values + dim_pad);
+          }
+          for (int r = 0; r < kRows; ++r) {
+            const float* weights = scores + r * kBlockKeys + g * kKeyGroup + j;
+            acc[r] = Simd::Fma(Simd::Set(weights[0]), even, acc[r]);
+            acc[r] = Simd::Fma(Simd::Set(weights[1]), odd, acc[r]);
+          }
+        }
+      }
+      for (int r = 0; r < kRows; ++r) Simd::Store(sums + r * dim_pad + d, acc[r]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    const int row = first_row + r;
+    float* out = task.out + row / task.heads_per_kv * task.out_stride + row % task.heads_per_kv * layout.head_dim;
+    const Simd::F total = Simd::Set(running_sum[r]);
+    for (int d = 0; d < layout.head_dim; d += kW) {
+      Simd::StoreN(out + d, Simd::Div(Simd::Load(sums + r * dim_pad + d), total), layout.head_dim - d);
+    }
+  }
+}
+
+template <bool kBf16>
+inline void AttendAs(const AttentionTask& task) {
+  const int rows = task.num_tokens * task.heads_per_kv;
+  int row = 0;
+  for (; row + Simd::kAttentionRows <= rows; row += Simd::kAttentionRows) {
+    AttendRows<Simd::kAttentionRows, kBf16>(task, row);
+  }
+  for (; row < rows; ++row) AttendRows<1, kBf16>(task, row);
+}
+
+void Attend(const AttentionTask& task) {
+  if (task.layout->dtype == DType::kBF16) {
+    AttendAs<true>(task);
+  } else {
+    AttendAs<false>(task);
+  }
+}

@@ -1,0 +1,68 @@
+// What the CPU backend's operations share: threads, kernels, and scratch memory that is sized before the first step.
+#ifndef SWITCHYARD_ENGINE_BACKEND_CPU_CONTEXT_H_
+#define SWITCHYARD_ENGINE_BACKEND_CPU_CONTEXT_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/backend/cpu/kernels.h"
+#include "engine/backend/cpu/memory.h"
+#include "engine/backend/cpu/worker_pool.h"
+
+namespace switchyard::cpu {
+
+// Rows that one pass over a weight's panels takes: their packed activations (1 MiB at hidden 2048) and one panel fit a
+// 2 MiB L2 together. More rows take more passes; by then the work is bound by FLOP, not by reading weights again.
+inline constexpr int64_t kChunkRows = 256;
+
+// The widest operands seen while loading.
+struct ScratchSizes {
+  int64_t linear_in = 0;            // in_features of Linear weights in bfloat16
+  int64_t expert_hidden = 0;
+  int64_t expert_intermediate = 0;
+  int64_t num_experts = 0;
+  int64_t top_k = 0;
+  int32_t dim_pad = 0;              // of KV heads
+};
+
+struct Scratch {
+  int32_t max_tokens = 0;
+  Buffer packed_rows;               // kChunkRows rows of linear_in
+  int64_t team_bytes = 0;           // of one team's part of `team`; see expert_mlp.cc
+  Buffer team;
+  Buffer router_scores;             // [max_tokens, num_experts]
+  int64_t thread_bytes = 0;         // of one thread's part of `thread`
+  Buffer thread;                    // per thread: panel results, row pointers, attention
+  std::vector<int64_t> task_offsets;  // reserved: one per slice and one more
+};
+
+struct Context {
+  Context(int num_threads, const Kernels& the_kernels) : pool(num_threads), kernels(the_kernels) {}
+
+  // RESOURCE_EXHAUSTED as Buffer::Allocate.
+  absl::Status AllocateScratch(int32_t max_tokens);
+
+  // A thread's own scratch.
+  float* PanelResults(int thread) const {  // [kChunkRows][kPanelCols]
+    return reinterpret_cast<float*>(ThreadPart(thread));
+  }
+  const float** RowPointers(int thread) const {  // [kChunkRows]
+    return reinterpret_cast<const float**>(ThreadPart(thread) + kChunkRows * kPanelCols * 4);
+  }
+  char* AttentionScratch(int thread) const {
+    return ThreadPart(thread) + kChunkRows * kPanelCols * 4 + kChunkRows * static_cast<int64_t>(sizeof(float*));
+  }
+
+  WorkerPool pool;
+  const Kernels& kernels;
+  ScratchSizes sizes;
+  Scratch scratch;
+
+ private:
+  char* ThreadPart(int thread) const { return scratch.thread.as<char>() + thread * scratch.thread_bytes; }
+};
+
+}  // namespace switchyard::cpu
+
+#endif  // SWITCHYARD_ENGINE_BACKEND_CPU_CONTEXT_H_

@@ -1,0 +1,229 @@
+#include "engine/backend/cpu/cpu_backend.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/backend/cpu/context.h"
+#include "engine/backend/cpu/expert_mlp.h"
+#include "engine/backend/cpu/isa.h"
+#include "engine/backend/cpu/kv_attention.h"
+#include "engine/backend/cpu/linear.h"
+#include "engine/backend/cpu/router.h"
+#include "engine/backend/cpu/weights.h"
+#include "engine/base/bf16.h"
+#include "engine/base/status_macros.h"
+
+namespace switchyard::cpu {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr int64_t kInlineElements = 16384;  // smaller row-wise operations cost less than waking the workers
+
+int NumAvailableCores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+float* Floats(Matrix matrix) { return static_cast<float*>(matrix.data); }
+float* Row(Matrix matrix, int64_t row) { return Floats(matrix) + row * matrix.cols; }
+
+const CpuWeight& Cpu(const Weight& weight) { return static_cast<const CpuWeight&>(weight); }
+const CpuWeight* Cpu(const Weight* weight) { return static_cast<const CpuWeight*>(weight); }
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Isa isa, int num_threads)
+      : context_(num_threads, KernelsFor(isa)),
+        description_(absl::StrCat("cpu (", IsaName(isa), ", ", num_threads, num_threads == 1 ? " thread)" : " threads)")) {}
+
+  const std::string& description() const override { return description_; }
+
+  absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(std::span<const TensorReader* const> parts,
+                                                     std::span<const TensorReader* const> biases, DType dtype,
+                                                     WeightUse use) override {
+    return LoadCpuWeight(context_, parts, biases, dtype, use);
+  }
+
+  absl::StatusOr<std::unique_ptr<ExpertWeights>> LoadExperts(std::span<const ExpertReaders> experts,
+                                                             DType dtype) override {
+    return LoadCpuExperts(context_, experts, dtype);
+  }
+
+  absl::StatusOr<Matrix> AllocateMatrix(int64_t rows, int64_t cols) override {
+    ASSIGN_OR_RETURN(void* data, Own(rows * cols * 4, "activations"));
+    return Matrix{data, rows, cols};
+  }
+
+  absl::StatusOr<Routing> AllocateRouting(int32_t max_tokens, const RouterConfig& config) override {
+    const int64_t choices = int64_t{max_tokens} * config.top_k;
+    Routing routing;
+    routing.top_k = config.top_k;
+    routing.num_experts = config.num_experts;
+    RETURN_IF_ERROR(OwnArray(choices, &routing.expert_ids));
+    RETURN_IF_ERROR(OwnArray(choices, &routing.expert_weights));
+    RETURN_IF_ERROR(OwnArray(max_tokens, &routing.margins));
+    RETURN_IF_ERROR(OwnArray(max_tokens, &routing.logsumexps));
+    RETURN_IF_ERROR(OwnArray(config.num_experts, &routing.probability_sums));
+    context_.sizes.num_experts = std::max<int64_t>(context_.sizes.num_experts, config.num_experts);
+    return routing;
+  }
+
+  absl::StatusOr<ExpertBatches> AllocateExpertBatches(int32_t max_tokens, const RouterConfig& config) override {
+    const int64_t choices = int64_t{max_tokens} * config.top_k;
+    ExpertBatches batches;
+    batches.num_experts = config.num_experts;
+    RETURN_IF_ERROR(OwnArray(config.num_experts + 1, &batches.expert_offsets));
+    RETURN_IF_ERROR(OwnArray(choices, &batches.choice_to_row));
+    RETURN_IF_ERROR(OwnArray(choices, &batches.row_to_token));
+    RETURN_IF_ERROR(OwnArray(config.num_experts, &batches.expert_seconds));
+    return batches;
+  }
+
+  absl::StatusOr<std::unique_ptr<KvCache>> AllocateKvCache(const KvCacheShape& shape) override {
+    ASSIGN_OR_RETURN(auto cache, CpuKvCache::Create(shape));
+    context_.sizes.dim_pad = std::max(context_.sizes.dim_pad, cache->layout().dim_pad);
+    return cache;
+  }
+
+  absl::Status PrepareScratch(int32_t max_tokens) override { return context_.AllocateScratch(max_tokens); }
+
+  void Embed(std::span<const int32_t> ids, const Weight& table, Matrix out) override {
+    const CpuWeight& weight = Cpu(table);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      float* const to = Row(out, static_cast<int64_t>(i));
+      if (weight.dtype == DType::kF32) {
+        std::memcpy(to, weight.data.as<float>() + ids[i] * weight.in, static_cast<size_t>(weight.in) * 4);
+      } else {
+        const uint16_t* const from = weight.data.as<uint16_t>() + ids[i] * weight.in;
+        for (int64_t c = 0; c < weight.in; ++c) to[c] = Bf16ToFloat(from[c]);
+      }
+    }
+  }
+
+  void RmsNorm(Matrix in, const Weight& weight, float eps, Matrix out) override {
+    ForRows(in.rows, in.cols, [&](int64_t r) {
+      context_.kernels.rms_norm(Row(in, r), Cpu(weight).data.as<float>(), in.cols, eps, Row(out, r));
+    });
+  }
+
+  void Linear(Matrix in, const Weight& weight, OutputMode mode, Matrix out) override {
+    cpu::Linear(context_, Floats(in), in.rows, Cpu(weight), mode == OutputMode::kAdd, Floats(out));
+  }
+
+  void PrepareQkv(const AttentionShape& shape, std::span<const AttentionSlice> slices, const Weight* q_norm,
+                  const Weight* k_norm, int32_t layer, KvCache& cache, Matrix qkv) override {
+    RunPrepareQkv(context_, shape, slices, Cpu(q_norm), Cpu(k_norm), layer, static_cast<CpuKvCache&>(cache),
+                  Floats(qkv));
+  }
+
+  void Attention(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                 const KvCache& cache, Matrix qkv, Matrix out) override {
+    RunAttention(context_, shape, slices, layer, static_cast<const CpuKvCache&>(cache), Floats(qkv), Floats(out));
+  }
+
+  void Route(Matrix in, const Weight& router, const RouterConfig& config, Routing* routing) override {
+    RunRouter(context_, Floats(in), in.rows, Cpu(router), config, routing);
+  }
+
+  void GroupByExpert(const Routing& routing, ExpertBatches* batches) override {
+    GroupChoicesByExpert(routing, batches);
+  }
+
+  void ExpertMlp(Matrix in, const ExpertWeights& experts, const ExpertBatches& batches, Matrix rows_out) override {
+    RunExpertMlp(context_, Floats(in), static_cast<const CpuExperts&>(experts), batches, Floats(rows_out));
+  }
+
+  void Combine(Matrix rows, const Routing& routing, const ExpertBatches& batches, Matrix out) override {
+    const int32_t k = routing.top_k;
+    ForRows(routing.num_tokens, out.cols * k, [&](int64_t t) {
+      for (int64_t choice = t * k; choice < (t + 1) * k; ++choice) {
+        context_.kernels.add_scaled(routing.expert_weights[choice], Row(rows, batches.choice_to_row[choice]), out.cols,
+                                    Row(out, t));
+      }
+    });
+  }
+
+  void SiluMul(Matrix gate_up, Matrix out) override {
+    ForRows(gate_up.rows, out.cols, [&](int64_t r) {
+      const float* const gate = Row(gate_up, r);
+      context_.kernels.silu_mul(gate, gate + out.cols, out.cols, Row(out, r));
+    });
+  }
+
+  void AddGated(Matrix in, const Weight& gate, Matrix values, Matrix out) override {
+    ForRows(in.rows, in.cols, [&](int64_t t) {
+      const float score = context_.kernels.dot(Row(in, t), Cpu(gate).data.as<float>(), in.cols);
+      const float factor = 1.0f / (1.0f + std::exp(-score));
+      context_.kernels.add_scaled(factor, Row(values, t), out.cols, Row(out, t));
+    });
+  }
+
+  void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) override {
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::memcpy(Row(out, static_cast<int64_t>(i)), Row(in, rows[i]), static_cast<size_t>(in.cols) * 4);
+    }
+  }
+
+  absl::Status Wait() override { return absl::OkStatus(); }
+
+  std::span<const float> HostView(Matrix matrix) override {
+    return {Floats(matrix), static_cast<size_t>(matrix.rows * matrix.cols)};
+  }
+
+  void ParallelFor(int64_t count, const std::function<void(int64_t)>& body) override {
+    context_.pool.ParallelFor(count, body);
+  }
+
+ private:
+  absl::StatusOr<void*> Own(int64_t bytes, const char* purpose) {
+    ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(bytes, purpose));
+    owned_.push_back(std::move(buffer));
+    return owned_.back().as<void>();
+  }
+
+  template <typename T>
+  absl::Status OwnArray(int64_t count, T** array) {
+    ASSIGN_OR_RETURN(void* data, Own(count * static_cast<int64_t>(sizeof(T)), "routing"));
+    *array = static_cast<T*>(data);
+    return absl::OkStatus();
+  }
+
+  // body(row) for every row; contiguous parts per thread, or inline when that is cheaper.
+  template <typename Body>
+  void ForRows(int64_t num_rows, int64_t elements_per_row, const Body& body) {
+    if (num_rows * elements_per_row <= kInlineElements) {
+      for (int64_t r = 0; r < num_rows; ++r) body(r);
+      return;
+    }
+    context_.pool.Run([&](int thread) {
+      const auto [first, last] = WorkerPool::Part(num_rows, thread, context_.pool.num_threads());
+      for (int64_t r = first; r < last; ++r) body(r);
+    });
+  }
+
+  Context context_;
+  const std::string description_;
+  std::vector<Buffer> owned_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& options) {
+  if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("num_threads is ", options.num_threads, ", expected 0 (one per core) to ", kMaxThreads));
+  }
+  ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.cpu_isa));
+  const int num_threads = options.num_threads > 0 ? options.num_threads : NumAvailableCores();
+  return std::make_unique<CpuBackend>(isa, num_threads);
+}
+
+}  // namespace switchyard::cpu

@@ -1,0 +1,227 @@
+#include "engine/backend/cpu/expert_mlp.h"
+
+#include <algorithm>
+#include <chrono>
+#include <tuple>
+
+#include "engine/base/status_macros.h"
+
+namespace switchyard::cpu {
+namespace {
+
+// Threads work on an expert in teams that split its output columns, so that each thread reads a long stream of weights
+// and the expert's wall time means something. One team of all threads, unless the expert is so narrow that the shares
+// would be short: then each thread is its own team and takes whole experts.
+//
+//   team of 2, experts 3 and 5:  gather e3 | gate/up e3 | down e3, gather e5 | gate/up e5 | down e5
+//                                          ^ barrier    ^                    ^            ^
+constexpr int64_t kMinPanelsPerThread = 8;
+
+struct TeamShape {
+  int team_size;
+  int num_teams;
+};
+
+TeamShape ChooseTeams(const CpuExperts& experts, int num_threads) {
+  return experts.gate_up_panels() >= kMinPanelsPerThread * num_threads ? TeamShape{num_threads, 1}
+                                                                       : TeamShape{1, num_threads};
+}
+
+// Rows [first_row, first_row + num_rows) of the layer, all of one expert; at most kChunkRows.
+struct Unit {
+  int64_t expert = -1;
+  int64_t first_row = 0;
+  int num_rows = 0;
+  bool last_of_expert = false;
+};
+
+// Walks through the units of one team: the experts that have rows go round the teams in order of their ids.
+class UnitWalk {
+ public:
+  UnitWalk(const ExpertBatches& batches, int team, int num_teams)
+      : batches_(batches), team_(team), num_teams_(num_teams) {
+    NextExpert();
+  }
+
+  // False at the end.
+  bool Next(Unit* unit) {
+    if (expert_ >= batches_.num_experts) return false;
+    const int64_t end = batches_.expert_offsets[expert_ + 1];
+    unit->expert = expert_;
+    unit->first_row = row_;
+    unit->num_rows = static_cast<int>(std::min(kChunkRows, end - row_));
+    row_ += unit->num_rows;
+    unit->last_of_expert = row_ == end;
+    if (unit->last_of_expert) NextExpert();
+    return true;
+  }
+
+ private:
+  void NextExpert() {
+    for (++expert_; expert_ < batches_.num_experts; ++expert_) {
+      row_ = batches_.expert_offsets[expert_];
+      const bool has_rows = batches_.expert_offsets[expert_ + 1] > row_;
+      if (has_rows && (active_++ % num_teams_) == team_) return;
+    }
+  }
+
+  const ExpertBatches& batches_;
+  const int team_;
+  const int num_teams_;
+  int64_t expert_ = -1;
+  int64_t row_ = 0;
+  int active_ = 0;
+};
+
+int64_t InputBytes(int64_t hidden) { return PackedRowsElements(kChunkRows, hidden) * 2; }
+
+// One thread's work in its team.
+class ExpertWorker {
+ public:
+  ExpertWorker(Context& context, const float* in, const CpuExperts& experts, const ExpertBatches& batches,
+               float* rows_out, TeamShape shape, int thread)
+      : context_(context),
+        kernels_(context.kernels),
+        in_(in),
+        experts_(experts),
+        batches_(batches),
+        rows_out_(rows_out),
+        shape_(shape),
+        rank_(thread % shape.team_size),
+        team_(thread / shape.team_size),
+        c_(context.PanelResults(thread)),
+        rows_(context.RowPointers(thread)) {
+    char* const scratch = context.scratch.team.as<char>() + team_ * context.scratch.team_bytes;
+    inputs_[0] = reinterpret_cast<uint16_t*>(scratch);
+    inputs_[1] = reinterpret_cast<uint16_t*>(scratch + InputBytes(experts.hidden));
+    middle_ = scratch + 2 * InputBytes(experts.hidden);
+  }
+
+  void Run() {
+    using Clock = std::chrono::steady_clock;
+    UnitWalk walk(batches_, team_, shape_.num_teams);
+    Unit unit;
+    if (!walk.Next(&unit)) return;
+    Gather(unit, inputs_[0]);
+    Meet();
+    auto start = Clock::now();
+    for (int turn = 0;; turn ^= 1) {
+      GateUp(unit, inputs_[turn]);
+      Meet();
+      Down(unit);
+      Unit next;
+      const bool more = walk.Next(&next);
+      if (more) Gather(next, inputs_[turn ^ 1]);
+      Meet();
+      if (unit.last_of_expert) {
+        const auto now = Clock::now();
+        if (rank_ == 0) batches_.expert_seconds[unit.expert] = std::chrono::duration<float>(now - start).count();
+        start = now;
+      }
+      if (!more) return;
+      unit = next;
+    }
+  }
+
+ private:
+  bool bf16() const { return experts_.dtype == DType::kBF16; }
+
+  void Meet() {
+    if (shape_.team_size > 1) context_.pool.Barrier();
+  }
+
+  const float* InputRow(int64_t row) const { return in_ + batches_.row_to_token[row] * experts_.hidden; }
+
+  void Gather(const Unit& unit, uint16_t* to) {
+    if (!bf16()) return;  // fp32 kernels read the rows where they are
+    const int64_t steps = KSteps(experts_.hidden);
+    int64_t first_row = 0, last_row = unit.num_rows, first_step = 0, last_step = steps;
+    if (unit.num_rows >= 4 * shape_.team_size) {
+      std::tie(first_row, last_row) = WorkerPool::Part(unit.num_rows, rank_, shape_.team_size);
+    } else {
+      std::tie(first_step, last_step) = WorkerPool::Part(steps, rank_, shape_.team_size);
+    }
+    for (int64_t r = first_row; r < last_row; ++r) {
+      kernels_.pack_row(InputRow(unit.first_row + r), experts_.hidden, first_step, last_step,
+                        to + r / kRowGroup * steps * kTileElements + r % kRowGroup * kStepK);
+    }
+  }
+
+  void GateUp(const Unit& unit, const uint16_t* input) {
+    const auto [first, last] = WorkerPool::Part(experts_.gate_up_panels(), rank_, shape_.team_size);
+    if (!bf16()) {
+      for (int r = 0; r < unit.num_rows; ++r) rows_[r] = InputRow(unit.first_row + r);
+    }
+    for (int64_t p = first; p < last; ++p) {
+      const char* const panel = experts_.gate_up_panel(unit.expert, p);
+      const int64_t first_col = p * kTileCols;
+      const int cols = static_cast<int>(std::clamp<int64_t>(experts_.intermediate - first_col, 0, kTileCols));
+      if (bf16()) {
+        kernels_.gemm_bf16(input, unit.num_rows, reinterpret_cast<const uint16_t*>(panel), KSteps(experts_.hidden), c_);
+        kernels_.silu_mul_panel_bf16(c_, unit.num_rows, cols, first_col, KSteps(experts_.intermediate),
+                                     reinterpret_cast<uint16_t*>(middle_));
+      } else {
+        kernels_.gemm_f32(rows_, unit.num_rows, reinterpret_cast<const float*>(panel), experts_.hidden, c_);
+        kernels_.silu_mul_panel_f32(c_, unit.num_rows, cols, reinterpret_cast<float*>(middle_) + first_col,
+                                    experts_.intermediate);
+      }
+    }
+  }
+
+  void Down(const Unit& unit) {
+    const auto [first, last] = WorkerPool::Part(experts_.down_panels(), rank_, shape_.team_size);
+    if (!bf16()) {
+      for (int r = 0; r < unit.num_rows; ++r) {
+        rows_[r] = reinterpret_cast<const float*>(middle_) + r * experts_.intermediate;
+      }
+    }
+    for (int64_t p = first; p < last; ++p) {
+      const char* const panel = experts_.down_panel(unit.expert, p);
+      if (bf16()) {
+        kernels_.gemm_bf16(reinterpret_cast<const uint16_t*>(middle_), unit.num_rows,
+                           reinterpret_cast<const uint16_t*>(panel), KSteps(experts_.intermediate), c_);
+      } else {
+        kernels_.gemm_f32(rows_, unit.num_rows, reinterpret_cast<const float*>(panel), experts_.intermediate, c_);
+      }
+      const int64_t first_col = p * kPanelCols;
+      const int cols = static_cast<int>(std::min<int64_t>(kPanelCols, experts_.hidden - first_col));
+      kernels_.store_panel(c_, unit.num_rows, cols, nullptr, false,
+                           rows_out_ + unit.first_row * experts_.hidden + first_col, experts_.hidden);
+    }
+  }
+
+  Context& context_;
+  const Kernels& kernels_;
+  const float* const in_;
+  const CpuExperts& experts_;
+  const ExpertBatches& batches_;
+  float* const rows_out_;
+  const TeamShape shape_;
+  const int rank_;
+  const int team_;
+  float* const c_;
+  const float** const rows_;
+  uint16_t* inputs_[2];  // packed rows of this unit and the next
+  char* middle_;         // silu(gate) * up of this unit, packed or fp32
+};
+
+}  // namespace
+
+// Two packed inputs and the intermediate rows, in the wider of their two forms.
+int64_t ExpertTeamScratchBytes(const ScratchSizes& sizes) {
+  const int64_t middle = std::max(kChunkRows * sizes.expert_intermediate * 4, InputBytes(sizes.expert_intermediate));
+  return CeilDiv(2 * InputBytes(sizes.expert_hidden) + middle, 4096) * 4096;
+}
+
+void RunExpertMlp(Context& context, const float* in, const CpuExperts& experts, const ExpertBatches& batches,
+                  float* rows_out) {
+  CHECK(experts.hidden <= context.sizes.expert_hidden && context.scratch.team.bytes() > 0);
+  std::fill_n(batches.expert_seconds, batches.num_experts, 0.0f);
+  if (batches.num_rows == 0) return;
+  const TeamShape shape = ChooseTeams(experts, context.pool.num_threads());
+  context.pool.Run([&](int thread) {
+    ExpertWorker(context, in, experts, batches, rows_out, shape, thread).Run();
+  });
+}
+
+}  // namespace switchyard::cpu

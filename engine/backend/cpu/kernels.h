@@ -1,0 +1,79 @@
+// The inner loops that exist once per instruction set, as a table of functions.
+//
+// Every function computes rows one by one as far as rounding goes: which rows share a call never changes a row's bits.
+// Nothing here knows threads or allocates. Which table is for which machine: isa.h.
+#ifndef SWITCHYARD_ENGINE_BACKEND_CPU_KERNELS_H_
+#define SWITCHYARD_ENGINE_BACKEND_CPU_KERNELS_H_
+
+#include <cstdint>
+
+#include "engine/backend/cpu/isa.h"
+#include "engine/backend/cpu/layout.h"
+
+namespace switchyard::cpu {
+
+// One KV head's part of one slice: `heads_per_kv` query heads of `num_tokens` tokens at consecutive positions.
+struct AttentionTask {
+  const KvLayout* layout = nullptr;
+  const char* cache = nullptr;           // of this layer and KV head, block 0
+  const int32_t* block_table = nullptr;
+  const float* q = nullptr;              // first token, first of the query heads; heads are head_dim apart
+  int64_t q_stride = 0;                  // floats from token to token
+  float* out = nullptr;                  // likewise
+  int64_t out_stride = 0;
+  int32_t num_tokens = 0;
+  int32_t heads_per_kv = 0;
+  int32_t first_position = 0;
+  int32_t sliding_window = 0;            // 0 = all
+  float scale = 0.0f;
+  void* scratch = nullptr;               // AttentionScratchBytes, 64-byte aligned
+};
+
+int64_t AttentionScratchBytes(int32_t dim_pad);
+
+struct Kernels {
+  Isa isa = Isa::kScalar;
+
+  // c[r][0..32) = rows[r][0..in) x panel. c: [num_rows][32].
+  void (*gemm_f32)(const float* const* rows, int num_rows, const float* panel, int64_t in, float* c);
+  // The same on packed activations and a bfloat16 panel; accumulates in fp32.
+  void (*gemm_bf16)(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c);
+  // Rounds in[32 * first_step .. 32 * last_step), zeros beyond `cols`, to bfloat16. `a_row` is the row's place in the
+  // first step of its row group.
+  void (*pack_row)(const float* in, int64_t cols, int64_t first_step, int64_t last_step, uint16_t* a_row);
+
+  // What becomes of a panel's c; `cols` of its 32 (or 16) columns exist. `bias` may be null.
+  void (*store_panel)(const float* c, int num_rows, int cols, const float* bias, bool add, float* out, int64_t stride);
+  void (*silu_mul_panel_f32)(const float* c, int num_rows, int cols, float* h, int64_t stride);
+  // h: packed activations of the intermediate width; the columns start at `first_col`, a multiple of 16. Writes all 16,
+  // zeros beyond `cols`.
+  void (*silu_mul_panel_bf16)(const float* c, int num_rows, int cols, int64_t first_col, int64_t k_steps, uint16_t* h);
+
+  void (*rms_norm)(const float* in, const float* weight, int64_t size, float eps, float* out);
+  void (*silu_mul)(const float* gate, const float* up, int64_t size, float* out);
+  void (*add_scaled)(float scale, const float* in, int64_t size, float* out);  // out += scale * in
+  float (*dot)(const float* a, const float* b, int64_t size);
+  // probabilities = exp(logits - max) / sum; returns both.
+  void (*softmax)(const float* logits, int64_t size, float* probabilities, float* max, float* sum);
+
+  // cos and sin of position * inv_freq[m] times factor, m < size.
+  void (*rope_angles)(int32_t position, const float* inv_freq, int64_t size, float factor, float* cos, float* sin);
+  // Rotates the pairs (x[m], x[m + size]), m < size.
+  void (*rotate)(const float* cos, const float* sin, int64_t size, float* x);
+
+  void (*attend)(const AttentionTask& task);
+};
+
+// REQUIRES: isa is one of AvailableIsas().
+const Kernels& KernelsFor(Isa isa);
+
+// Each in its own file, compiled for its instruction set.
+extern const Kernels kScalarKernels;
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512Bf16Kernels;
+extern const Kernels kAmxKernels;
+
+}  // namespace switchyard::cpu
+
+#endif  // SWITCHYARD_ENGINE_BACKEND_CPU_KERNELS_H_

@@ -1,0 +1,30 @@
+// AMX: the kernels of kernels_avx512_bf16.cc, with bfloat16 GEMM on tiles.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "engine/backend/cpu/kernels.h"
+
+namespace switchyard::cpu {
+namespace {
+
+constexpr int kPrefetchBytes = 768;
+
+#include "engine/backend/cpu/simd_avx512.h"  // NOLINT: inside the namespace on purpose
+#include "engine/backend/cpu/kernels_inl.h"  // NOLINT
+
+#include "engine/backend/cpu/gemm_amx_inl.h"  // NOLINT
+#include "engine/backend/cpu/pack_bf16_inl.h"  // NOLINT
+
+constexpr Kernels MakeKernels() {
+  Kernels kernels = BaseKernels(Isa::kAmx);
+  kernels.gemm_bf16 = GemmAmx;
+  kernels.pack_row = PackRowBf16;
+  return kernels;
+}
+
+}  // namespace
+
+constinit const Kernels kAmxKernels = MakeKernels();
+
+}  // namespace switchyard::cpu

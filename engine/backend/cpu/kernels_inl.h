@@ -1,0 +1,251 @@
+// The kernels of kernels.h written once over a Simd. Each instruction set's file includes a simd_*.h, then this, inside
+// an anonymous namespace: nothing here may have external linkage, or the linker could hand AVX-512 code to a machine
+// without it. For the same reason no standard library algorithm is used.
+
+#include "engine/backend/cpu/math_inl.h"  // NOLINT: inside the namespace on purpose
+
+constexpr int kW = Simd::kWidth;
+constexpr int kPanelVectors = kPanelCols / kW;
+constexpr int kTileVectors = kTileCols / kW;
+
+// ---- GEMM: bytes = panel, flops = 2 * rows * panel elements; memory-bound up to about 8 rows ----
+
+// One accumulator chain per output element, k ascending, however many rows share the loads of the panel.
+template <int kRows>
+inline void GemmRowsF32(const float* const* rows, const float* panel, int64_t in, float* c) {
+  Simd::F acc[kRows][kPanelVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = Simd::Set(0.0f);
+  }
+  for (int64_t k = 0; k < in; ++k) {
+    const float* b = panel + k * kPanelCols;
+    __builtin_prefetch(b + kPrefetchBytes / 4);
+    __builtin_prefetch(b + kPrefetchBytes / 4 + 16);
+    Simd::F bv[kPanelVectors];
+    for (int v = 0; v < kPanelVectors; ++v) bv[v] = Simd::Load(b + v * kW);
+    for (int r = 0; r < kRows; ++r) {
+      const Simd::F a = Simd::Set(rows[r][k]);
+      for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = Simd::Fma(a, bv[v], acc[r][v]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) Simd::Store(c + r * kPanelCols + v * kW, acc[r][v]);
+  }
+}
+
+void GemmF32(const float* const* rows, int num_rows, const float* panel, int64_t in, float* c) {
+  int r = 0;
+  for (; r + Simd::kGemmRows <= num_rows; r += Simd::kGemmRows) {
+    GemmRowsF32<Simd::kGemmRows>(rows + r, panel, in, c + r * kPanelCols);
+  }
+  for (; r < num_rows; ++r) GemmRowsF32<1>(rows + r, panel, in, c + r * kPanelCols);
+}
+
+inline const uint16_t* PackedRow(const uint16_t* a, int row, int64_t k_steps) {
+  return a + (row / kRowGroup) * k_steps * kTileElements + (row % kRowGroup) * kStepK;
+}
+
+inline float Bf16At(const uint16_t* p) { return __builtin_bit_cast(float, static_cast<uint32_t>(*p) << 16); }
+
+// Even k, then odd k of each pair: bfloat16 products are exact in fp32, so only the additions round.
+template <int kRows>
+inline void GemmRowsBf16(const uint16_t* a, int first_row, const uint16_t* panel, int64_t k_steps, float* c) {
+  const uint16_t* rows[kRows];
+  for (int r = 0; r < kRows; ++r) rows[r] = PackedRow(a, first_row + r, k_steps);
+  Simd::F acc[kRows][kPanelVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = Simd::Set(0.0f);
+  }
+  for (int64_t step = 0; step < k_steps; ++step) {
+    for (int pair = 0; pair < kStepK / 2; ++pair) {
+      const uint16_t* b = panel + step * 2 * kTileElements + pair * 2 * kTileCols;
+      __builtin_prefetch(b + kPrefetchBytes / 2);
+      __builtin_prefetch(b + kTileElements + kPrefetchBytes / 2);
+      Simd::F even[kPanelVectors], odd[kPanelVectors];
+      for (int v = 0; v < kPanelVectors; ++v) {
+        Simd::LoadPairs(b + (v / kTileVectors) * kTileElements + (v % kTileVectors) * kW * 2, &even[v], &odd[v]);
+      }
+      for (int r = 0; r < kRows; ++r) {
+        const uint16_t* x = rows[r] + step * kTileElements + pair * 2;
+        const Simd::F a_even = Simd::Set(Bf16At(x));
+        const Simd::F a_odd = Simd::Set(Bf16At(x + 1));
+        for (int v = 0; v < kPanelVectors; ++v) {
+          acc[r][v] = Simd::Fma(a_odd, odd[v], Simd::Fma(a_even, even[v], acc[r][v]));
+        }
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      Simd::Store(c + (first_row + r) * kPanelCols + v * kW, acc[r][v]);
+    }
+  }
+}
+
+void GemmBf16(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {
+  int r = 0;
+  for (; r + Simd::kGemmRows <= num_rows; r += Simd::kGemmRows) {
+    GemmRowsBf16<Simd::kGemmRows>(a, r, panel, k_steps, c);
+  }
+  for (; r < num_rows; ++r) GemmRowsBf16<1>(a, r, panel, k_steps, c);
+}
+
+void PackRow(const float* in, int64_t cols, int64_t first_step, int64_t last_step, uint16_t* a_row) {
+  for (int64_t step = first_step; step < last_step; ++step) {
+    for (int i = 0; i < kStepK; i += kW) {
+      const int64_t left = cols - step * kStepK - i;
+      const float* from = in + step * kStepK + i;
+      const Simd::F x = left >= kW ? Simd::Load(from) : Simd::LoadN(from, static_cast<int>(left));
+      Simd::StoreBf16(a_row + step * kTileElements + i, x);
+    }
+  }
+}
+
+// ---- what becomes of a panel ----
+
+void StorePanel(const float* c, int num_rows, int cols, const float* bias, bool add, float* out, int64_t stride) {
+  for (int r = 0; r < num_rows; ++r, c += kPanelCols, out += stride) {
+    for (int i = 0; i < cols; i += kW) {
+      const int n = cols - i;
+      Simd::F x = Simd::Load(c + i);
+      if (bias != nullptr) x = Simd::Add(x, Simd::LoadN(bias + i, n));
+      if (add) x = Simd::Add(Simd::LoadN(out + i, n), x);
+      Simd::StoreN(out + i, x, n);
+    }
+  }
+}
+
+void SiluMulPanelF32(const float* c, int num_rows, int cols, float* h, int64_t stride) {
+  for (int r = 0; r < num_rows; ++r, c += kPanelCols, h += stride) {
+    for (int i = 0; i < cols; i += kW) {
+      Simd::StoreN(h + i, SiluMul(Simd::Load(c + i), Simd::Load(c + kTileCols + i)), cols - i);
+    }
+  }
+}
+
+// Columns beyond `cols` have zero weights, so silu(0) * 0 = 0 comes out by itself.
+void SiluMulPanelBf16(const float* c, int num_rows, int /*cols*/, int64_t first_col, int64_t k_steps, uint16_t* h) {
+  h += first_col / kStepK * kTileElements + first_col % kStepK;
+  for (int r = 0; r < num_rows; ++r, c += kPanelCols) {
+    uint16_t* row = h + (r / kRowGroup) * k_steps * kTileElements + (r % kRowGroup) * kStepK;
+    for (int i = 0; i < kTileCols; i += kW) {
+      Simd::StoreBf16(row + i, SiluMul(Simd::Load(c + i), Simd::Load(c + kTileCols + i)));
+    }
+  }
+}
+
+// ---- vectors: bytes-bound, from L1 or L2 ----
+
+// Four partial sums per lane: fixed by `size`, so the same row always rounds the same way.
+float Dot(const float* a, const float* b, int64_t size) {
+  Simd::F sums[4] = {Simd::Set(0.0f), Simd::Set(0.0f), Simd::Set(0.0f), Simd::Set(0.0f)};
+  int64_t i = 0;
+  for (; i + 4 * kW <= size; i += 4 * kW) {
+    for (int j = 0; j < 4; ++j) sums[j] = Simd::Fma(Simd::Load(a + i + j * kW), Simd::Load(b + i + j * kW), sums[j]);
+  }
+  for (int j = 0; i < size; i += kW, j = (j + 1) % 4) {
+    const int n = static_cast<int>(size - i);
+    sums[j] = Simd::Fma(Simd::LoadN(a + i, n), Simd::LoadN(b + i, n), sums[j]);
+  }
+  return Simd::Sum(Simd::Add(Simd::Add(sums[0], sums[1]), Simd::Add(sums[2], sums[3])));
+}
+
+void RmsNorm(const float* in, const float* weight, int64_t size, float eps, float* out) {
+  const float mean = Dot(in, in, size) / static_cast<float>(size);
+  const Simd::F scale = Simd::Set(1.0f / __builtin_sqrtf(mean + eps));
+  int64_t i = 0;
+  for (; i + kW <= size; i += kW) {
+    Simd::Store(out + i, Simd::Mul(Simd::Mul(Simd::Load(in + i), scale), Simd::Load(weight + i)));
+  }
+  const int n = static_cast<int>(size - i);
+  if (n > 0) Simd::StoreN(out + i, Simd::Mul(Simd::Mul(Simd::LoadN(in + i, n), scale), Simd::LoadN(weight + i, n)), n);
+}
+
+void SiluMulVector(const float* gate, const float* up, int64_t size, float* out) {
+  for (int64_t i = 0; i < size; i += kW) {
+    const int n = size - i >= kW ? kW : static_cast<int>(size - i);
+    Simd::StoreN(out + i, SiluMul(Simd::LoadN(gate + i, n), Simd::LoadN(up + i, n)), n);
+  }
+}
+
+void AddScaled(float scale, const float* in, int64_t size, float* out) {
+  const Simd::F factor = Simd::Set(scale);
+  int64_t i = 0;
+  for (; i + kW <= size; i += kW) Simd::Store(out + i, Simd::Fma(factor, Simd::Load(in + i), Simd::Load(out + i)));
+  const int n = static_cast<int>(size - i);
+  if (n > 0) Simd::StoreN(out + i, Simd::Fma(factor, Simd::LoadN(in + i, n), Simd::LoadN(out + i, n)), n);
+}
+
+void Softmax(const float* logits, int64_t size, float* probabilities, float* max, float* sum) {
+  float largest = logits[0];
+  for (int64_t i = 1; i < size; ++i) largest = logits[i] > largest ? logits[i] : largest;
+  const Simd::F shift = Simd::Set(largest);
+  for (int64_t i = 0; i < size; i += kW) {
+    const int n = size - i >= kW ? kW : static_cast<int>(size - i);
+    Simd::StoreN(probabilities + i, Exp(Simd::Sub(Simd::LoadN(logits + i, n), shift)), n);
+  }
+  float total = 0.0f;
+  for (int64_t i = 0; i < size; ++i) total += probabilities[i];
+  for (int64_t i = 0; i < size; ++i) probabilities[i] /= total;
+  *max = largest;
+  *sum = total;
+}
+
+// ---- RoPE ----
+
+// In double: at position 100,000 an angle in fp32 would be wrong in the third digit. sin and cos are fdlibm's series
+// after taking off multiples of pi / 2 in three parts; plain loops, which the compiler turns into vectors.
+void RopeAngles(int32_t position, const float* inv_freq, int64_t size, float factor, float* cos, float* sin) {
+  constexpr double kTwoOverPi = 6.36619772367581382433e-01;
+  constexpr double kPiHalf1 = 1.57079632673412561417e+00;  // 33 bits: products with integers below 2^20 are exact
+  constexpr double kPiHalf2 = 6.07710050630396597660e-11;
+  constexpr double kPiHalf3 = 2.02226624879595063154e-21;
+  constexpr double kMagic = 6755399441055744.0;  // 1.5 * 2^52
+  for (int64_t m = 0; m < size; ++m) {
+    const double angle = static_cast<double>(position) * static_cast<double>(inv_freq[m]);
+    const double shifted = angle * kTwoOverPi + kMagic;
+    const double n = shifted - kMagic;
+    const double x = ((angle - n * kPiHalf1) - n * kPiHalf2) - n * kPiHalf3;
+    const double z = x * x;
+    const double s = x + x * z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 -
+                     z * (1.0 / 39916800)))));
+    const double c = 1.0 + z * (-0.5 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 +
+                     z * (1.0 / 479001600))))));
+    const uint64_t quadrant = __builtin_bit_cast(uint64_t, shifted) & 3;  // the low bits of the integer n
+    const double sine = (quadrant & 1) != 0 ? c : s;
+    const double cosine = (quadrant & 1) != 0 ? s : c;
+    sin[m] = static_cast<float>((quadrant & 2) != 0 ? -sine : sine) * factor;
+    cos[m] = static_cast<float>(((quadrant + 1) & 2) != 0 ? -cosine : cosine) * factor;
+  }
+}
+
+void Rotate(const float* cos, const float* sin, int64_t size, float* x) {
+  for (int64_t m = 0; m < size; ++m) {
+    const float low = x[m];
+    const float high = x[m + size];
+    x[m] = low * cos[m] - high * sin[m];
+    x[m + size] = high * cos[m] + low * sin[m];
+  }
+}
+
+#include "engine/backend/cpu/attention_inl.h"  // NOLINT: inside the namespace on purpose
+
+constexpr Kernels BaseKernels(Isa isa) {
+  Kernels kernels;
+  kernels.isa = isa;
+  kernels.gemm_f32 = GemmF32;
+  kernels.gemm_bf16 = GemmBf16;
+  kernels.pack_row = PackRow;
+  kernels.store_panel = StorePanel;
+  kernels.silu_mul_panel_f32 = SiluMulPanelF32;
+  kernels.silu_mul_panel_bf16 = SiluMulPanelBf16;
+  kernels.rms_norm = RmsNorm;
+  kernels.silu_mul = SiluMulVector;
+  kernels.add_scaled = AddScaled;
+  kernels.dot = Dot;
+  kernels.softmax = Softmax;
+  kernels.rope_angles = RopeAngles;
+  kernels.rotate = Rotate;
+  kernels.attend = Attend;
+  return kernels;
+}

@@ -1,0 +1,183 @@
+#include "engine/backend/cpu/kv_attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/bf16.h"
+#include "engine/base/status_macros.h"
+
+namespace switchyard::cpu {
+namespace {
+
+constexpr int64_t kMaxRotatedPairs = 512;
+constexpr int32_t kRowsPerTask = 64;  // query rows of one attention task: enough to reuse keys from L2
+
+bool AllFinite(const float* x, int32_t size) {
+  float sum = 0.0f;  // x - x is 0 for finite x and NaN otherwise: a loop without branches
+  for (int32_t i = 0; i < size; ++i) sum += x[i] - x[i];
+  return sum == 0.0f;
+}
+
+// Writes one token's key and value of one KV head to its place.
+void StoreKeyValue(const KvLayout& layout, char* head, const int32_t* block_table, int32_t position, const float* key,
+                   const float* value) {
+  const int32_t within = position % layout.block_size;
+  const int32_t slot = within % kKeyGroup;
+  char* const group = head + block_table[position / layout.block_size] * layout.block_stride +
+                      within / kKeyGroup * layout.group_stride;
+  const bool finite = AllFinite(value, layout.head_dim);
+  if (layout.dtype == DType::kF32) {
+    float* const keys = reinterpret_cast<float*>(group) + slot;
+    float* const values = reinterpret_cast<float*>(group + layout.keys_bytes) + slot * layout.dim_pad;
+    for (int32_t d = 0; d < layout.head_dim; ++d) keys[d * kKeyGroup] = key[d];
+    for (int32_t d = 0; d < layout.head_dim; ++d) values[d] = finite ? value[d] : 0.0f;
+    if (!finite) keys[0] = std::numeric_limits<float>::quiet_NaN();
+    return;
+  }
+  uint16_t* const keys = reinterpret_cast<uint16_t*>(group) + slot * 2;
+  uint16_t* const values = reinterpret_cast<uint16_t*>(group + layout.keys_bytes) + slot / 2 * layout.dim_pad * 2 +
+                           slot % 2;
+  for (int32_t d = 0; d < layout.head_dim; d += 2) {
+    keys[d * kKeyGroup] = FloatToBf16(key[d]);
+    keys[d * kKeyGroup + 1] = FloatToBf16(key[d + 1]);
+  }
+  for (int32_t d = 0; d < layout.head_dim; ++d) {
+    // The largest floats round to infinity in bfloat16; they saturate, or 0 * infinity would be back.
+    const uint16_t bits = FloatToBf16(value[d]);
+    values[2 * d] = !finite ? uint16_t{0} : (bits & 0x7fff) == 0x7f80 ? static_cast<uint16_t>(bits - 1) : bits;
+  }
+  if (!finite) keys[0] = 0x7fc0;
+}
+
+struct QkvRow {
+  float* row;
+  int32_t position;
+  const int32_t* block_table;
+};
+
+void PrepareRow(const Kernels& kernels, const AttentionShape& shape, const CpuWeight* q_norm, const CpuWeight* k_norm,
+                const CpuKvCache& cache, int32_t layer, const QkvRow& at) {
+  float* const q = at.row;
+  float* const k = q + shape.q_size();
+  float* const v = k + shape.kv_size();
+  const float eps = shape.qk_norm_eps;
+  if (shape.qk_norm == QkNorm::kFull) {
+    kernels.rms_norm(q, q_norm->data.as<float>(), shape.q_size(), eps, q);
+    kernels.rms_norm(k, k_norm->data.as<float>(), shape.kv_size(), eps, k);
+  }
+  if (shape.clip_qkv > 0.0f) {
+    // Written so that NaN stays NaN.
+    for (int64_t i = 0; i < shape.qkv_size(); ++i) {
+      at.row[i] = at.row[i] > shape.clip_qkv ? shape.clip_qkv : at.row[i] < -shape.clip_qkv ? -shape.clip_qkv : at.row[i];
+    }
+  }
+  const int64_t pairs = static_cast<int64_t>(shape.rope_inv_freq.size());
+  alignas(64) float cos[kMaxRotatedPairs];
+  alignas(64) float sin[kMaxRotatedPairs];
+  kernels.rope_angles(at.position, shape.rope_inv_freq.data(), pairs, shape.rope_attention_factor, cos, sin);
+  for (int32_t h = 0; h < shape.num_heads + shape.num_kv_heads; ++h) {
+    float* const head = q + int64_t{h} * shape.head_dim;
+    if (shape.qk_norm == QkNorm::kHead) {
+      const CpuWeight* norm = h < shape.num_heads ? q_norm : k_norm;
+      kernels.rms_norm(head, norm->data.as<float>(), shape.head_dim, eps, head);
+    }
+    kernels.rotate(cos, sin, pairs, head);
+  }
+  for (int32_t h = 0; h < shape.num_kv_heads; ++h) {
+    StoreKeyValue(cache.layout(), cache.head(layer, h), at.block_table, at.position, k + int64_t{h} * shape.head_dim,
+                  v + int64_t{h} * shape.head_dim);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CpuKvCache>> CpuKvCache::Create(const KvCacheShape& shape) {
+  if (shape.num_layers <= 0 || shape.num_blocks <= 0 || shape.block_size <= 0 || shape.num_kv_heads <= 0 ||
+      shape.head_dim <= 0 || shape.head_dim % 2 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "KV cache of ", shape.num_layers, " layers, ", shape.num_blocks, " blocks of ", shape.block_size, ", ",
+        shape.num_kv_heads, " heads of ", shape.head_dim, ": sizes must be positive and the head size even"));
+  }
+  auto cache = std::make_unique<CpuKvCache>();
+  KvLayout& layout = cache->layout_;
+  layout.dtype = shape.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
+  layout.block_size = shape.block_size;
+  layout.groups_per_block = static_cast<int32_t>(CeilDiv(shape.block_size, kKeyGroup));
+  layout.head_dim = shape.head_dim;
+  layout.dim_pad = static_cast<int32_t>(CeilDiv(shape.head_dim, kStepK) * kStepK);
+  layout.keys_bytes = int64_t{kKeyGroup} * layout.dim_pad * DTypeBytes(layout.dtype);
+  layout.group_stride = 2 * layout.keys_bytes;
+  layout.head_stride = layout.groups_per_block * layout.group_stride;
+  layout.block_stride = shape.num_kv_heads * layout.head_stride;
+  layout.layer_stride = shape.num_blocks * layout.block_stride;
+  ASSIGN_OR_RETURN(cache->data_, Buffer::Allocate(shape.num_layers * layout.layer_stride, "the KV cache"));
+  return cache;
+}
+
+void RunPrepareQkv(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices,
+                   const CpuWeight* q_norm, const CpuWeight* k_norm, int32_t layer, const CpuKvCache& cache,
+                   float* qkv) {
+  CHECK(static_cast<int64_t>(shape.rope_inv_freq.size()) <= kMaxRotatedPairs);
+  std::atomic<size_t> next_slice{0};
+  const int num_threads = context.pool.num_threads();
+  context.pool.Run([&](int thread) {
+    // Every thread takes its part of each slice: 16 tokens share a group's cache lines, so parts are contiguous.
+    for (const AttentionSlice& slice : slices) {
+      const bool whole = slice.num_tokens < num_threads;
+      const int64_t turn = (&slice - slices.data()) % num_threads;
+      const auto [first, last] = whole ? std::pair<int64_t, int64_t>{0, turn == thread ? slice.num_tokens : 0}
+                                       : WorkerPool::Part(slice.num_tokens, thread, num_threads);
+      for (int64_t t = first; t < last; ++t) {
+        const QkvRow at = {qkv + (slice.first_row + t) * shape.qkv_size(),
+                           slice.first_position + static_cast<int32_t>(t), slice.block_table};
+        PrepareRow(context.kernels, shape, q_norm, k_norm, cache, layer, at);
+      }
+    }
+  });
+}
+
+void RunAttention(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                  const CpuKvCache& cache, const float* qkv, float* out) {
+  const int32_t heads_per_kv = shape.num_heads / shape.num_kv_heads;
+  const int32_t tokens_per_task = std::max(1, kRowsPerTask / heads_per_kv);
+  std::vector<int64_t>& offsets = context.scratch.task_offsets;
+  CHECK(offsets.capacity() > slices.size());
+  offsets.assign(1, 0);
+  for (const AttentionSlice& slice : slices) {
+    offsets.push_back(offsets.back() + CeilDiv(slice.num_tokens, tokens_per_task) * shape.num_kv_heads);
+  }
+
+  std::atomic<int64_t> next{0};
+  context.pool.Run([&](int thread) {
+    for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < offsets.back();
+         i = next.fetch_add(1, std::memory_order_relaxed)) {
+      const auto slice_index = std::upper_bound(offsets.begin(), offsets.end(), i) - offsets.begin() - 1;
+      const AttentionSlice& slice = slices[static_cast<size_t>(slice_index)];
+      const int64_t within = i - offsets[static_cast<size_t>(slice_index)];
+      const int32_t kv_head = static_cast<int32_t>(within % shape.num_kv_heads);
+      const int32_t first_token = static_cast<int32_t>(within / shape.num_kv_heads) * tokens_per_task;
+      const int64_t first_row = slice.first_row + first_token;
+      const int64_t first_head = int64_t{kv_head} * heads_per_kv * shape.head_dim;
+      AttentionTask task;
+      task.layout = &cache.layout();
+      task.cache = cache.head(layer, kv_head);
+      task.block_table = slice.block_table;
+      task.q = qkv + first_row * shape.qkv_size() + first_head;
+      task.q_stride = shape.qkv_size();
+      task.out = out + first_row * shape.q_size() + first_head;
+      task.out_stride = shape.q_size();
+      task.num_tokens = std::min(tokens_per_task, slice.num_tokens - first_token);
+      task.heads_per_kv = heads_per_kv;
+      task.first_position = slice.first_position + first_token;
+      task.sliding_window = shape.sliding_window;
+      task.scale = shape.scale;
+      task.scratch = context.AttentionScratch(thread);
+      context.kernels.attend(task);
+    }
+  });
+}
+
+}  // namespace switchyard::cpu

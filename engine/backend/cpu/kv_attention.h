@@ -1,0 +1,44 @@
+// The paged KV cache, what happens to q, k and v before attention, and attention itself.
+#ifndef SWITCHYARD_ENGINE_BACKEND_CPU_KV_ATTENTION_H_
+#define SWITCHYARD_ENGINE_BACKEND_CPU_KV_ATTENTION_H_
+
+#include <memory>
+#include <span>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
+#include "engine/backend/cpu/context.h"
+#include "engine/backend/cpu/layout.h"
+#include "engine/backend/cpu/memory.h"
+#include "engine/backend/cpu/weights.h"
+
+namespace switchyard::cpu {
+
+// Values in the cache are always finite: a V row with NaN or infinity is stored as zeros and its key becomes NaN, so
+// rows that attend to it turn NaN while rows that must not see it (weight 0) stay as they are: 0 * NaN never happens.
+class CpuKvCache final : public KvCache {
+ public:
+  // INVALID_ARGUMENT: a size is not positive, or head_dim is odd. RESOURCE_EXHAUSTED: not enough memory.
+  static absl::StatusOr<std::unique_ptr<CpuKvCache>> Create(const KvCacheShape& shape);
+
+  const KvLayout& layout() const { return layout_; }
+  char* head(int32_t layer, int32_t kv_head) const {
+    return data_.as<char>() + layer * layout_.layer_stride + kv_head * layout_.head_stride;
+  }
+
+ private:
+  KvLayout layout_;
+  Buffer data_;
+};
+
+// See Backend::PrepareQkv. Bytes: qkv once in and out, k and v once into the cache.
+void RunPrepareQkv(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices,
+                   const CpuWeight* q_norm, const CpuWeight* k_norm, int32_t layer, const CpuKvCache& cache, float* qkv);
+
+// See Backend::Attention. Floor of decode: bytes of the keys and values seen / read bandwidth.
+void RunAttention(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                  const CpuKvCache& cache, const float* qkv, float* out);
+
+}  // namespace switchyard::cpu
+
+#endif  // SWITCHYARD_ENGINE_BACKEND_CPU_KV_ATTENTION_H_

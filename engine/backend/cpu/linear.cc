@@ -1,0 +1,84 @@
+#include "engine/backend/cpu/linear.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "engine/base/status_macros.h"
+
+namespace switchyard::cpu {
+namespace {
+
+// A thread's share: rows [first_row, last_row) x panels [first_panel, last_panel).
+struct Share {
+  int64_t first_row, last_row, first_panel, last_panel;
+};
+
+// By panels, so that each weight byte is read by one thread; by rows when there are too few panels to go round.
+Share ShareOf(int thread, int num_threads, int64_t num_rows, int64_t num_panels) {
+  if (num_panels >= 4 * num_threads || num_rows <= 2 * kRowGroup) {
+    const auto [first, last] = WorkerPool::Part(num_panels, thread, num_threads);
+    return {0, num_rows, first, last};
+  }
+  const auto [first, last] = WorkerPool::Part(CeilDiv(num_rows, kRowGroup), thread, num_threads);
+  return {std::min(num_rows, first * kRowGroup), std::min(num_rows, last * kRowGroup), 0, num_panels};
+}
+
+// Rounds this thread's part of the chunk to bfloat16: whole rows, or columns of all rows when rows are few.
+void PackShare(const Kernels& kernels, const float* in, int64_t num_rows, int64_t cols, int thread, int num_threads,
+               uint16_t* packed) {
+  const int64_t steps = KSteps(cols);
+  int64_t first_row = 0, last_row = num_rows, first_step = 0, last_step = steps;
+  if (num_rows >= 4 * num_threads) {
+    std::tie(first_row, last_row) = WorkerPool::Part(num_rows, thread, num_threads);
+  } else {
+    std::tie(first_step, last_step) = WorkerPool::Part(steps, thread, num_threads);
+  }
+  for (int64_t r = first_row; r < last_row; ++r) {
+    uint16_t* const to = packed + r / kRowGroup * steps * kTileElements + r % kRowGroup * kStepK;
+    kernels.pack_row(in + r * cols, cols, first_step, last_step, to);
+  }
+}
+
+}  // namespace
+
+void Linear(Context& context, const float* in, int64_t num_rows, const CpuWeight& weight, bool add, float* out) {
+  const Kernels& kernels = context.kernels;
+  const bool bf16 = weight.dtype == DType::kBF16;
+  uint16_t* const packed = context.scratch.packed_rows.as<uint16_t>();
+  CHECK(!bf16 || context.scratch.packed_rows.bytes() >= PackedRowsElements(kChunkRows, weight.in) * 2);
+  const int64_t steps = KSteps(weight.in);
+  const int num_threads = context.pool.num_threads();
+
+  context.pool.Run([&](int thread) {
+    float* const c = context.PanelResults(thread);
+    const float** const rows = context.RowPointers(thread);
+    for (int64_t chunk = 0; chunk < num_rows; chunk += kChunkRows) {
+      const int64_t chunk_rows = std::min(kChunkRows, num_rows - chunk);
+      const float* const chunk_in = in + chunk * weight.in;
+      if (bf16) {
+        if (chunk > 0) context.pool.Barrier();  // the packed rows of the chunk before are still in use
+        PackShare(kernels, chunk_in, chunk_rows, weight.in, thread, num_threads, packed);
+        context.pool.Barrier();
+      }
+      const Share share = ShareOf(thread, num_threads, chunk_rows, weight.num_panels());
+      const int share_rows = static_cast<int>(share.last_row - share.first_row);
+      if (share_rows == 0) continue;
+      for (int r = 0; r < share_rows; ++r) rows[r] = chunk_in + (share.first_row + r) * weight.in;
+      for (int64_t p = share.first_panel; p < share.last_panel; ++p) {
+        if (bf16) {
+          kernels.gemm_bf16(packed + share.first_row * steps * kStepK, share_rows,
+                            reinterpret_cast<const uint16_t*>(weight.panel(p)), steps, c);
+        } else {
+          kernels.gemm_f32(rows, share_rows, reinterpret_cast<const float*>(weight.panel(p)), weight.in, c);
+        }
+        const int64_t first_col = p * kPanelCols;
+        const int cols = static_cast<int>(std::min<int64_t>(kPanelCols, weight.out - first_col));
+        const float* const bias = weight.bias_or_null();
+        kernels.store_panel(c, share_rows, cols, bias == nullptr ? nullptr : bias + first_col, add,
+                            out + (chunk + share.first_row) * weight.out + first_col, weight.out);
+      }
+    }
+  });
+}
+
+}  // namespace switchyard::cpu

@@ -1,0 +1,253 @@
+#include "engine/backend/cpu/weights.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/mutex.h"
+#include "engine/base/status_macros.h"
+
+namespace switchyard::cpu {
+namespace {
+
+// The first error of a parallel load; afterwards the other units are skipped.
+class FirstError {
+ public:
+  void Add(absl::Status status) {
+    if (status.ok()) return;
+    MutexLock lock(&mutex_);
+    if (status_.ok()) status_ = std::move(status);
+    failed_.store(true, std::memory_order_relaxed);
+  }
+  bool failed() const { return failed_.load(std::memory_order_relaxed); }
+  absl::Status Take() {
+    MutexLock lock(&mutex_);
+    return status_;
+  }
+
+ private:
+  Mutex mutex_;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> failed_{false};
+};
+
+// Rows of one tile on their way into it: `num_rows` of 16 columns' weights, row-major [num_rows][in].
+void PackTileF32(const float* rows, int num_rows, int64_t in, float* panel, int first_col) {
+  for (int64_t k = 0; k < in; ++k) {
+    float* to = panel + k * kPanelCols + first_col;
+    for (int c = 0; c < num_rows; ++c) to[c] = rows[c * in + k];
+    for (int c = num_rows; c < kTileCols; ++c) to[c] = 0.0f;
+  }
+}
+
+void PackTileBf16(const uint16_t* rows, int num_rows, int64_t in, uint16_t* panel, int tile) {
+  const int64_t steps = KSteps(in);
+  for (int64_t step = 0; step < steps; ++step) {
+    uint16_t* to = panel + (step * 2 + tile) * kTileElements;
+    for (int pair = 0; pair < kStepK / 2; ++pair, to += 2 * kTileCols) {
+      const int64_t k = step * kStepK + 2 * pair;
+      if (k + 1 < in) {
+        for (int c = 0; c < num_rows; ++c) {
+          to[2 * c] = rows[c * in + k];
+          to[2 * c + 1] = rows[c * in + k + 1];
+        }
+      } else {
+        for (int c = 0; c < num_rows; ++c) {
+          to[2 * c] = k < in ? rows[c * in + k] : uint16_t{0};
+          to[2 * c + 1] = 0;
+        }
+      }
+      for (int c = 2 * num_rows; c < 2 * kTileCols; ++c) to[c] = 0;
+    }
+  }
+}
+
+void PackTile(const char* rows, int num_rows, int64_t in, DType dtype, char* panel, int tile) {
+  if (dtype == DType::kF32) {
+    PackTileF32(reinterpret_cast<const float*>(rows), num_rows, in, reinterpret_cast<float*>(panel), tile * kTileCols);
+  } else {
+    PackTileBf16(reinterpret_cast<const uint16_t*>(rows), num_rows, in, reinterpret_cast<uint16_t*>(panel), tile);
+  }
+}
+
+// Several tensors seen as one matrix, stacked by rows.
+class StackedRows {
+ public:
+  explicit StackedRows(std::span<const TensorReader* const> parts) : parts_(parts) {}
+
+  int64_t rows() const {
+    int64_t sum = 0;
+    for (const TensorReader* part : parts_) sum += part->rows();
+    return sum;
+  }
+
+  absl::Status Read(int64_t first, int64_t count, DType as, char* out) const {
+    for (const TensorReader* part : parts_) {
+      const int64_t here = std::min(count, part->rows() - first);
+      if (here > 0 && first >= 0) {
+        RETURN_IF_ERROR(part->ReadRows(first, here, as, out));
+        out += here * part->cols() * DTypeBytes(as);
+        first += here;
+        count -= here;
+      }
+      first -= part->rows();
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::span<const TensorReader* const> parts_;
+};
+
+// Memory for `bytes` per worker while loading.
+absl::StatusOr<Buffer> AllocateStaging(const Context& context, int64_t bytes) {
+  return Buffer::Allocate(bytes * context.pool.num_threads(), "staging for weights");
+}
+
+// Runs unit(i, staging) for i in [0, count) on the workers until one fails.
+template <typename Unit>
+absl::Status LoadUnits(Context& context, int64_t count, int64_t staging_bytes, const Unit& unit) {
+  ASSIGN_OR_RETURN(const Buffer staging, AllocateStaging(context, staging_bytes));
+  FirstError error;
+  std::atomic<int64_t> next{0};
+  context.pool.Run([&](int thread) {
+    char* const mine = staging.template as<char>() + thread * staging_bytes;
+    for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < count && !error.failed();
+         i = next.fetch_add(1, std::memory_order_relaxed)) {
+      error.Add(unit(i, mine));
+    }
+  });
+  return error.Take();
+}
+
+absl::Status ReadPanel(const StackedRows& rows, int64_t p, int64_t out, int64_t in, DType dtype, char* staging,
+                       char* panel) {
+  const int64_t first = p * kPanelCols;
+  const int64_t count = std::min<int64_t>(kPanelCols, out - first);
+  RETURN_IF_ERROR(rows.Read(first, count, dtype, staging));
+  const int64_t row_bytes = in * DTypeBytes(dtype);
+  PackTile(staging, static_cast<int>(std::min<int64_t>(count, kTileCols)), in, dtype, panel, 0);
+  PackTile(staging + kTileCols * row_bytes, static_cast<int>(std::max<int64_t>(count - kTileCols, 0)), in, dtype, panel,
+           1);
+  return absl::OkStatus();
+}
+
+absl::Status LoadPanels(Context& context, const StackedRows& rows, CpuWeight* weight) {
+  const int64_t panel_bytes = PanelBytes(weight->in, weight->dtype);
+  ASSIGN_OR_RETURN(weight->data, Buffer::Allocate(weight->num_panels() * panel_bytes, "a weight matrix"));
+  return LoadUnits(context, weight->num_panels(), kPanelCols * weight->in * DTypeBytes(weight->dtype),
+                   [&](int64_t p, char* staging) {
+                     return ReadPanel(rows, p, weight->out, weight->in, weight->dtype, staging,
+                                      weight->data.as<char>() + p * panel_bytes);
+                   });
+}
+
+absl::Status LoadRowMajor(Context& context, const StackedRows& rows, CpuWeight* weight) {
+  constexpr int64_t kRowsPerUnit = 64;
+  const int64_t row_bytes = weight->in * DTypeBytes(weight->dtype);
+  ASSIGN_OR_RETURN(weight->data, Buffer::Allocate(weight->out * row_bytes, "a weight matrix"));
+  return LoadUnits(context, CeilDiv(weight->out, kRowsPerUnit), 0, [&](int64_t unit, char*) {
+    const int64_t first = unit * kRowsPerUnit;
+    return rows.Read(first, std::min(kRowsPerUnit, weight->out - first), weight->dtype,
+                     weight->data.as<char>() + first * row_bytes);
+  });
+}
+
+absl::Status LoadBiases(std::span<const TensorReader* const> parts, std::span<const TensorReader* const> biases,
+                        CpuWeight* weight) {
+  if (biases.empty()) return absl::OkStatus();
+  if (biases.size() != parts.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a weight of ", parts.size(), " parts has ", biases.size(), " biases"));
+  }
+  ASSIGN_OR_RETURN(weight->bias, Buffer::Allocate(weight->out * 4, "a bias"));
+  float* to = weight->bias.as<float>();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (biases[i] != nullptr) {
+      if (biases[i]->rows() * biases[i]->cols() != parts[i]->rows()) {
+        return absl::InvalidArgumentError(absl::StrCat("a bias of ", biases[i]->rows(), " x ", biases[i]->cols(),
+                                                       " does not fit ", parts[i]->rows(), " outputs"));
+      }
+      RETURN_IF_ERROR(biases[i]->ReadRows(0, biases[i]->rows(), DType::kF32, to));
+      weight->has_bias = true;
+    }
+    to += parts[i]->rows();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CpuWeight>> LoadCpuWeight(Context& context, std::span<const TensorReader* const> parts,
+                                                         std::span<const TensorReader* const> biases, DType dtype,
+                                                         WeightUse use) {
+  if (parts.empty()) return absl::InvalidArgumentError("a weight has no parts");
+  for (const TensorReader* part : parts) {
+    if (part->cols() != parts[0]->cols()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("parts of one weight have ", parts[0]->cols(), " and ", part->cols(), " columns"));
+    }
+  }
+  const StackedRows rows(parts);
+  auto weight = std::make_unique<CpuWeight>();
+  weight->out = rows.rows();
+  weight->in = parts[0]->cols();
+  weight->dtype = use == WeightUse::kVector || use == WeightUse::kRouter || dtype == DType::kF32 ? DType::kF32
+                                                                                                  : DType::kBF16;
+  const bool panels = use == WeightUse::kLinear || use == WeightUse::kRouter;
+  RETURN_IF_ERROR(panels ? LoadPanels(context, rows, weight.get()) : LoadRowMajor(context, rows, weight.get()));
+  RETURN_IF_ERROR(LoadBiases(parts, biases, weight.get()));
+  if (panels && weight->dtype == DType::kBF16) {
+    context.sizes.linear_in = std::max(context.sizes.linear_in, weight->in);
+  }
+  return weight;
+}
+
+absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std::span<const ExpertReaders> experts,
+                                                           DType dtype) {
+  if (experts.empty()) return absl::InvalidArgumentError("a layer has no experts");
+  auto weights = std::make_unique<CpuExperts>();
+  weights->num_experts = static_cast<int64_t>(experts.size());
+  weights->intermediate = experts[0].gate->rows();
+  weights->hidden = experts[0].gate->cols();
+  weights->dtype = dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
+  for (const ExpertReaders& expert : experts) {
+    const bool fits = expert.gate->rows() == weights->intermediate && expert.gate->cols() == weights->hidden &&
+                      expert.up->rows() == weights->intermediate && expert.up->cols() == weights->hidden &&
+                      expert.down->rows() == weights->hidden && expert.down->cols() == weights->intermediate;
+    if (!fits) return absl::InvalidArgumentError("experts of one layer differ in shape");
+  }
+  ASSIGN_OR_RETURN(weights->data, Buffer::Allocate(weights->num_experts * weights->expert_bytes(), "experts"));
+  context.sizes.expert_hidden = std::max(context.sizes.expert_hidden, weights->hidden);
+  context.sizes.expert_intermediate = std::max(context.sizes.expert_intermediate, weights->intermediate);
+  context.sizes.num_experts = std::max(context.sizes.num_experts, weights->num_experts);
+
+  const CpuExperts& w = *weights;
+  const int64_t units_per_expert = w.gate_up_panels() + w.down_panels();
+  const int64_t staging_bytes = kPanelCols * std::max(w.hidden, w.intermediate) * DTypeBytes(w.dtype);
+  RETURN_IF_ERROR(LoadUnits(
+      context, w.num_experts * units_per_expert, staging_bytes, [&](int64_t unit, char* staging) -> absl::Status {
+        const int64_t e = unit / units_per_expert;
+        const int64_t p = unit % units_per_expert;
+        if (p >= w.gate_up_panels()) {
+          const TensorReader* const down[] = {experts[e].down};
+          const int64_t down_p = p - w.gate_up_panels();
+          return ReadPanel(StackedRows(down), down_p, w.hidden, w.intermediate, w.dtype, staging,
+                           const_cast<char*>(w.down_panel(e, down_p)));
+        }
+        const TensorReader* const sides[] = {experts[e].gate, experts[e].up};
+        const int64_t first = p * kTileCols;
+        const int64_t count = std::clamp<int64_t>(w.intermediate - first, 0, kTileCols);
+        for (int tile = 0; tile < 2; ++tile) {
+          if (count > 0) RETURN_IF_ERROR(sides[tile]->ReadRows(first, count, w.dtype, staging));
+          PackTile(staging, static_cast<int>(count), w.hidden, w.dtype, const_cast<char*>(w.gate_up_panel(e, p)), tile);
+        }
+        return absl::OkStatus();
+      }));
+  return weights;
+}
+
+}  // namespace switchyard::cpu

@@ -1,0 +1,71 @@
+// Weights in device memory: reading them through TensorReaders and packing them into panels (layout.h).
+//
+// Loading reads 32 rows at a time on all workers and writes each packed byte once, so it takes about as long as
+// reading the file.
+#ifndef SWITCHYARD_ENGINE_BACKEND_CPU_WEIGHTS_H_
+#define SWITCHYARD_ENGINE_BACKEND_CPU_WEIGHTS_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
+#include "engine/backend/cpu/context.h"
+#include "engine/backend/cpu/memory.h"
+
+namespace switchyard::cpu {
+
+// kLinear and kRouter: panels. kEmbedding: row-major in `dtype`. kVector: row-major fp32.
+class CpuWeight final : public Weight {
+ public:
+  int64_t out_features() const override { return out; }
+  int64_t in_features() const override { return in; }
+  int64_t bytes() const override { return data.bytes() + bias.bytes(); }
+
+  int64_t num_panels() const { return CeilDiv(out, kPanelCols); }
+  const char* panel(int64_t p) const { return data.as<char>() + p * PanelBytes(in, dtype); }
+  const float* bias_or_null() const { return has_bias ? bias.as<float>() : nullptr; }
+
+  int64_t out = 0;
+  int64_t in = 0;
+  DType dtype = DType::kF32;
+  bool has_bias = false;
+  Buffer data;
+  Buffer bias;  // fp32 [out]
+};
+
+// Each expert: gate/up panels (16 columns of each side by side, an even number of panels), then down panels.
+class CpuExperts final : public ExpertWeights {
+ public:
+  int64_t bytes() const override { return data.bytes(); }
+
+  int64_t gate_up_panels() const { return 2 * CeilDiv(intermediate, 2 * kTileCols); }
+  int64_t down_panels() const { return CeilDiv(hidden, kPanelCols); }
+  int64_t gate_up_bytes() const { return gate_up_panels() * PanelBytes(hidden, dtype); }
+  int64_t expert_bytes() const { return gate_up_bytes() + down_panels() * PanelBytes(intermediate, dtype); }
+  const char* gate_up_panel(int64_t expert, int64_t p) const {
+    return data.as<char>() + expert * expert_bytes() + p * PanelBytes(hidden, dtype);
+  }
+  const char* down_panel(int64_t expert, int64_t p) const {
+    return data.as<char>() + expert * expert_bytes() + gate_up_bytes() + p * PanelBytes(intermediate, dtype);
+  }
+
+  int64_t num_experts = 0;
+  int64_t hidden = 0;
+  int64_t intermediate = 0;
+  DType dtype = DType::kF32;
+  Buffer data;
+};
+
+// INVALID_ARGUMENT: parts disagree about their columns, or a bias about its part's rows.
+// RESOURCE_EXHAUSTED, and what ReadRows returns.
+absl::StatusOr<std::unique_ptr<CpuWeight>> LoadCpuWeight(Context& context, std::span<const TensorReader* const> parts,
+                                                         std::span<const TensorReader* const> biases, DType dtype,
+                                                         WeightUse use);
+absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std::span<const ExpertReaders> experts,
+                                                           DType dtype);
+
+}  // namespace switchyard::cpu
+
+#endif  // SWITCHYARD_ENGINE_BACKEND_CPU_WEIGHTS_H_

@@ -1,0 +1,120 @@
+#include "engine/backend/cpu/worker_pool.h"
+
+#include <chrono>
+
+namespace switchyard::cpu {
+namespace {
+
+constexpr auto kSpinTime = std::chrono::microseconds(100);
+constexpr int kSpinsPerClock = 64;
+constexpr int kSpinsBeforeYield = 4096;
+
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+void SpinBarrier::Wait() {
+  if (size_ == 1) return;
+  const uint32_t generation = generation_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+    arrived_.store(0, std::memory_order_relaxed);
+    generation_.store(generation + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      Pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+WorkerPool::WorkerPool(int num_threads) : num_threads_(num_threads), barrier_(num_threads) {
+  for (int thread = 1; thread < num_threads_; ++thread) {
+    workers_.emplace_back([this, thread] { WorkerLoop(thread); });
+  }
+}
+
+WorkerPool::~WorkerPool() {
+  stop_.store(true, std::memory_order_relaxed);
+  job_number_.fetch_add(1, std::memory_order_seq_cst);
+  {
+    MutexLock lock(&mutex_);
+    wake_.NotifyAll();
+  }
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void WorkerPool::RunErased(Entry entry, void* context) {
+  if (num_threads_ == 1) {
+    entry(context, 0);
+    return;
+  }
+  entry_ = entry;
+  context_ = context;
+  still_running_.store(num_threads_ - 1, std::memory_order_relaxed);
+  // Sequentially consistent against the sleeper's pair (count itself, read the job number): one of the two sees the
+  // other, so no job is slept through.
+  job_number_.fetch_add(1, std::memory_order_seq_cst);
+  if (num_sleeping_.load(std::memory_order_seq_cst) > 0) {
+    MutexLock lock(&mutex_);
+    wake_.NotifyAll();
+  }
+  entry(context, 0);
+  for (int spins = 0; still_running_.load(std::memory_order_acquire) > 0; ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      Pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+uint32_t WorkerPool::WaitForJob(uint32_t last_job) {
+  const auto give_up = std::chrono::steady_clock::now() + kSpinTime;
+  do {
+    for (int i = 0; i < kSpinsPerClock; ++i) {
+      const uint32_t job = job_number_.load(std::memory_order_acquire);
+      if (job != last_job) return job;
+      Pause();
+    }
+  } while (std::chrono::steady_clock::now() < give_up);
+
+  MutexLock lock(&mutex_);
+  num_sleeping_.fetch_add(1, std::memory_order_seq_cst);
+  uint32_t job = last_job;
+  while ((job = job_number_.load(std::memory_order_seq_cst)) == last_job) wake_.Wait(&mutex_);
+  num_sleeping_.fetch_sub(1, std::memory_order_relaxed);
+  return job;
+}
+
+void WorkerPool::WorkerLoop(int thread) {
+  uint32_t job = 0;
+  while (true) {
+    job = WaitForJob(job);
+    if (stop_.load(std::memory_order_relaxed)) return;
+    entry_(context_, thread);
+    still_running_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+void WorkerPool::ParallelFor(int64_t count, const std::function<void(int64_t)>& body) {
+  if (num_threads_ == 1 || count <= 1) {
+    for (int64_t i = 0; i < count; ++i) body(i);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  Run([&](int) {
+    for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < count;
+         i = next.fetch_add(1, std::memory_order_relaxed)) {
+      body(i);
+    }
+  });
+}
+
+}  // namespace switchyard::cpu

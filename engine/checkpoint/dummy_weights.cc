@@ -1,0 +1,154 @@
+// Random weights without a file. Loading such a model should cost no more than reading one, so the values come from an
+// integer hash that compilers vectorise, about 20 instructions for a vector of values.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "engine/base/bf16.h"
+#include "engine/base/status_macros.h"
+#include "engine/checkpoint/weight_table.h"
+#include "engine/checkpoint/weights.h"
+
+#if defined(__x86_64__) && !defined(__AVX2__)
+#define SWITCHYARD_DUMMY_AVX2 1
+#endif
+
+namespace switchyard {
+namespace {
+
+constexpr double kBiasDeviation = 0.02;
+
+// A bijection of 64 bits that mixes well (the finaliser of SplitMix64, Steele et al. 2014).
+uint64_t Mix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+// 32 well-mixed bits for each i below 2^32; the key enters twice so that no two keys give shifted sequences.
+inline uint32_t HashIndex(uint32_t i, uint32_t key_low, uint32_t key_high) {
+  uint32_t x = i ^ key_low;
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) + key_high;
+  x *= 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+// The sum of four uniform bytes less its mean: near normal, deviation sqrt(4 * (256^2 - 1) / 12), at most 3.5 of them.
+inline float NormalFromBits(uint32_t bits) {
+  const uint32_t pairs = (bits & 0x00ff00ffu) + ((bits >> 8) & 0x00ff00ffu);
+  return static_cast<float>(static_cast<int32_t>((pairs & 0xffffu) + (pairs >> 16)) - 510);
+}
+const double kNormalDeviation = std::sqrt(65535.0 / 3.0);
+
+struct Run {
+  uint32_t key_low = 0;
+  uint32_t key_high = 0;
+  uint32_t first = 0;
+  float scale = 0.0f;
+};
+
+inline void Store(float value, float* out) { *out = value; }
+inline void Store(float value, uint16_t* out) { *out = FloatToBf16(value); }
+
+template <typename To>
+[[gnu::always_inline]] inline void FillBody(const Run& run, int64_t count, To* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = HashIndex(run.first + static_cast<uint32_t>(i), run.key_low, run.key_high);
+    Store(NormalFromBits(bits) * run.scale, out + i);
+  }
+}
+
+template <typename To>
+void FillPortable(const Run& run, int64_t count, To* out) {
+  FillBody(run, count, out);
+}
+
+#ifdef SWITCHYARD_DUMMY_AVX2
+template <typename To>
+[[gnu::target("avx2")]] void FillAvx2(const Run& run, int64_t count, To* out) {
+  FillBody(run, count, out);
+}
+#endif
+
+// Integers, one multiplication and one rounding: every version gives the same bits.
+template <typename To>
+void Fill(const Run& run, int64_t count, To* out) {
+#ifdef SWITCHYARD_DUMMY_AVX2
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") > 0;
+  if (has_avx2) return FillAvx2(run, count, out);
+#endif
+  FillPortable(run, count, out);
+}
+
+class DummyReader final : public TensorReader {
+ public:
+  DummyReader() = default;
+  DummyReader(uint64_t key, int64_t rows, int64_t cols, double mean, double deviation)
+      : key_(key), rows_(rows), cols_(cols), mean_(mean), scale_(static_cast<float>(deviation / kNormalDeviation)) {}
+
+  int64_t rows() const override { return rows_; }
+  int64_t cols() const override { return cols_; }
+
+  absl::Status ReadRows(int64_t first, int64_t count, DType as, void* out) const override {
+    CHECK(as == DType::kF32 || as == DType::kBF16);
+    const int64_t begin = first * cols_, end = (first + count) * cols_;
+    if (as == DType::kF32) {
+      Write(begin, end, static_cast<float*>(out));
+    } else {
+      Write(begin, end, static_cast<uint16_t*>(out));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  template <typename To>
+  void Write(int64_t begin, int64_t end, To* out) const {
+    if (scale_ == 0.0f) {
+      for (int64_t i = begin; i < end; ++i) Store(mean_, out++);
+      return;
+    }
+    // A key serves 2^32 values.
+    constexpr int64_t kPerKey = int64_t{1} << 32;
+    while (begin < end) {
+      const int64_t stop = std::min(end, (begin / kPerKey + 1) * kPerKey);
+      const uint64_t key = Mix(key_ + static_cast<uint64_t>(begin / kPerKey));
+      const Run run{static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32),
+                    static_cast<uint32_t>(begin % kPerKey), scale_};
+      Fill(run, stop - begin, out);
+      out += stop - begin;
+      begin = stop;
+    }
+  }
+
+  uint64_t key_ = 0;
+  int64_t rows_ = 0;
+  int64_t cols_ = 0;
+  float mean_ = 0.0f;
+  float scale_ = 0.0f;  // 0: every value is the mean
+};
+
+bool IsNorm(WeightName name) {
+  return name == WeightName::kFinalNorm || name == WeightName::kInputNorm || name == WeightName::kPostAttentionNorm ||
+         name == WeightName::kQNorm || name == WeightName::kKNorm;
+}
+
+DummyReader MakeReader(const WeightSpec& spec, uint64_t seed) {
+  uint64_t key = Mix(seed ^ static_cast<uint64_t>(spec.name));
+  key = Mix(key ^ static_cast<uint64_t>(spec.layer + 1));
+  key = Mix(key ^ static_cast<uint64_t>(spec.expert + 1));
+  if (IsNorm(spec.name)) return {key, spec.rows, spec.cols, 1.0, 0.0};
+  if (spec.is_vector) return {key, spec.rows, spec.cols, 0.0, kBiasDeviation};
+  return {key, spec.rows, spec.cols, 0.0, 1.0 / std::sqrt(static_cast<double>(spec.cols))};
+}
+
+}  // namespace
+
+std::unique_ptr<Weights> MakeDummyWeights(const ModelConfig& config, uint64_t seed) {
+  auto table = std::make_unique<WeightTable<DummyReader>>(config);
+  ForEachWeight(config, [&](const WeightSpec& spec) { table->Add(spec, MakeReader(spec, seed)); });
+  return table;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,48 @@
+// The model families that are served: one entry each, which fills the orthogonal blocks of ModelConfig from the keys
+// that its Hugging Face class knows. Adding a family is adding an entry here (and its tensor names in
+// engine/checkpoint/tensor_names.cc).
+#ifndef SWITCHYARD_ENGINE_MODEL_MODEL_FAMILIES_H_
+#define SWITCHYARD_ENGINE_MODEL_MODEL_FAMILIES_H_
+
+#include <cstdint>
+#include <string>
+
+#include "engine/model/config_reader.h"
+#include "engine/model/model_config.h"
+
+namespace switchyard {
+
+// What a missing key means: the default of the Hugging Face config class, which is not the value of any checkpoint.
+struct FamilyDefaults {
+  int32_t vocab_size = 0;
+  int32_t hidden_size = 0;
+  int32_t intermediate_size = 0;
+  int32_t moe_intermediate_size = 0;
+  int32_t num_hidden_layers = 0;
+  int32_t num_attention_heads = 0;
+  int32_t num_key_value_heads = 0;  // 0: as many as attention heads
+  int32_t max_position_embeddings = 0;
+  int32_t num_experts = 0;          // 0: the key is required
+  int32_t num_experts_per_tok = 0;  // 0: the key is required
+  int32_t eos_token_id = -1;        // -1: none
+  double rms_norm_eps = 0.0;
+  double rope_theta = 1e4;
+};
+
+struct Family {
+  const char* model_type;
+  FamilyDefaults defaults;
+  // Fills what differs from layer to layer or from family to family. The fields that every family shares, and the
+  // same attention (without norms, biases and window) and MoE block in every layer, are there already.
+  void (*fill)(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
+};
+
+// nullptr: not served.
+const Family* FindFamily(const std::string& model_type);
+
+// "deepseek, mixtral, ...", for messages.
+std::string ServedModelTypes();
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_ENGINE_MODEL_MODEL_FAMILIES_H_

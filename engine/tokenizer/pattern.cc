@@ -1,0 +1,65 @@
+#include "engine/tokenizer/pattern.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/tokenizer/json_field.h"
+#include "engine/tokenizer/utf8.h"
+
+namespace switchyard {
+
+absl::StatusOr<Pattern> Pattern::Parse(const JsonField& field) {
+  if (const JsonField literal = field.Member("String"); !literal.IsNull()) {
+    ASSIGN_OR_RETURN(auto text, literal.String());
+    return FromLiteral(std::move(text));
+  }
+  const JsonField expression = field.Member("Regex");
+  if (expression.IsNull()) return field.Error("must be {\"String\": ...} or {\"Regex\": ...}");
+  ASSIGN_OR_RETURN(auto text, expression.String());
+  auto pattern = FromRegex(text);
+  if (!pattern.ok())
+    return expression.Error(absl::StrCat("is no usable regular expression: ", std::string(pattern.status().message())));
+  return pattern;
+}
+
+absl::StatusOr<Pattern> Pattern::FromRegex(const std::string& oniguruma_pattern) {
+  ASSIGN_OR_RETURN(auto regex, Regex::Compile(oniguruma_pattern));
+  Pattern pattern;
+  pattern.regex_ = std::move(regex);
+  return pattern;
+}
+
+Pattern Pattern::FromLiteral(std::string text) {
+  Pattern pattern;
+  if (text.empty()) pattern.regex_ = *Regex::Compile("");  // matches between all characters, like the reference's
+  pattern.literal_ = std::move(text);
+  return pattern;
+}
+
+absl::Status Pattern::FindAll(std::string_view text, std::vector<Span>* matches) const {
+  if (regex_) return regex_->FindAll(text, matches);
+  for (size_t pos = text.find(literal_); pos != std::string_view::npos;
+       pos = text.find(literal_, pos + literal_.size())) {
+    matches->push_back({pos, pos + literal_.size()});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Pattern::ReplaceAll(std::string_view text, std::string_view replacement, std::string* out) const {
+  if (text.empty()) return absl::OkStatus();  // the reference does not look for empty matches in an empty text
+  std::vector<Span> matches;
+  RETURN_IF_ERROR(FindAll(text, &matches));
+  size_t copied = 0;
+  for (const Span& match : matches) {
+    out->append(text, copied, match.begin - copied);
+    out->append(replacement);
+    copied = match.end;
+  }
+  out->append(text, copied, text.size() - copied);
+  return absl::OkStatus();
+}
+
+bool Pattern::IsOneCharacter() const { return !regex_ && Utf8Length(literal_[0]) == literal_.size(); }
+
+}  // namespace switchyard

@@ -1,0 +1,35 @@
+// The model's tokens: text to id and back. Immutable.
+#ifndef SWITCHYARD_ENGINE_TOKENIZER_VOCABULARY_H_
+#define SWITCHYARD_ENGINE_TOKENIZER_VOCABULARY_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/tokenizer/tokenizer_json.h"
+
+namespace switchyard {
+
+class Vocabulary {
+ public:
+  // INVALID_ARGUMENT: a token or an id twice.
+  static absl::StatusOr<Vocabulary> Create(std::vector<VocabularyEntry> entries);
+
+  std::optional<int32_t> Find(std::string_view token) const;
+  const std::string* Text(int32_t id) const;  // nullptr: no token has this id; any id is allowed
+  int32_t size() const { return static_cast<int32_t>(index_of_id_.size()); }  // 1 + highest id
+  const std::vector<VocabularyEntry>& entries() const { return entries_; }
+
+ private:
+  std::vector<VocabularyEntry> entries_;
+  std::unordered_map<std::string_view, int32_t> id_of_text_;  // views of entries_
+  std::vector<int32_t> index_of_id_;                          // into entries_; -1: unused id
+};
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_ENGINE_TOKENIZER_VOCABULARY_H_

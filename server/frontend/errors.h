@@ -1,0 +1,53 @@
+// What goes wrong in the frontend, as absl::Status, and the one function that turns it into a gRPC status.
+//
+// Details (google.rpc.BadRequest, ErrorInfo, RetryInfo) travel as payloads of the absl::Status under their type URLs.
+// A message is one sentence: the field, then the class or size of the value (never its content), the limit, what to do.
+#ifndef SWITCHYARD_SERVER_FRONTEND_ERRORS_H_
+#define SWITCHYARD_SERVER_FRONTEND_ERRORS_H_
+
+#include <string>
+#include <vector>
+
+#include <grpcpp/support/status.h>
+
+#include "absl/status/status.h"
+
+namespace switchyard {
+
+struct FieldViolation {
+  std::string field;        // path in the request, e.g. "stop[2]"
+  std::string description;  // the whole sentence
+};
+
+// INVALID_ARGUMENT with all violations; the message is the first one. REQUIRES: at least one.
+absl::Status InvalidRequest(const std::vector<FieldViolation>& violations);
+absl::Status InvalidRequest(const std::string& field, const std::string& description);
+
+// NOT_FOUND; shows at most 64 harmless characters of `name`.
+absl::Status ModelNotFound(const std::string& name, const std::string& served_name);
+
+// RESOURCE_EXHAUSTED with RetryInfo; `what` is the sentence without the advice.
+absl::Status Overloaded(const std::string& what, const std::string& reason, double retry_seconds);
+
+// UNAVAILABLE: STARTING, DRAINING or ENGINE_FAILED.
+absl::Status Unavailable(const std::string& message, const std::string& reason);
+
+// Any other code with a reason that a program can compare.
+absl::Status ErrorWithReason(absl::StatusCode code, const std::string& message, const std::string& reason);
+
+// At most 64 characters of `text`; what is not a letter, digit or one of ._:/- becomes '?'.
+std::string Sanitized(const std::string& text);
+
+// Status and details, ready to be sent. INTERNAL and UNKNOWN lose their text, which may name our insides: the client
+// gets "internal error, id XXXX" and the log line with that id has the text.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+
+// Milliseconds for the trailer `grpc-retry-pushback-ms`, or -1 where the status has no RetryInfo.
+int64_t RetryPushbackMillis(const absl::Status& status);
+
+// How many times ToGrpcStatus met INTERNAL or UNKNOWN.
+uint64_t InternalErrors();
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_SERVER_FRONTEND_ERRORS_H_

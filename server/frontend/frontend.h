@@ -1,0 +1,61 @@
+// The gRPC side of the server: services, health, and the threads around them.
+//
+//   Listen            the port is open; health says NOT_SERVING, calls get UNAVAILABLE STARTING
+//   BeginServing      the model is there: SERVING
+//   BeginDraining     NOT_SERVING first, then new calls get UNAVAILABLE DRAINING; running ones go on
+//   Shutdown          waits for what runs until a deadline, then ends everything
+//
+// A probe thread calls the health check through gRPC every 100 ms: that keeps gRPC's callback threads awake (they sleep up
+// to 100 ms after an idle second, which would be the latency of the next first token), asks whether the engine is alive,
+// and breaks off calls whose client reads nothing.
+#ifndef SWITCHYARD_SERVER_FRONTEND_FRONTEND_H_
+#define SWITCHYARD_SERVER_FRONTEND_FRONTEND_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/frontend/frontend_parts.h"
+#include "server/options.h"
+
+namespace grpc {
+class Channel;
+}
+
+namespace switchyard {
+
+class Frontend {
+ public:
+  // UNAVAILABLE: the address cannot be listened on; names host and port. `metrics` outlives the frontend.
+  static absl::StatusOr<std::unique_ptr<Frontend>> Listen(const GrpcOptions& grpc, const SchedulingOptions& scheduling,
+                                                          ServingMetrics* metrics);
+  ~Frontend();  // Shutdown at once, if that was not called
+
+  int port() const;
+
+  // `alive` is asked every 100 ms: false makes the server unhealthy for good. Call once.
+  void BeginServing(ServedModel model, std::function<bool()> alive);
+  void BeginDraining();
+  // Blocks until all calls have ended, or `deadline`, when the rest is cancelled. Call once.
+  void Shutdown(TimePoint deadline);
+
+  // The end of a step: what the streams have pending is sent.
+  void Flush();
+
+  bool serving() const;
+  // False from the moment the engine was found dead.
+  bool healthy() const;
+
+  // For tests.
+  std::shared_ptr<grpc::Channel> InProcessChannel();
+
+ private:
+  struct Impl;
+  explicit Frontend(std::unique_ptr<Impl> impl);
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_SERVER_FRONTEND_FRONTEND_H_

@@ -1,0 +1,98 @@
+// One call of Generate or GenerateStream, from the parsed message to its one status. Knows no gRPC types: what it says to
+// the client goes through a CallTransport, so that tests drive it with events in any order.
+//
+//   Start -> validate -> tokenize (long texts: TextWorker) -> n Requests into the RequestQueue
+//   serving loop -> TokenStream -> Announce -> StreamWriter -> WritePending -> transport
+//
+// Threads: all methods, any thread. `mutex_` orders reading the demand, polling the WriteSequencer, and cancelling; the
+// transport is called without it.
+#ifndef SWITCHYARD_SERVER_FRONTEND_GENERATION_CALL_H_
+#define SWITCHYARD_SERVER_FRONTEND_GENERATION_CALL_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/base/mutex.h"
+#include "server/frontend/frontend_parts.h"
+#include "server/frontend/token_stream.h"
+#include "server/frontend/write_sequencer.h"
+#include "switchyard/v1/inference_service.pb.h"
+
+namespace switchyard {
+
+// The client's side of a call. One of Write, WriteAndFinish, Finish at a time; after the last two, none.
+class CallTransport {
+ public:
+  virtual ~CallTransport() = default;
+  // Before any of the others, at most once.
+  virtual void SendRequestId(const std::string& request_id) = 0;
+  // Answered by GenerationCall::OnWriteDone.
+  virtual void Write(const google::protobuf::MessageLite& message) = 0;
+  // With status OK.
+  virtual void WriteAndFinish(const google::protobuf::MessageLite& message) = 0;
+  virtual void Finish(const absl::Status& status) = 0;
+  // Breaks off a call whose client does not read: leads to OnWriteDone(false) and OnCancel. No-op after the end.
+  virtual void Break() = 0;
+};
+
+class GenerationCall final : public StreamListener,
+                             public StreamWriter::Stream,
+                             public std::enable_shared_from_this<GenerationCall> {
+ public:
+  // `client_deadline`: TimePoint::max() for none. `parts` outlives the call.
+  GenerationCall(FrontendParts* parts, bool streaming, TimePoint client_deadline);
+  ~GenerationCall() override;
+
+  // `metadata_id`: the caller's x-request-id, or "". Call once; may end in transport->Finish before it returns.
+  void Start(std::shared_ptr<CallTransport> transport, const v1::GenerateRequest& request, const std::string& metadata_id);
+  // Instead of Start, for a message that cannot be parsed: ends the call at once.
+  void Refuse(std::shared_ptr<CallTransport> transport, const absl::Status& status);
+
+  // Events of the transport.
+  void OnWriteDone(bool ok);
+  void OnCancel();  // the client went away, or its deadline passed
+  void OnDone();    // after the end: the transport is gone
+
+  // Ends the requests as cancelled; the client gets what there is so far.
+  void Abort();
+  // Breaks the call off if its client has not read anything for `stalled_for`.
+  void BreakIfStalled(TimePoint now, std::chrono::seconds stalled_for);
+
+  void OnPending() override;
+  void OnEnded() override;
+  void WritePending() override;
+
+ private:
+  void Admit(const ServedModel& model, const v1::GenerateRequest& request, GenerationSpec spec);
+  static absl::StatusOr<std::vector<int32_t>> TokenizePrompt(const ServedModel& model, const v1::GenerateRequest& request,
+                                                             GenerationSpec* spec);
+  absl::Status Enqueue(const ServedModel& model, std::vector<int32_t> prompt, const GenerationSpec& spec);
+  void OpenStream(const ServedModel& model, size_t num_prompt_tokens, const GenerationSpec& spec, uint64_t seed);
+  void Fail(const absl::Status& status, Rejection reason);
+  Rejection UnavailableReason() const;
+  void CancelRequests();
+  WriteDemand Demand() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status FinalStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  FrontendParts* const parts_;
+  const bool streaming_;
+  const TimePoint arrival_;
+  const TimePoint deadline_;
+  std::string request_id_;  // set in Start, before anybody else sees the call
+
+  mutable Mutex mutex_;
+  std::shared_ptr<CallTransport> transport_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<TokenStream> stream_ ABSL_GUARDED_BY(mutex_);  // once admitted
+  RequestQueue* queue_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::vector<uint64_t> queued_ids_ ABSL_GUARDED_BY(mutex_);
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // of admission
+  WriteSequencer sequencer_ ABSL_GUARDED_BY(mutex_);
+  TimePoint write_started_ ABSL_GUARDED_BY(mutex_) = TimePoint::max();  // max: no write in flight
+};
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_SERVER_FRONTEND_GENERATION_CALL_H_

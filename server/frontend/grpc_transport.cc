@@ -1,0 +1,121 @@
+#include "server/frontend/grpc_transport.h"
+
+#include <memory>
+#include <utility>
+
+#include "server/frontend/call_context.h"
+#include "server/frontend/errors.h"
+#include "server/frontend/generation_call.h"
+#include "server/frontend/raw_message.h"
+
+namespace switchyard {
+namespace {
+
+// What both reactors share: the call, the context, and staying alive until OnDone.
+template <typename Reactor>
+class GenerationReactor : public Reactor,
+                          public CallTransport,
+                          public std::enable_shared_from_this<GenerationReactor<Reactor>> {
+ public:
+  GenerationReactor(FrontendParts* parts, bool streaming, grpc::CallbackServerContext* context)
+      : context_(context),
+        breakable_(context),
+        call_(std::make_shared<GenerationCall>(parts, streaming, SteadyDeadline(*context))) {}
+
+  void Begin(const grpc::ByteBuffer& bytes) {
+    self_ = this->shared_from_this();
+    const std::shared_ptr<GenerationReactor> alive = self_;
+    v1::GenerateRequest request;
+    const absl::Status parsed = ParseMessage(bytes, &request);
+    if (parsed.ok()) {
+      call_->Start(alive, request, MetadataRequestId(*context_));
+    } else {
+      call_->Refuse(alive, parsed);
+    }
+  }
+
+  void SendRequestId(const std::string& request_id) override { context_->AddInitialMetadata("x-request-id", request_id); }
+
+  void Finish(const absl::Status& status) override {
+    AddRetryTrailer(status, context_);
+    Reactor::Finish(ToGrpcStatus(status));
+  }
+
+  void Break() override { breakable_.Break(); }
+  void OnCancel() override { call_->OnCancel(); }
+
+  void OnDone() override {
+    breakable_.Release();
+    call_->OnDone();
+    self_.reset();  // may be the end of *this
+  }
+
+ protected:
+  grpc::CallbackServerContext* const context_;
+  BreakableContext breakable_;
+  const std::shared_ptr<GenerationCall> call_;
+
+ private:
+  std::shared_ptr<GenerationReactor> self_;
+};
+
+class StreamReactor final : public GenerationReactor<grpc::ServerWriteReactor<grpc::ByteBuffer>> {
+ public:
+  StreamReactor(FrontendParts* parts, grpc::CallbackServerContext* context)
+      : GenerationReactor(parts, /*streaming=*/true, context) {}
+
+  // Headers go out at admission, so that the client knows the request's id before the first token.
+  void SendRequestId(const std::string& request_id) override {
+    GenerationReactor::SendRequestId(request_id);
+    StartSendInitialMetadata();
+  }
+
+  void Write(const google::protobuf::MessageLite& message) override {
+    buffer_ = SerializeMessage(message);
+    StartWrite(&buffer_);
+  }
+
+  void WriteAndFinish(const google::protobuf::MessageLite& message) override {
+    buffer_ = SerializeMessage(message);
+    StartWriteAndFinish(&buffer_, grpc::WriteOptions(), grpc::Status::OK);
+  }
+
+  void OnWriteDone(bool ok) override { call_->OnWriteDone(ok); }
+
+ private:
+  grpc::ByteBuffer buffer_;  // of the write in flight
+};
+
+class UnaryReactor final : public GenerationReactor<grpc::ServerUnaryReactor> {
+ public:
+  UnaryReactor(FrontendParts* parts, grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
+      : GenerationReactor(parts, /*streaming=*/false, context), response_(response) {}
+
+  void Write(const google::protobuf::MessageLite&) override {}  // a unary call has one message, and it is the last
+
+  void WriteAndFinish(const google::protobuf::MessageLite& message) override {
+    *response_ = SerializeMessage(message);
+    Finish(absl::OkStatus());
+  }
+
+ private:
+  grpc::ByteBuffer* const response_;
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStreamingCall(FrontendParts* parts, grpc::CallbackServerContext* context,
+                                                               const grpc::ByteBuffer& request) {
+  auto reactor = std::make_shared<StreamReactor>(parts, context);
+  reactor->Begin(request);
+  return reactor.get();
+}
+
+grpc::ServerUnaryReactor* StartUnaryCall(FrontendParts* parts, grpc::CallbackServerContext* context,
+                                         const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
+  auto reactor = std::make_shared<UnaryReactor>(parts, context, response);
+  reactor->Begin(request);
+  return reactor.get();
+}
+
+}  // namespace switchyard

@@ -1,0 +1,71 @@
+#include "server/frontend/watch_reactor.h"
+
+#include "server/frontend/errors.h"
+
+namespace switchyard {
+
+void WatchReactor::Begin() { self_ = shared_from_this(); }
+
+void WatchReactor::Poke() {
+  {
+    MutexLock lock(&mutex_);
+    poked_ = true;
+  }
+  Advance();
+}
+
+void WatchReactor::End(const absl::Status& status) {
+  {
+    MutexLock lock(&mutex_);
+    if (!ended_) status_ = status;
+    ended_ = true;
+  }
+  Advance();
+}
+
+bool WatchReactor::ended() const {
+  MutexLock lock(&mutex_);
+  return ended_ || sequencer_.cancelled();
+}
+
+void WatchReactor::OnWriteDone(bool ok) {
+  OnProduced();
+  {
+    MutexLock lock(&mutex_);
+    sequencer_.OnWriteDone(ok);
+  }
+  Advance();
+}
+
+void WatchReactor::OnCancel() {
+  {
+    MutexLock lock(&mutex_);
+    sequencer_.OnCancel();
+  }
+  Advance();
+}
+
+void WatchReactor::OnDone() { self_.reset(); }
+
+void WatchReactor::Advance() {
+  WriteAction action = WriteAction::kNothing;
+  absl::Status status;
+  {
+    MutexLock lock(&mutex_);
+    WriteDemand demand;
+    demand.has_output = poked_ && !ended_;
+    demand.ended = ended_;
+    action = sequencer_.Poll(demand);
+    if (action == WriteAction::kWrite) poked_ = false;
+    status = ended_ ? status_ : absl::CancelledError("the client went away");
+  }
+  if (action == WriteAction::kWrite) {
+    buffer_ = Produce();
+    StartWrite(&buffer_);
+  } else if (action == WriteAction::kFinish) {
+    metrics_->OnCallAnswered(static_cast<int>(status.code()));
+    Finish(ToGrpcStatus(status));
+  }
+}
+
+}  // namespace switchyard

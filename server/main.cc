@@ -1,0 +1,300 @@
+// switchyard-server: flags -> engine -> serving loop -> gRPC -> admin port, signals, drain. Nothing else.
+//
+// Exit codes: 0 asked to stop, 2 bad options or model, 3 not enough memory, 70 the engine failed at run time,
+// 128 + n a second signal n during the drain.
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "engine/base/status_macros.h"
+#include "engine/engine.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "server/byte_tokenizer.h"
+#include "server/frontend/frontend.h"
+#include "server/log.h"
+#include "server/metrics/admin_server.h"
+#include "server/metrics/serving_metrics.h"
+#include "server/options.h"
+#include "server/scheduler/request_queue.h"
+#include "server/scheduler/serving_loop.h"
+
+namespace switchyard {
+namespace {
+
+constexpr int kExitBadStart = 2;
+constexpr int kExitNoMemory = 3;
+constexpr int kExitEngineFailed = 70;
+constexpr int kLoadedSignal = SIGUSR1;      // to ourselves: the loader is done
+constexpr int kEngineDeadSignal = SIGUSR2;  // to ourselves: the probe found the engine dead
+constexpr std::chrono::milliseconds kFlushTime{800};  // after the drain, for last messages to reach their clients
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// ---------------------------------------------------------------------------------------------------- the process
+
+sigset_t HandledSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int signal : {SIGTERM, SIGINT, kLoadedSignal, kEngineDeadSignal}) sigaddset(&set, signal);
+  return set;
+}
+
+// Before any thread starts, so that all inherit it: signals come to WaitForSignal only.
+void PrepareProcess() {
+  const sigset_t set = HandledSignals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+  }
+}
+
+int WaitForSignal() {
+  const sigset_t set = HandledSignals();
+  int signal = 0;
+  while (sigwait(&set, &signal) != 0) {
+  }
+  return signal;
+}
+
+void LogSignal(int signal, const char* what) {
+  Log(LogLevel::kInfo, what, {{"signal", signal == SIGINT ? "SIGINT" : "SIGTERM"}});
+}
+
+// From here on a signal ends the process at once.
+void ExitOnNextSignal() {
+  std::thread([] {
+    int signal = WaitForSignal();
+    while (signal != SIGTERM && signal != SIGINT) signal = WaitForSignal();
+    LogSignal(signal, "second_signal");
+    _exit(128 + signal);
+  }).detach();
+}
+
+int Refuse(const absl::Status& status) {
+  Log(LogLevel::kError, "cannot_start", {{"code", absl::StatusCodeToString(status.code())}});
+  std::fprintf(stderr, "switchyard-server: %s\n", std::string(status.message()).c_str());
+  return absl::IsResourceExhausted(status) ? kExitNoMemory : kExitBadStart;
+}
+
+// ------------------------------------------------------------------------------------------------------ the model
+
+struct LoadedModel {
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Engine> engine;
+  double tokenizer_seconds = 0.0;
+  double engine_seconds = 0.0;
+};
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const ModelOptions& options) {
+  auto tokenizer = Tokenizer::Load(options.model + "/tokenizer.json");
+  // Random weights need no tokenizer of their own.
+  if (absl::IsNotFound(tokenizer.status()) && options.load_format == "dummy") return Tokenizer::Parse(ByteTokenizerJson());
+  return tokenizer;
+}
+
+EngineOptions ToEngineOptions(const ServerOptions& options, const Tokenizer& tokenizer) {
+  EngineOptions engine;
+  engine.model_dir = options.model.model;
+  engine.load_format = options.model.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
+  engine.dtype = options.model.dtype;
+  engine.device = options.device.device;
+  engine.seed = static_cast<uint64_t>(options.model.seed);
+  engine.num_tokenizer_ids = tokenizer.vocab_size();
+  engine.num_threads = options.device.num_threads;
+  engine.cpu_isa = options.device.cpu_isa;
+  engine.max_model_len = options.model.max_model_len;
+  engine.max_num_seqs = options.scheduling.max_num_seqs;
+  engine.max_num_batched_tokens = options.scheduling.max_num_batched_tokens;
+  engine.block_size = options.scheduling.block_size;
+  engine.kv_cache_bytes = options.scheduling.kv_cache_memory;
+  return engine;
+}
+
+absl::StatusOr<LoadedModel> LoadModel(const ServerOptions& options) {
+  LoadedModel model;
+  const auto start = Clock::now();
+  ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(options.model));
+  model.tokenizer_seconds = SecondsSince(start);
+  const auto engine_start = Clock::now();
+  ASSIGN_OR_RETURN(model.engine, CreateEngine(ToEngineOptions(options, *model.tokenizer)));
+  model.engine_seconds = SecondsSince(engine_start);
+  return model;
+}
+
+SchedulerOptions ToSchedulerOptions(const SchedulingOptions& options, const ModelFacts& facts) {
+  SchedulerOptions scheduler;
+  scheduler.max_num_seqs = options.max_num_seqs;
+  scheduler.max_num_batched_tokens = options.max_num_batched_tokens;
+  scheduler.block_size = facts.block_size;
+  scheduler.num_kv_blocks = facts.num_kv_blocks;
+  // A sequence cannot be longer than the pool.
+  scheduler.max_model_len = static_cast<int32_t>(
+      std::min<int64_t>(facts.max_model_len, int64_t{facts.num_kv_blocks} * facts.block_size));
+  scheduler.policy = options.scheduling_policy == "priority" ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
+  scheduler.enable_prefix_caching = options.enable_prefix_caching;
+  scheduler.enable_chunked_prefill = options.enable_chunked_prefill;
+  return scheduler;
+}
+
+RequestLimits ToRequestLimits(const ModelOptions& options, const ModelFacts& facts, const SchedulerOptions& scheduler) {
+  RequestLimits limits;
+  limits.served_model_name = options.served_model_name;
+  limits.vocab_size = facts.vocab_size;
+  limits.max_model_len = scheduler.max_model_len;
+  limits.eos_token_ids = facts.eos_token_ids;
+  limits.moe_layers = facts.moe_layers;
+  limits.defaults = facts.sampling_defaults;
+  return limits;
+}
+
+// ---------------------------------------------------------------------------------------------------- the serving
+
+// Metrics first, then the streams: whoever reads a message finds it counted.
+class StepObserver : public LoopObserver {
+ public:
+  StepObserver(ServingMetrics* metrics, Frontend* frontend) : metrics_(metrics), frontend_(frontend) {}
+  void OnStep(const StepReport& report) override {
+    metrics_->OnStep(report);
+    frontend_->Flush();
+  }
+  void OnFinished(const Request& request, const FinishedEvent& event) override { metrics_->OnFinished(request, event); }
+
+ private:
+  ServingMetrics* const metrics_;
+  Frontend* const frontend_;
+};
+
+AdminServer::Pages AdminPages(const ServingMetrics& metrics, const Frontend& frontend) {
+  return {
+      {"/metrics", [&metrics] { return AdminPage{200, "text/plain; version=0.0.4; charset=utf-8", metrics.Scrape()}; }},
+      {"/livez", [&frontend] { return frontend.healthy() ? AdminPage{.body = "ok\n"} : AdminPage{503, "text/plain", "engine failed\n"}; }},
+      {"/readyz", [&frontend] { return frontend.serving() ? AdminPage{.body = "ok\n"} : AdminPage{503, "text/plain", "not serving\n"}; }},
+      {"/version", [] { return AdminPage{200, "application/json", "{\"version\":\"" + SoftwareVersion() + "\"}\n"}; }},
+  };
+}
+
+// True while the loop works or idles; otherwise wakes main, which ends the process.
+std::function<bool()> EngineAlive(const ServingLoop& loop, double stall_timeout) {
+  return [&loop, stall_timeout] {
+    const int64_t now = std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
+    const bool stalled = static_cast<double>(now - loop.last_progress_nanos()) > stall_timeout * 1e9;
+    if (loop.healthy() && !stalled) return true;
+    kill(getpid(), kEngineDeadSignal);
+    return false;
+  };
+}
+
+void LogServing(const ServerOptions& options, const ModelFacts& facts, const Frontend& frontend, const AdminServer& admin,
+                const LoadedModel& model, double total_seconds) {
+  Log(LogLevel::kInfo, "serving",
+      {{"model", options.model.served_model_name}, {"architecture", facts.architecture}, {"backend", facts.backend},
+       {"dtype", DTypeName(facts.dtype)}, {"parameters", facts.num_parameters}, {"experts", facts.num_experts},
+       {"top_k", facts.top_k}, {"max_model_len", facts.max_model_len}, {"kv_blocks", facts.num_kv_blocks},
+       {"block_size", facts.block_size}, {"port", frontend.port()}, {"admin_port", admin.port()},
+       {"tokenizer_seconds", model.tokenizer_seconds}, {"engine_seconds", model.engine_seconds},
+       {"start_seconds", total_seconds}, {"version", SoftwareVersion()}});
+}
+
+// The exit code after the last signal.
+int DrainAndStop(double shutdown_timeout, ServingLoop* loop, Frontend* frontend) {
+  const auto start = Clock::now();
+  frontend->BeginDraining();
+  ExitOnNextSignal();
+  loop->Drain(start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(shutdown_timeout)));
+  frontend->Shutdown(Clock::now() + kFlushTime);
+  Log(LogLevel::kInfo, "stopped", {{"drain_seconds", SecondsSince(start)}});
+  return 0;
+}
+
+// The loop may hang in the engine for ever, so nothing is waited for but the calls.
+[[noreturn]] void StopAfterFailure(const ServingLoop& loop, Frontend* frontend) {
+  const std::string reason =
+      loop.healthy() ? "no progress for --stall-timeout" : std::string(loop.engine_failure().message());
+  Log(LogLevel::kError, "engine_failed", {{"reason", reason}});
+  frontend->Shutdown(Clock::now() + kFlushTime);
+  _exit(kExitEngineFailed);
+}
+
+int Serve(const ServerOptions& options) {
+  const auto start = Clock::now();
+  ServingMetrics metrics(options.model.served_model_name, SoftwareVersion());
+  auto frontend = Frontend::Listen(options.grpc, options.scheduling, &metrics);
+  if (!frontend.ok()) return Refuse(frontend.status());
+  auto admin = AdminServer::Listen(options.admin.admin_host, options.admin.admin_port, AdminPages(metrics, **frontend));
+  if (!admin.ok()) return Refuse(admin.status());
+
+  absl::StatusOr<LoadedModel> model = absl::UnknownError("not loaded");
+  std::thread loader([&] {
+    model = LoadModel(options);
+    kill(getpid(), kLoadedSignal);
+  });
+  int signal = WaitForSignal();
+  if (signal == SIGTERM || signal == SIGINT) {  // nothing was admitted yet, and loading cannot be interrupted
+    LogSignal(signal, "stopped_while_loading");
+    _exit(0);
+  }
+  loader.join();
+  if (!model.ok()) return Refuse(model.status());
+
+  const ModelFacts& facts = model->engine->facts();
+  const SchedulerOptions scheduler = ToSchedulerOptions(options.scheduling, facts);
+  const absl::Status valid = ValidateSchedulerOptions(scheduler);
+  if (!valid.ok()) return Refuse(valid);
+  metrics.SetModel(facts, options.admin.metrics_expert_detail);
+  metrics.SetStartSeconds("tokenizer", model->tokenizer_seconds);
+  metrics.SetStartSeconds("engine", model->engine_seconds);
+  metrics.SetStartSeconds("total", SecondsSince(start));
+  RequestQueue queue(options.scheduling.max_num_queued_reqs, options.scheduling.max_num_queued_tokens);
+  StepObserver observer(&metrics, frontend->get());
+  ServingLoop loop(model->engine.get(), &queue, scheduler, &observer);
+  loop.Start();
+  (*frontend)->BeginServing({facts, ToRequestLimits(options.model, facts, scheduler), scheduler, model->tokenizer.get(), &queue},
+                            EngineAlive(loop, options.lifecycle.stall_timeout));
+  LogServing(options, facts, **frontend, **admin, *model, SecondsSince(start));
+
+  do {
+    signal = WaitForSignal();
+    if (signal == kEngineDeadSignal && !(*frontend)->healthy()) StopAfterFailure(loop, frontend->get());
+  } while (signal != SIGTERM && signal != SIGINT);
+  LogSignal(signal, "draining");
+  return DrainAndStop(options.lifecycle.shutdown_timeout, &loop, frontend->get());
+}
+
+LogLevel ToLogLevel(const std::string& name) {
+  return name == "debug" ? LogLevel::kDebug : name == "warning" ? LogLevel::kWarning
+         : name == "error" ? LogLevel::kError
+                           : LogLevel::kInfo;
+}
+
+int Main(int argc, char** argv) {
+  const ParsedOptions parsed = ParseOptions(ProcessSources(argc, argv));
+  if (!parsed.text.empty()) {
+    std::fputs(parsed.text.c_str(), stdout);
+    return 0;
+  }
+  for (const std::string& problem : parsed.problems) std::fprintf(stderr, "switchyard-server: %s\n", problem.c_str());
+  if (!parsed.problems.empty()) return kExitBadStart;
+  SetLogLevel(ToLogLevel(parsed.options.lifecycle.log_level));
+  PrepareProcess();
+  return Serve(parsed.options);
+}
+
+}  // namespace
+}  // namespace switchyard
+
+int main(int argc, char** argv) { return switchyard::Main(argc, argv); }

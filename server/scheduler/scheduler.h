@@ -1,0 +1,196 @@
+// Decides what runs in each step. Pure policy: no thread, no lock, no clock, no engine; a test can drive every turn.
+//
+//   Add(request) --> waiting --admit--> running --finish--> the sink's OnFinished
+//                       ^                  |
+//                       '---- preempt -----'     (KV dropped, tokens kept, recomputed later through prefill chunks)
+//
+//   loop:  batch = Plan(now);  output = engine(batch);  Apply(output, now)
+//
+// A step under max_num_batched_tokens = 8, max_prefill_tokens_while_decoding = 4:
+//
+//   running A (decode), B (decode), C (prompt, 9 left), waiting D     ->   A:1  B:1  C:4   next: A:1 B:1 C:4, C:1 + D:3
+//
+// Rules, in this order:
+//   1. What is past its deadline ends; it never gets another step.
+//   2. Every running decode gets its one token, best rank first. A decode that needs a block from an empty pool takes
+//      it from the sequence of the worst rank, which is preempted (possibly the decode itself).
+//   3. Prompts get chunks, best rank first: running ones and, as long as blocks and slots last, waiting ones. The head
+//      of the waiting order is never overtaken by a smaller one behind it. Nobody is admitted in a step that preempts.
+//   4. A sequence is admitted with the blocks of all its tokens, plus headroom: one free block for each sequence that
+//      would run, times one more for each time it was preempted. Blocks for new tokens are taken when needed.
+//   5. After `max_preemptions` a sequence is protected: it ranks first and is never preempted again. Protected ones are
+//      admitted only while the blocks that they could need to their ends fit the pool together; until then others pass.
+//
+// Rank: protected first; then, under the priority policy, arrival + priority * priority_step; then order of arrival.
+//
+// Invariants (checked after every step by tests/simulation): only running sequences hold blocks; a block is written
+// only while one sequence holds it; every request gets exactly one terminal event; a request preempted or reused a
+// prefix gives the tokens that it gives alone.
+//
+// Threads: one at a time, the serving loop's.
+#ifndef SWITCHYARD_SERVER_SCHEDULER_SCHEDULER_H_
+#define SWITCHYARD_SERVER_SCHEDULER_SCHEDULER_H_
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/step.h"
+#include "server/scheduler/kv_block_pool.h"
+#include "server/scheduler/request.h"
+#include "server/scheduler/sequence.h"
+
+namespace switchyard {
+
+enum class SchedulingPolicy : uint8_t { kFcfs, kPriority };
+
+struct SchedulerOptions {
+  int32_t max_num_seqs = 64;             // running at once; raising it costs step time and KV blocks
+  int32_t max_num_batched_tokens = 512;  // per step, >= max_num_seqs; raising it lengthens the longest step
+  int32_t max_model_len = 4096;          // prompt + output tokens of one sequence
+  int32_t block_size = 16;               // tokens per KV block, as the engine's
+  int32_t num_kv_blocks = 256;           // the engine's pool
+  SchedulingPolicy policy = SchedulingPolicy::kFcfs;
+  // Under kPriority: one priority level is worth so much waiting. Finite, so nobody starves behind urgent newcomers.
+  std::chrono::nanoseconds priority_step = std::chrono::seconds(10);
+  bool enable_prefix_caching = true;
+  // False: a prompt runs in one step, which needs max_num_batched_tokens >= max_model_len + max_num_seqs.
+  bool enable_chunked_prefill = true;
+  // Prompt tokens that may join a step that also decodes: what an arriving prompt may add to everybody's inter-token
+  // latency. Lower: smoother streams, later first tokens. 0: a quarter of max_num_batched_tokens. Without chunked
+  // prefill it has no effect.
+  int32_t max_prefill_tokens_while_decoding = 0;
+  int32_t max_preemptions = 3;  // of one sequence; 0: never preempt, admit only what fits to its end
+};
+
+// INVALID_ARGUMENT: names the option that is out of range, its value and the limit.
+absl::Status ValidateSchedulerOptions(const SchedulerOptions& options);
+
+// Whether a request can ever run with these options. Thread-safe; the frontend asks before it admits.
+// INVALID_ARGUMENT: longer than max_model_len, or needs more KV blocks than the pool has; says how many.
+absl::Status CheckFits(const SchedulerOptions& options, int64_t num_prompt_tokens, int64_t max_tokens);
+
+// Gauges and running totals, by value.
+struct SchedulerCounts {
+  // Now.
+  int32_t waiting = 0;  // admitted by the queue but not running, preempted ones included
+  int32_t running = 0;
+  int64_t waiting_tokens = 0;           // tokens that the waiting ones have to run before their next output
+  double oldest_waiting_seconds = 0.0;  // since its arrival
+  int32_t kv_blocks_total = 0;
+  int32_t kv_blocks_used = 0;    // held by running sequences
+  int32_t kv_blocks_cached = 0;  // held by none, but with a prefix that can be reused
+  // Since the start.
+  int64_t admitted_total = 0;  // = sum of finished_total + waiting + running
+  std::array<int64_t, kNumFinishReasons> finished_total{};
+  std::array<int64_t, kNumPhases> cancelled_total{};  // finished as kCancelled, by the phase it happened in
+  std::array<int64_t, kNumPhases> deadline_total{};   // finished as kDeadline, by the phase it happened in
+  int64_t preemptions_total = 0;
+  int64_t prompt_tokens_total = 0;        // of sequences that started to run, reused ones included
+  int64_t prefix_query_tokens_total = 0;  // prompt tokens looked up at first admission
+  int64_t prefix_hit_tokens_total = 0;    // of these, found
+  int64_t recomputed_tokens_total = 0;    // run again because of a preemption
+  int64_t generation_tokens_total = 0;    // delivered to sinks
+
+  bool operator==(const SchedulerCounts&) const = default;
+};
+
+class Scheduler {
+ public:
+  // Told of each end just before the sink is; `request` is still whole. May be empty.
+  using FinishedCallback = std::function<void(const Request& request, const FinishedEvent& event)>;
+
+  // REQUIRES: ValidateSchedulerOptions(options) is OK.
+  explicit Scheduler(const SchedulerOptions& options, FinishedCallback on_finished = {});
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // REQUIRES: a new id, CheckFits. A request that does not fit all the same ends at once as kUnavailable.
+  void Add(std::unique_ptr<Request> request, TimePoint now);
+
+  // Ends the request as cancelled: at once, or in Apply when the step in flight reads its tokens. Unknown ids: no-op.
+  void Cancel(uint64_t request_id, TimePoint now);
+
+  // The next step, or null when nothing can run. The batch and its views stay valid until Apply or FailAll.
+  // REQUIRES: no step in flight.
+  const StepBatch* Plan(TimePoint now);
+
+  // Takes the result of the planned step: hands tokens to the sinks, ends what is done, frees its blocks.
+  // REQUIRES: a step in flight, and `output` has one token per slice with `sample`.
+  void Apply(const StepOutput& output, TimePoint now);
+
+  // Ends everything as kError with `status`; a step in flight is forgotten.
+  void FailAll(TerminalStatus status, TimePoint now);
+
+  bool idle() const { return sequences_.empty(); }
+  // When Plan has to be called again even if nothing arrives; TimePoint::max() if never.
+  TimePoint next_deadline() const { return deadlines_.empty() ? TimePoint::max() : deadlines_.begin()->first; }
+  SchedulerCounts counts(TimePoint now) const;
+
+  // For tests of the invariants.
+  const std::vector<Sequence*>& running() const { return running_; }
+  const KvBlockPool& pool() const { return pool_; }
+
+ private:
+  struct BetterRank {
+    bool operator()(const Sequence* a, const Sequence* b) const { return a->rank < b->rank; }
+  };
+
+  // Plan.
+  void EndPastDeadline(TimePoint now);
+  bool PlanDecodes(TimePoint now);  // true: somebody was preempted
+  bool TakeBlockForNextToken(Sequence* sequence);
+  void Preempt(Sequence* victim);
+  void PlanPrefills(bool admit, TimePoint now);
+  Sequence* FirstEligibleWaiting() const;
+  bool Admit(Sequence* sequence, int32_t budget);
+  bool TakeBlocksForAllTokens(Sequence* sequence, int32_t budget);
+  void FindPrefix(const Sequence& sequence);
+  int32_t AdmissionHeadroom(const Sequence& sequence) const;
+  void CountFirstAdmission(Sequence* sequence);
+  void Schedule(Sequence* sequence, int32_t num_tokens, TimePoint now);
+
+  // Apply.
+  void Advance(Sequence* sequence, int32_t num_tokens);
+  void PublishFullBlocks(Sequence* sequence);
+  void Deliver(Sequence* sequence, const SampledToken& token, TimePoint now);
+
+  // Ends: the only ways out of running and waiting.
+  void Finish(Sequence* sequence, FinishReason reason, TerminalStatus status, TimePoint now);
+  std::unique_ptr<Sequence> Remove(Sequence* sequence);
+  void ReleaseBlocks(Sequence* sequence);
+  void EnterWaiting(Sequence* sequence);
+  void LeaveWaiting(Sequence* sequence);
+  void LeaveRunning(Sequence* sequence);
+
+  int32_t NumBlocks(int64_t num_tokens) const;
+  int32_t WorstCaseBlocks(const Sequence& sequence) const;
+
+  const SchedulerOptions options_;
+  const FinishedCallback on_finished_;
+  KvBlockPool pool_;
+  std::unordered_map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by request id
+  std::vector<Sequence*> running_;                                     // best rank first
+  std::set<Sequence*, BetterRank> waiting_;
+  std::set<std::pair<TimePoint, uint64_t>> deadlines_;  // (deadline, request id)
+  uint64_t next_arrival_number_ = 0;
+  int32_t protected_blocks_ = 0;  // sum of WorstCaseBlocks over running protected sequences
+
+  bool step_in_flight_ = false;
+  StepBatch batch_;
+  std::vector<Sequence*> scheduled_;  // whose slice batch_.slices[i] is
+  std::vector<Sequence*> prefills_;   // scratch of PlanPrefills
+  std::vector<int32_t> prefix_;       // scratch of FindPrefix: blocks that can be reused
+  SchedulerCounts counts_;            // totals and waiting_tokens; the other gauges are filled in by counts()
+};
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_SERVER_SCHEDULER_SCHEDULER_H_

@@ -1,0 +1,123 @@
+#include "server/scheduler/serving_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace switchyard {
+namespace {
+
+// How long an idle loop sleeps at most: its sign of life for the watchdog, at no cost worth naming.
+constexpr std::chrono::seconds kHeartbeat{1};
+
+// No drain yet; as a deadline: never.
+constexpr int64_t kNotDraining = INT64_MAX;
+
+TimePoint Now() { return std::chrono::steady_clock::now(); }
+
+int64_t ToNanos(TimePoint time) { return std::chrono::nanoseconds(time.time_since_epoch()).count(); }
+
+TimePoint FromNanos(int64_t nanos) { return TimePoint(std::chrono::nanoseconds(nanos)); }
+
+StepReport Describe(const StepBatch& batch) {
+  StepReport report;
+  report.num_sequences = static_cast<int32_t>(batch.slices.size());
+  for (const SequenceSlice& slice : batch.slices) {
+    const bool is_decode = slice.tokens.size() == 1 && slice.sample && !slice.output_tokens.empty();
+    (is_decode ? report.num_decode_tokens : report.num_prefill_tokens) += static_cast<int32_t>(slice.tokens.size());
+  }
+  return report;
+}
+
+}  // namespace
+
+ServingLoop::ServingLoop(Engine* engine, RequestQueue* queue, const SchedulerOptions& options, LoopObserver* observer)
+    : engine_(engine),
+      queue_(queue),
+      observer_(observer),
+      scheduler_(options, [observer](const Request& request,
+                                     const FinishedEvent& event) { observer->OnFinished(request, event); }),
+      last_progress_nanos_(ToNanos(Now())) {}
+
+ServingLoop::~ServingLoop() {
+  queue_->Close();
+  stop_.store(true, std::memory_order_release);
+  Stop();
+}
+
+void ServingLoop::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void ServingLoop::Drain(TimePoint deadline) {
+  queue_->Close();
+  drain_deadline_nanos_.store(std::min(ToNanos(deadline), kNotDraining - 1), std::memory_order_release);
+  Stop();
+}
+
+// REQUIRES: the queue was closed before the loop was told to end, so that its last look at the queue misses nothing.
+void ServingLoop::Stop() {
+  queue_->Wake();
+  if (thread_.joinable()) thread_.join();
+}
+
+void ServingLoop::Run() {
+  while (Turn()) {
+  }
+}
+
+bool ServingLoop::Turn() {
+  const bool stop = stop_.load(std::memory_order_acquire);
+  const int64_t drain_deadline = drain_deadline_nanos_.load(std::memory_order_acquire);
+  const TimePoint now = Now();
+  last_progress_nanos_.store(ToNanos(now), std::memory_order_relaxed);
+  TakeArrivals(now);
+  const bool give_up = stop || ToNanos(now) >= drain_deadline;
+  if (give_up || !healthy()) scheduler_.FailAll(TerminalStatus::kUnavailable, now);
+
+  const StepBatch* batch = scheduler_.Plan(now);
+  const SchedulerCounts counts = scheduler_.counts(now);
+  queue_->SetWaiting(counts.waiting, counts.waiting_tokens);
+  if (batch != nullptr) {
+    RunStep(*batch);
+    return true;
+  }
+  if (counts != reported_) Report({}, now);
+  if (scheduler_.idle() && (give_up || drain_deadline != kNotDraining)) return false;
+  queue_->WaitUntil(std::min({scheduler_.next_deadline(), FromNanos(drain_deadline), now + kHeartbeat}));
+  return true;
+}
+
+void ServingLoop::TakeArrivals(TimePoint now) {
+  RequestQueue::Batch arrivals = queue_->TakeAll();
+  for (std::unique_ptr<Request>& request : arrivals.requests) scheduler_.Add(std::move(request), now);
+  for (const uint64_t id : arrivals.cancelled) scheduler_.Cancel(id, now);
+}
+
+void ServingLoop::RunStep(const StepBatch& batch) {
+  StepReport report = Describe(batch);
+  const absl::Status launched = engine_->Launch(batch);
+  if (!launched.ok()) return FailEngine(launched);
+  const absl::StatusOr<const StepOutput*> output = engine_->Collect();
+  if (!output.ok()) return FailEngine(output.status());
+  const TimePoint now = Now();
+  last_progress_nanos_.store(ToNanos(now), std::memory_order_relaxed);
+  scheduler_.Apply(**output, now);
+  report.stats = &(*output)->stats;
+  Report(report, now);
+}
+
+// Unhealthy first: no client may hear of the failure before the health check does.
+void ServingLoop::FailEngine(const absl::Status& failure) {
+  engine_failure_ = failure;
+  healthy_.store(false, std::memory_order_release);
+  queue_->Close();
+  scheduler_.FailAll(TerminalStatus::kUnavailable, Now());
+}
+
+void ServingLoop::Report(StepReport report, TimePoint now) {
+  report.counts = scheduler_.counts(now);
+  reported_ = report.counts;
+  observer_->OnStep(report);
+}
+
+}  // namespace switchyard

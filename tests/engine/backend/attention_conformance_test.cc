@@ -1,0 +1,263 @@
+// Paged attention equals the reference and does not depend on chunks, batches or where the blocks lie.
+#include "tests/engine/backend/conformance.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+namespace switchyard {
+namespace {
+
+struct Case {
+  std::string name;
+  AttentionShape shape;
+  int32_t block_size = 16;
+  int32_t num_tokens = 0;
+};
+
+Case MakeCase(const std::string& name, int32_t num_heads, int32_t num_kv_heads, int32_t head_dim, int32_t num_tokens) {
+  Case c;
+  c.name = name;
+  c.num_tokens = num_tokens;
+  c.shape.num_heads = num_heads;
+  c.shape.num_kv_heads = num_kv_heads;
+  c.shape.head_dim = head_dim;
+  c.shape.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  for (int32_t m = 0; m < head_dim / 2; ++m) {
+    c.shape.rope_inv_freq.push_back(std::pow(10000.0f, -2.0f * static_cast<float>(m) / static_cast<float>(head_dim)));
+  }
+  return c;
+}
+
+std::vector<Case> AllCases() {
+  std::vector<Case> cases = {MakeCase("plain", 2, 2, 32, 150), MakeCase("grouped", 6, 2, 64, 90),
+                             MakeCase("one_kv_head", 5, 1, 128, 70), MakeCase("odd_size", 3, 3, 24, 40)};
+  Case window = MakeCase("window", 4, 2, 32, 200);
+  window.shape.sliding_window = 37;
+  cases.push_back(window);
+  Case head_norm = MakeCase("head_norm", 4, 2, 32, 50);
+  head_norm.shape.qk_norm = QkNorm::kHead;
+  head_norm.shape.qk_norm_eps = 1e-6f;
+  cases.push_back(head_norm);
+  Case full_norm = MakeCase("full_norm_and_clip", 4, 2, 32, 50);
+  full_norm.shape.qk_norm = QkNorm::kFull;
+  full_norm.shape.qk_norm_eps = 1e-5f;
+  full_norm.shape.clip_qkv = 1.25f;
+  cases.push_back(full_norm);
+  Case partial = MakeCase("partial_rope", 2, 2, 64, 50);
+  partial.shape.rope_inv_freq.resize(8);
+  partial.shape.rope_attention_factor = 1.1f;
+  cases.push_back(partial);
+  for (const int32_t block_size : {1, 8, 24, 64}) {
+    Case blocks = MakeCase("block_size_" + std::to_string(block_size), 2, 1, 32, 100);
+    blocks.block_size = block_size;
+    cases.push_back(blocks);
+  }
+  return cases;
+}
+
+class AttentionTest : public ConformanceTest {
+ protected:
+  static constexpr int32_t kLayer = 1;  // of two: the other must not be touched
+  static constexpr int32_t kSequences = 3;
+
+  void SetUpCase(Backend& backend, const Case& c) {
+    const KvCacheShape cache_shape = {2,           kSequences * NumBlocks(c), c.block_size, c.shape.num_kv_heads,
+                                      c.shape.head_dim, dtype()};
+    auto cache = backend.AllocateKvCache(cache_shape);
+    ASSERT_TRUE(cache.ok()) << cache.status();
+    cache_ = *std::move(cache);
+    ASSERT_TRUE(backend.PrepareScratch(kSequences * c.num_tokens).ok());
+    q_norm_values_ = RandomValues(c.shape.q_size(), 1.0, 11);
+    k_norm_values_ = RandomValues(c.shape.kv_size(), 1.0, 12);
+    q_norm_ = nullptr;
+    k_norm_ = nullptr;
+    if (c.shape.qk_norm == QkNorm::kNone) return;
+    const bool full = c.shape.qk_norm == QkNorm::kFull;
+    const auto load = [&](Values& values, int64_t size) {
+      values.resize(full ? size : c.shape.head_dim);
+      return Load(backend, MemoryReader(1, static_cast<int64_t>(values.size()), values), DType::kF32,
+                  WeightUse::kVector);
+    };
+    q_norm_ = load(q_norm_values_, c.shape.q_size());
+    k_norm_ = load(k_norm_values_, c.shape.kv_size());
+  }
+
+  static int32_t NumBlocks(const Case& c) { return (c.num_tokens + c.block_size - 1) / c.block_size; }
+
+  // Runs `slices` through the layer; rows of `qkv` are consumed.
+  std::vector<float> RunSlices(Backend& backend, const Case& c, const std::vector<AttentionSlice>& slices, Matrix qkv) {
+    const Matrix out = Allocate(backend, qkv.rows, c.shape.q_size());
+    backend.PrepareQkv(c.shape, slices, q_norm_.get(), k_norm_.get(), kLayer, *cache_, qkv);
+    backend.Attention(c.shape, slices, kLayer, *cache_, qkv, out);
+    return Download(backend, out);
+  }
+
+  // The whole sequence in chunks of the given sizes (the last repeats), with blocks taken from `table`.
+  std::vector<float> RunChunks(Backend& backend, const Case& c, const Values& qkv, const std::vector<int32_t>& chunks,
+                               const std::vector<int32_t>& table) {
+    std::vector<float> all;
+    size_t next = 0;
+    for (int32_t done = 0; done < c.num_tokens;) {
+      const int32_t size = std::min(chunks[std::min(next++, chunks.size() - 1)], c.num_tokens - done);
+      const Values part(qkv.begin() + done * c.shape.qkv_size(), qkv.begin() + (done + size) * c.shape.qkv_size());
+      const Matrix rows = Upload(backend, size, c.shape.qkv_size(), part);
+      const std::vector<float> out = RunSlices(backend, c, {{0, size, done, table.data()}}, rows);
+      all.insert(all.end(), out.begin(), out.end());
+      done += size;
+    }
+    return all;
+  }
+
+  static std::vector<int32_t> Table(const Case& c, int32_t first_block = 0) {
+    std::vector<int32_t> table(NumBlocks(c));
+    std::iota(table.begin(), table.end(), first_block);
+    return table;
+  }
+
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<Weight> q_norm_, k_norm_;
+  Values q_norm_values_, k_norm_values_;
+};
+
+TEST_P(AttentionTest, EqualsReference) {
+  for (const Case& c : AllCases()) {
+    auto backend = MakeBackend();
+    SetUpCase(*backend, c);
+    Values qkv = RandomValues(c.num_tokens * c.shape.qkv_size(), 1.0, 5);
+    const std::vector<float> actual = RunChunks(*backend, c, qkv, {c.num_tokens}, Table(c));
+    reference::PrepareQkv(c.shape, q_norm_values_, k_norm_values_, &qkv);
+    if (bf16()) qkv = reference::RoundToBf16(qkv);
+    Values scores;
+    const auto expected = reference::Attention(c.shape, qkv, &scores);
+    // q, k, v carry a rounding of one unit (fp32 of the norm and RoPE sums, or bfloat16) each, scores accumulate
+    // head_dim of them in fp32, and the weights may be rounded to bfloat16. A score error e changes a weight by
+    // a factor of about exp(2 e), once in the weight and once in the sum.
+    ExpectWithin(actual, expected.values,
+                 [&](size_t i) {
+                   const double unit = bf16() ? 2 * kEpsilonBf16 : 64 * kEpsilonF32;
+                   const double score_error =
+                       scores[i / c.shape.head_dim] * (2 * unit + c.shape.head_dim * kEpsilonF32);
+                   return expected.magnitudes[i] * (std::expm1(2 * score_error) + 2 * unit + 200 * kEpsilonF32) + unit;
+                 },
+                 c.name);
+  }
+}
+
+TEST_P(AttentionTest, ChunksAndDecodeEqualTheWholePromptAtOnce) {
+  for (const Case& c : AllCases()) {
+    auto backend = MakeBackend();
+    SetUpCase(*backend, c);
+    const Values qkv = RandomValues(c.num_tokens * c.shape.qkv_size(), 1.0, 5);
+    const std::vector<float> whole = RunChunks(*backend, c, qkv, {c.num_tokens}, Table(c));
+    for (const std::vector<int32_t>& chunks : {std::vector<int32_t>{1}, {7}, {16}, {33, 1}, {c.num_tokens - 1, 1}}) {
+      ExpectSameBits(RunChunks(*backend, c, qkv, chunks, Table(c)), whole,
+                     c.name + " in chunks of " + std::to_string(chunks[0]));
+    }
+  }
+}
+
+TEST_P(AttentionTest, BlocksMayLieAnywhere) {
+  for (const Case& c : AllCases()) {
+    auto backend = MakeBackend();
+    SetUpCase(*backend, c);
+    const Values qkv = RandomValues(c.num_tokens * c.shape.qkv_size(), 1.0, 5);
+    const std::vector<float> in_order = RunChunks(*backend, c, qkv, {c.num_tokens}, Table(c));
+    std::vector<int32_t> table = Table(c, NumBlocks(c));
+    std::shuffle(table.begin(), table.end(), std::mt19937(3));
+    ExpectSameBits(RunChunks(*backend, c, qkv, {20}, table), in_order, c.name);
+  }
+}
+
+TEST_P(AttentionTest, SequencesOfABatchDoNotSeeEachOther) {
+  for (const Case& c : AllCases()) {
+    auto backend = MakeBackend();
+    SetUpCase(*backend, c);
+    const int64_t size = c.shape.qkv_size();
+    const Values qkv = RandomValues(c.num_tokens * size, 1.0, 5);
+    const std::vector<float> alone = RunChunks(*backend, c, qkv, {c.num_tokens}, Table(c));
+    // One sequence decodes its last token, one prefills everything, one its second half after the first was done.
+    const int32_t half = c.num_tokens / 2;
+    const std::vector<int32_t> tables[kSequences] = {Table(c), Table(c, NumBlocks(c)), Table(c, 2 * NumBlocks(c))};
+    const Values first_half(qkv.begin(), qkv.begin() + half * size);
+    RunSlices(*backend, c, {{0, half, 0, tables[2].data()}}, Upload(*backend, half, size, first_half));
+    Values rows(qkv.end() - size, qkv.end());
+    rows.insert(rows.end(), qkv.begin(), qkv.end());
+    rows.insert(rows.end(), qkv.begin() + half * size, qkv.end());
+    const int32_t rest = c.num_tokens - half;
+    const std::vector<float> batch = RunSlices(*backend, c,
+                                               {{0, 1, c.num_tokens - 1, tables[0].data()},
+                                                {1, c.num_tokens, 0, tables[1].data()},
+                                                {1 + c.num_tokens, rest, half, tables[2].data()}},
+                                               Upload(*backend, 1 + c.num_tokens + rest, size, rows));
+    const size_t q_size = static_cast<size_t>(c.shape.q_size());
+    const size_t tokens = static_cast<size_t>(c.num_tokens);
+    ExpectSameBits({batch.data(), q_size}, {alone.data() + (tokens - 1) * q_size, q_size}, c.name + " decode");
+    ExpectSameBits({batch.data() + q_size, tokens * q_size}, alone, c.name + " prefill");
+    ExpectSameBits({batch.data() + (1 + tokens) * q_size, static_cast<size_t>(rest) * q_size},
+                   {alone.data() + static_cast<size_t>(half) * q_size, static_cast<size_t>(rest) * q_size},
+                   c.name + " second half");
+  }
+}
+
+// A bad token spoils itself and whoever looks back at it, but not the tokens before it, nor a later owner of its block.
+TEST_P(AttentionTest, BadTokenSpoilsOnlyWhoSeesIt) {
+  for (const Case& c : AllCases()) {
+    if (c.shape.sliding_window > 0) continue;
+    auto backend = MakeBackend();
+    SetUpCase(*backend, c);
+    const Values qkv = RandomValues(c.num_tokens * c.shape.qkv_size(), 1.0, 5);
+    const std::vector<float> good = RunChunks(*backend, c, qkv, {c.num_tokens}, Table(c));
+    const size_t q_size = static_cast<size_t>(c.shape.q_size());
+    const size_t bad_token = static_cast<size_t>(c.num_tokens) / 2;
+    for (const double poison : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+      Values bad = qkv;
+      std::fill_n(bad.begin() + bad_token * c.shape.qkv_size(), c.shape.qkv_size(), poison);
+      const std::vector<float> mixed = RunChunks(*backend, c, bad, {c.num_tokens}, Table(c));
+      ExpectSameBits({mixed.data(), bad_token * q_size}, {good.data(), bad_token * q_size}, c.name + " before");
+      if (c.shape.clip_qkv == 0.0f) {
+        EXPECT_TRUE(std::isnan(mixed.back())) << c.name;
+      }
+      // The blocks now hold the bad keys; a shorter sequence writes over some of them only.
+      Case shorter = c;
+      shorter.num_tokens = static_cast<int32_t>(bad_token) - 1;
+      const Values start(qkv.begin(), qkv.begin() + shorter.num_tokens * c.shape.qkv_size());
+      const std::vector<float> reused = RunChunks(*backend, shorter, start, {shorter.num_tokens}, Table(c));
+      ExpectSameBits(reused, {good.data(), reused.size()}, c.name + " reused block");
+    }
+  }
+}
+
+TEST_P(AttentionTest, RopeIsExactAtLongPositions) {
+  Case c = MakeCase("long", 1, 1, 32, 1);
+  auto backend = MakeBackend();
+  const int32_t position = 131071;
+  const KvCacheShape cache_shape = {1, 1, position + 1, 1, 32, dtype()};
+  auto cache = backend->AllocateKvCache(cache_shape);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  ASSERT_TRUE(backend->PrepareScratch(1).ok());
+  const Values qkv = RandomValues(c.shape.qkv_size(), 1.0, 5);
+  const Matrix rows = Upload(*backend, 1, c.shape.qkv_size(), qkv);
+  const int32_t block = 0;
+  const std::vector<AttentionSlice> slices = {{0, 1, position, &block}};
+  backend->PrepareQkv(c.shape, slices, nullptr, nullptr, 0, **cache, rows);
+  const std::vector<float> rotated = Download(*backend, rows);
+  for (int32_t m = 0; m < 16; ++m) {
+    const double angle = static_cast<double>(position) * c.shape.rope_inv_freq[m];
+    EXPECT_NEAR(rotated[m], qkv[m] * std::cos(angle) - qkv[m + 16] * std::sin(angle), 1e-6);
+    EXPECT_NEAR(rotated[m + 16], qkv[m + 16] * std::cos(angle) + qkv[m] * std::sin(angle), 1e-6);
+  }
+}
+
+TEST_P(AttentionTest, CacheRejectsImpossibleShapes) {
+  auto backend = MakeBackend();
+  EXPECT_EQ(backend->AllocateKvCache({1, 1, 16, 1, 33, dtype()}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(backend->AllocateKvCache({1, 0, 16, 1, 32, dtype()}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(backend->AllocateKvCache({64, 1 << 24, 64, 64, 256, dtype()}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, AttentionTest, testing::ValuesIn(AllParams()), ParamName);
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,178 @@
+// What the conformance tests share: every backend of this machine as a test parameter, random operands, comparison
+// with the reference under a computed tolerance, and comparison bit by bit.
+#ifndef SWITCHYARD_TESTS_ENGINE_BACKEND_CONFORMANCE_H_
+#define SWITCHYARD_TESTS_ENGINE_BACKEND_CONFORMANCE_H_
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <ostream>
+#include <random>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/cpu/isa.h"
+#include "engine/base/bf16.h"
+#include "tests/reference/operations.h"
+
+namespace switchyard {
+
+using reference::Values;
+
+inline constexpr double kEpsilonF32 = 0x1p-24;
+inline constexpr double kEpsilonBf16 = 0x1p-9;
+
+// A tensor in memory.
+class MemoryReader final : public TensorReader {
+ public:
+  MemoryReader(int64_t rows, int64_t cols, Values values) : rows_(rows), cols_(cols), values_(std::move(values)) {}
+
+  int64_t rows() const override { return rows_; }
+  int64_t cols() const override { return cols_; }
+  const Values& values() const { return values_; }
+  absl::Status ReadRows(int64_t first, int64_t count, DType as, void* out) const override {
+    for (int64_t i = 0; i < count * cols_; ++i) {
+      const float value = static_cast<float>(values_[first * cols_ + i]);
+      if (as == DType::kF32) {
+        static_cast<float*>(out)[i] = value;
+      } else {
+        static_cast<uint16_t*>(out)[i] = FloatToBf16(value);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const int64_t rows_;
+  const int64_t cols_;
+  const Values values_;
+};
+
+// Normally distributed values that floats (or bfloat16, if asked) hold exactly.
+inline Values RandomValues(int64_t count, double deviation, uint64_t seed, bool bf16 = false) {
+  std::mt19937_64 generator(seed);
+  std::normal_distribution<float> normal(0.0f, static_cast<float>(deviation));
+  Values values;
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = normal(generator);
+    values.push_back(bf16 ? reference::RoundToBf16(value) : value);
+  }
+  return values;
+}
+
+inline MemoryReader RandomTensor(int64_t rows, int64_t cols, uint64_t seed, DType dtype) {
+  const double deviation = 1.0 / std::sqrt(static_cast<double>(cols));
+  return MemoryReader(rows, cols, RandomValues(rows * cols, deviation, seed, dtype == DType::kBF16));
+}
+
+// One backend per instruction set of this machine, times the type of the weights.
+struct ConformanceParam {
+  std::string cpu_isa;
+  DType dtype;
+};
+
+inline void PrintTo(const ConformanceParam& param, std::ostream* out) {
+  *out << param.cpu_isa << " " << DTypeName(param.dtype);
+}
+
+inline std::vector<ConformanceParam> AllParams() {
+  std::vector<ConformanceParam> params;
+  for (const cpu::Isa isa : cpu::AvailableIsas()) {
+    params.push_back({cpu::IsaName(isa), DType::kF32});
+    params.push_back({cpu::IsaName(isa), DType::kBF16});
+  }
+  return params;
+}
+
+inline std::string ParamName(const testing::TestParamInfo<ConformanceParam>& info) {
+  return info.param.cpu_isa + "_" + DTypeName(info.param.dtype);
+}
+
+class ConformanceTest : public testing::TestWithParam<ConformanceParam> {
+ protected:
+  static constexpr int kThreads = 3;
+
+  DType dtype() const { return GetParam().dtype; }
+  bool bf16() const { return dtype() == DType::kBF16; }
+
+  std::unique_ptr<Backend> MakeBackend(int num_threads = kThreads) const {
+    BackendOptions options;
+    options.device = "cpu";
+    options.cpu_isa = GetParam().cpu_isa;
+    options.num_threads = num_threads;
+    auto backend = CreateBackend(options);
+    EXPECT_TRUE(backend.ok()) << backend.status();
+    return *std::move(backend);
+  }
+
+  static std::unique_ptr<Weight> Load(Backend& backend, const MemoryReader& reader, DType dtype, WeightUse use,
+                                      const TensorReader* bias = nullptr) {
+    const TensorReader* const parts[] = {&reader};
+    const TensorReader* const biases[] = {bias};
+    auto weight = backend.LoadWeight(parts, biases, dtype, use);
+    EXPECT_TRUE(weight.ok()) << weight.status();
+    return *std::move(weight);
+  }
+
+  static Matrix Allocate(Backend& backend, int64_t rows, int64_t cols) {
+    auto matrix = backend.AllocateMatrix(rows, cols);
+    EXPECT_TRUE(matrix.ok()) << matrix.status();
+    return *matrix;
+  }
+
+  static Matrix Rows(Matrix matrix, int64_t first, int64_t count) {
+    return {static_cast<float*>(matrix.data) + first * matrix.cols, count, matrix.cols};
+  }
+
+  static void Fill(Matrix matrix, const Values& values) {
+    for (size_t i = 0; i < values.size(); ++i) static_cast<float*>(matrix.data)[i] = static_cast<float>(values[i]);
+  }
+
+  static Matrix Upload(Backend& backend, int64_t rows, int64_t cols, const Values& values) {
+    const Matrix matrix = Allocate(backend, rows, cols);
+    Fill(matrix, values);
+    return matrix;
+  }
+
+  static std::vector<float> Download(Backend& backend, Matrix matrix) {
+    EXPECT_TRUE(backend.Wait().ok());
+    const std::span<const float> view = backend.HostView(matrix);
+    return {view.begin(), view.end()};
+  }
+};
+
+// |actual[i] - expected[i]| <= tolerance(i) for all i; names the worst element otherwise.
+template <typename Tolerance>
+void ExpectWithin(std::span<const float> actual, const Values& expected, const Tolerance& tolerance,
+                  const std::string& what) {
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  double worst = 0.0;
+  size_t at = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double error = std::abs(actual[i] - expected[i]);
+    const double share = error / tolerance(i);
+    if (!(share <= worst)) {
+      worst = share;
+      at = i;
+    }
+  }
+  EXPECT_LE(worst, 1.0) << what << ": element " << at << " is " << actual[at] << ", expected " << expected[at]
+                        << ", tolerance " << tolerance(at);
+}
+
+inline void ExpectSameBits(std::span<const float> actual, std::span<const float> expected, const std::string& what) {
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_EQ(std::memcmp(&actual[i], &expected[i], 4), 0)
+        << what << ": element " << i << " is " << actual[i] << ", expected " << expected[i];
+  }
+}
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_TESTS_ENGINE_BACKEND_CONFORMANCE_H_

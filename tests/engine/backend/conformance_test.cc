@@ -1,0 +1,251 @@
+// Every operation on single matrices equals the reference, and a row's bits depend on that row alone.
+#include "tests/engine/backend/conformance.h"
+
+#include <limits>
+
+namespace switchyard {
+namespace {
+
+constexpr int64_t kMaxRows = 70;
+
+struct LinearShape {
+  int64_t out;
+  int64_t in;
+};
+
+const LinearShape kShapes[] = {{24, 32}, {97, 33}, {1, 64}, {64, 1}, {33, 100}, {130, 257}, {32, 32}};
+
+using LinearTest = ConformanceTest;
+
+TEST_P(LinearTest, EqualsReferenceForEveryShapeAndRowCount) {
+  for (const LinearShape& shape : kShapes) {
+    auto backend = MakeBackend();
+    const MemoryReader tensor = RandomTensor(shape.out, shape.in, 1, dtype());
+    const MemoryReader bias(1, shape.out, RandomValues(shape.out, 1.0, 2));
+    auto weight = Load(*backend, tensor, dtype(), WeightUse::kLinear, &bias);
+    ASSERT_TRUE(backend->PrepareScratch(kMaxRows).ok());
+    const Values x = RandomValues(kMaxRows * shape.in, 1.0, 3, bf16());
+    const Matrix in = Upload(*backend, kMaxRows, shape.in, x);
+    const Matrix out = Allocate(*backend, kMaxRows, shape.out);
+    const auto expected = reference::Linear(x, tensor.values(), bias.values(), kMaxRows, shape.out, shape.in);
+    for (int64_t rows = 1; rows <= kMaxRows; ++rows) {
+      backend->Linear(Rows(in, 0, rows), *weight, OutputMode::kAssign, Rows(out, 0, rows));
+      const size_t size = static_cast<size_t>(rows * shape.out);
+      ExpectWithin(Download(*backend, Rows(out, 0, rows)),
+                   Values(expected.values.begin(), expected.values.begin() + size),
+                   [&](size_t i) { return kEpsilonF32 * (2.0 + shape.in) * expected.magnitudes[i]; },
+                   "Linear " + std::to_string(shape.out) + " x " + std::to_string(shape.in) + ", " +
+                       std::to_string(rows) + " rows");
+    }
+  }
+}
+
+TEST_P(LinearTest, RoundsActivationsToTheWeightsTypeAtTheEntrance) {
+  auto backend = MakeBackend();
+  const MemoryReader tensor = RandomTensor(40, 48, 1, dtype());
+  auto weight = Load(*backend, tensor, dtype(), WeightUse::kLinear);
+  ASSERT_TRUE(backend->PrepareScratch(4).ok());
+  const Values x = RandomValues(4 * 48, 1.0, 3);
+  const Matrix in = Upload(*backend, 4, 48, x);
+  const Matrix out = Allocate(*backend, 4, 40);
+  backend->Linear(in, *weight, OutputMode::kAssign, out);
+  const auto expected =
+      reference::Linear(bf16() ? reference::RoundToBf16(x) : x, tensor.values(), {}, 4, 40, 48);
+  ExpectWithin(Download(*backend, out), expected.values,
+               [&](size_t i) { return kEpsilonF32 * 50 * expected.magnitudes[i]; }, "Linear");
+}
+
+TEST_P(LinearTest, AddsToTheOutputWhenAsked) {
+  auto backend = MakeBackend();
+  const MemoryReader tensor = RandomTensor(40, 48, 1, dtype());
+  auto weight = Load(*backend, tensor, dtype(), WeightUse::kLinear);
+  ASSERT_TRUE(backend->PrepareScratch(5).ok());
+  const Matrix in = Upload(*backend, 5, 48, RandomValues(5 * 48, 1.0, 3));
+  const Matrix assigned = Allocate(*backend, 5, 40);
+  const Values before = RandomValues(5 * 40, 1.0, 4);
+  const Matrix added = Upload(*backend, 5, 40, before);
+  backend->Linear(in, *weight, OutputMode::kAssign, assigned);
+  backend->Linear(in, *weight, OutputMode::kAdd, added);
+  const std::vector<float> product = Download(*backend, assigned);
+  std::vector<float> expected;
+  for (size_t i = 0; i < product.size(); ++i) expected.push_back(static_cast<float>(before[i]) + product[i]);
+  ExpectSameBits(Download(*backend, added), expected, "added");
+}
+
+TEST_P(LinearTest, StacksPartsAndTheirBiases) {
+  auto backend = MakeBackend();
+  const MemoryReader q = RandomTensor(20, 32, 1, dtype());
+  const MemoryReader k = RandomTensor(7, 32, 2, dtype());
+  const MemoryReader bias(1, 7, RandomValues(7, 1.0, 3));
+  const TensorReader* const parts[] = {&q, &k, &q};
+  const TensorReader* const biases[] = {nullptr, &bias, nullptr};
+  auto stacked = backend->LoadWeight(parts, biases, dtype(), WeightUse::kLinear);
+  ASSERT_TRUE(stacked.ok()) << stacked.status();
+  ASSERT_EQ((*stacked)->out_features(), 47);
+  auto alone = Load(*backend, k, dtype(), WeightUse::kLinear, &bias);
+  auto first = Load(*backend, q, dtype(), WeightUse::kLinear);
+  ASSERT_TRUE(backend->PrepareScratch(1).ok());
+  const Matrix in = Upload(*backend, 1, 32, RandomValues(32, 1.0, 4));
+  const Matrix out = Allocate(*backend, 1, 47);
+  const Matrix out_k = Allocate(*backend, 1, 7);
+  const Matrix out_q = Allocate(*backend, 1, 20);
+  backend->Linear(in, **stacked, OutputMode::kAssign, out);
+  backend->Linear(in, *alone, OutputMode::kAssign, out_k);
+  backend->Linear(in, *first, OutputMode::kAssign, out_q);
+  const std::vector<float> all = Download(*backend, out);
+  ExpectSameBits({all.data(), 20}, Download(*backend, out_q), "first part");
+  ExpectSameBits({all.data() + 20, 7}, Download(*backend, out_k), "second part");
+  ExpectSameBits({all.data() + 27, 20}, Download(*backend, out_q), "third part");
+}
+
+TEST_P(LinearTest, RejectsPartsAndBiasesThatDoNotFit) {
+  auto backend = MakeBackend();
+  const MemoryReader a = RandomTensor(4, 32, 1, dtype());
+  const MemoryReader b = RandomTensor(4, 31, 1, dtype());
+  const TensorReader* const parts[] = {&a, &b};
+  EXPECT_EQ(backend->LoadWeight(parts, {}, dtype(), WeightUse::kLinear).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  const TensorReader* const part[] = {&a};
+  const TensorReader* const bias[] = {&b};
+  EXPECT_EQ(backend->LoadWeight(part, bias, dtype(), WeightUse::kLinear).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+// More rows than one pass takes, so that the row stands in every place of tiles, blocks and passes.
+TEST_P(LinearTest, RowAloneEqualsRowInAnyBatch) {
+  constexpr int64_t kRows = 300;
+  for (const LinearShape& shape : {LinearShape{97, 100}, LinearShape{24, 64}, LinearShape{400, 33}}) {
+    auto backend = MakeBackend();
+    auto single = MakeBackend(1);
+    const MemoryReader tensor = RandomTensor(shape.out, shape.in, 1, dtype());
+    auto weight = Load(*backend, tensor, dtype(), WeightUse::kLinear);
+    auto same_weight = Load(*single, tensor, dtype(), WeightUse::kLinear);
+    ASSERT_TRUE(backend->PrepareScratch(kRows).ok() && single->PrepareScratch(kRows).ok());
+    const Matrix in = Upload(*backend, kRows, shape.in, RandomValues(kRows * shape.in, 1.0, 3));
+    const Matrix alone = Allocate(*backend, kRows, shape.out);
+    const Matrix batch = Allocate(*backend, kRows, shape.out);
+    for (int64_t r = 0; r < kRows; ++r) {
+      single->Linear(Rows(in, r, 1), *same_weight, OutputMode::kAssign, Rows(alone, r, 1));
+    }
+    const std::vector<float> expected = Download(*single, alone);
+    for (const int64_t rows : {1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 47, 64, 70, 256, 257, 300}) {
+      for (const int64_t first : {int64_t{0}, (kRows - rows) / 2, kRows - rows}) {
+        backend->Linear(Rows(in, first, rows), *weight, OutputMode::kAssign, Rows(batch, first, rows));
+        ExpectSameBits(Download(*backend, Rows(batch, first, rows)),
+                       {expected.data() + first * shape.out, static_cast<size_t>(rows * shape.out)},
+                       std::to_string(rows) + " rows from " + std::to_string(first));
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, BadRowLeavesOtherRowsAlone) {
+  constexpr int64_t kRows = 20;
+  auto backend = MakeBackend();
+  const MemoryReader tensor = RandomTensor(40, 64, 1, dtype());
+  auto weight = Load(*backend, tensor, dtype(), WeightUse::kLinear);
+  ASSERT_TRUE(backend->PrepareScratch(kRows).ok());
+  Values x = RandomValues(kRows * 64, 1.0, 3);
+  const Matrix in = Upload(*backend, kRows, 64, x);
+  const Matrix out = Allocate(*backend, kRows, 40);
+  backend->Linear(in, *weight, OutputMode::kAssign, out);
+  const std::vector<float> good = Download(*backend, out);
+  x[7 * 64 + 3] = std::numeric_limits<double>::quiet_NaN();
+  x[9 * 64 + 5] = std::numeric_limits<double>::infinity();
+  Fill(in, x);
+  backend->Linear(in, *weight, OutputMode::kAssign, out);
+  const std::vector<float> mixed = Download(*backend, out);
+  for (size_t r = 0; r < kRows; ++r) {
+    if (r == 7 || r == 9) {
+      EXPECT_FALSE(std::isfinite(mixed[r * 40])) << "row " << r;
+    } else {
+      ExpectSameBits({&mixed[r * 40], 40}, {&good[r * 40], 40}, "row " + std::to_string(r));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(AllParams()), ParamName);
+
+using RowwiseTest = ConformanceTest;
+
+TEST_P(RowwiseTest, EmbedCopiesRowsOfTheTable) {
+  auto backend = MakeBackend();
+  const MemoryReader tensor = RandomTensor(97, 33, 1, dtype());
+  auto table = Load(*backend, tensor, dtype(), WeightUse::kEmbedding);
+  const Matrix out = Allocate(*backend, 3, 33);
+  const int32_t ids[] = {96, 0, 42};
+  backend->Embed(ids, *table, out);
+  const std::vector<float> rows = Download(*backend, out);
+  for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i], tensor.values()[ids[i / 33] * 33 + i % 33]);
+}
+
+TEST_P(RowwiseTest, RmsNormEqualsReferenceAlsoInPlace) {
+  for (const int64_t size : {1, 7, 32, 33, 100, 2048}) {
+    constexpr int64_t kRows = 20;
+    auto backend = MakeBackend();
+    const MemoryReader tensor(1, size, RandomValues(size, 1.0, 1));
+    auto weight = Load(*backend, tensor, dtype(), WeightUse::kVector);
+    const Values x = RandomValues(kRows * size, 3.0, 2);
+    const Matrix in = Upload(*backend, kRows, size, x);
+    const Matrix out = Allocate(*backend, kRows, size);
+    backend->RmsNorm(in, *weight, 1e-6f, out);
+    const Values expected = reference::RmsNorm(x, tensor.values(), size, 1e-6);
+    const std::vector<float> apart = Download(*backend, out);
+    ExpectWithin(apart, expected, [&](size_t i) { return kEpsilonF32 * (8.0 + size) * std::abs(expected[i]) + 1e-30; },
+                 "RmsNorm of " + std::to_string(size));
+    backend->RmsNorm(in, *weight, 1e-6f, in);
+    ExpectSameBits(Download(*backend, in), apart, "in place");
+  }
+}
+
+TEST_P(RowwiseTest, SiluMulEqualsReferenceOverTheWholeRange) {
+  constexpr int64_t kCols = 403;
+  auto backend = MakeBackend();
+  Values x;
+  for (int64_t i = 0; i < kCols; ++i) x.push_back(static_cast<float>(-100.0 + 0.5 * static_cast<double>(i)));
+  x.resize(2 * kCols, 1.5);
+  const Matrix in = Upload(*backend, 1, 2 * kCols, x);
+  const Matrix out = Allocate(*backend, 1, kCols);
+  backend->SiluMul(in, out);
+  Values expected;
+  for (int64_t i = 0; i < kCols; ++i) expected.push_back(reference::Silu(x[i]) * 1.5);
+  ExpectWithin(Download(*backend, out), expected,
+               [&](size_t i) { return 8 * kEpsilonF32 * std::abs(expected[i]) + 1e-36; }, "SiluMul");
+}
+
+TEST_P(RowwiseTest, AddGatedEqualsReference) {
+  constexpr int64_t kRows = 5, kIn = 50, kOut = 37;
+  auto backend = MakeBackend();
+  const MemoryReader gate = RandomTensor(1, kIn, 1, DType::kF32);
+  auto weight = Load(*backend, gate, dtype(), WeightUse::kVector);
+  const Values x = RandomValues(kRows * kIn, 1.0, 2), values = RandomValues(kRows * kOut, 1.0, 3),
+               before = RandomValues(kRows * kOut, 1.0, 4);
+  const Matrix out = Upload(*backend, kRows, kOut, before);
+  backend->AddGated(Upload(*backend, kRows, kIn, x), *weight, Upload(*backend, kRows, kOut, values), out);
+  const auto scores = reference::Linear(x, gate.values(), {}, kRows, 1, kIn);
+  Values expected = before;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    expected[i] += values[i] / (1.0 + std::exp(-scores.values[i / kOut]));
+  }
+  ExpectWithin(Download(*backend, out), expected,
+               [&](size_t i) {
+                 const double gate_error = kEpsilonF32 * (kIn * scores.magnitudes[i / kOut] + 8.0);
+                 return gate_error * std::abs(values[i]) + 2 * kEpsilonF32 * std::abs(expected[i]);
+               },
+               "AddGated");
+}
+
+TEST_P(RowwiseTest, SelectRowsCopies) {
+  auto backend = MakeBackend();
+  const Values x = RandomValues(6 * 10, 1.0, 1);
+  const Matrix out = Allocate(*backend, 2, 10);
+  const int32_t rows[] = {5, 2};
+  backend->SelectRows(Upload(*backend, 6, 10, x), rows, out);
+  const std::vector<float> selected = Download(*backend, out);
+  for (size_t i = 0; i < 20; ++i) EXPECT_EQ(selected[i], x[rows[i / 10] * 10 + i % 10]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, RowwiseTest, testing::ValuesIn(AllParams()), ParamName);
+
+}  // namespace
+}  // namespace switchyard

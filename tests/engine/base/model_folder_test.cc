@@ -1,0 +1,131 @@
+#include "engine/base/model_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <string>
+
+#include "tests/support/temp_folder.h"
+
+namespace switchyard {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::TempFolder;
+
+absl::StatusOr<std::string> Read(const std::string& folder, const std::string& name, size_t max_bytes = 100) {
+  auto opened = ModelFolder::Open(folder);
+  if (!opened.ok()) return opened.status();
+  return opened->ReadSmallFile(name, max_bytes);
+}
+
+void ExpectRefused(const absl::StatusOr<std::string>& result, absl::StatusCode code, const std::string& message) {
+  EXPECT_EQ(result.status().code(), code) << result.status();
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr(message));
+}
+
+TEST(ModelFolderTest, ReadsAFile) {
+  TempFolder folder;
+  folder.Write("config.json", "{}");
+  EXPECT_EQ(*Read(folder.path(), "config.json"), "{}");
+  EXPECT_EQ(*Read(folder.path() + "/", "config.json"), "{}");
+}
+
+TEST(ModelFolderTest, NamesWhatIsMissing) {
+  TempFolder folder;
+  ExpectRefused(Read(folder.path(), "config.json"), absl::StatusCode::kNotFound,
+                "config.json: not in the model folder");
+  ExpectRefused(Read(folder.PathOf("none"), "x"), absl::StatusCode::kNotFound, "no model folder");
+  folder.Write("file", "");
+  ExpectRefused(Read(folder.PathOf("file"), "x"), absl::StatusCode::kInvalidArgument, "is not a folder");
+}
+
+TEST(ModelFolderTest, BoundsTheSize) {
+  TempFolder folder;
+  folder.Write("a", std::string(100, 'x'));
+  folder.Write("b", std::string(101, 'x'));
+  EXPECT_TRUE(Read(folder.path(), "a").ok());
+  ExpectRefused(Read(folder.path(), "b"), absl::StatusCode::kInvalidArgument, "b: has 101 bytes; at most 100 are read");
+}
+
+TEST(ModelFolderTest, RefusesPaths) {
+  TempFolder folder;
+  folder.Write("inside/secret", "x");
+  for (const std::string& name :
+       {std::string("inside/secret"), std::string("/etc/passwd"), std::string(".."), std::string("."), std::string(),
+        std::string("../x"), std::string("a\0b", 3), std::string(300, 'x')}) {
+    ExpectRefused(Read(folder.path(), name), absl::StatusCode::kInvalidArgument, "has a path in it");
+  }
+}
+
+TEST(ModelFolderTest, RefusesWhatIsNoRegularFileWithoutBlocking) {
+  TempFolder folder;
+  ASSERT_EQ(mkfifo(folder.PathOf("fifo").c_str(), 0600), 0);
+  std::filesystem::create_directory(folder.PathOf("sub"));
+  ExpectRefused(Read(folder.path(), "fifo"), absl::StatusCode::kInvalidArgument, "fifo: is not a regular file");
+  ExpectRefused(Read(folder.path(), "sub"), absl::StatusCode::kInvalidArgument, "sub: is not a regular file");
+}
+
+TEST(ModelFolderTest, FollowsLinksInsideTheFolder) {
+  TempFolder folder;
+  folder.Write("data/real", "x");
+  folder.Link("link", "data/real");
+  EXPECT_EQ(*Read(folder.path(), "link"), "x");
+}
+
+TEST(ModelFolderTest, RefusesLinksThatLeadOut) {
+  TempFolder outside;
+  outside.Write("secret", "x");
+  TempFolder folder;
+  folder.Link("absolute", outside.PathOf("secret"));
+  folder.Link("relative", "../" + std::filesystem::path(outside.path()).filename().string() + "/secret");
+  folder.Link("device", "/dev/zero");
+  folder.Link("process", "/proc/self/environ");
+  for (const std::string name : {"absolute", "relative", "device", "process"}) {
+    ExpectRefused(Read(folder.path(), name), absl::StatusCode::kInvalidArgument, name + ": is a link that leads out");
+  }
+  folder.Link("loop", "loop");
+  ExpectRefused(Read(folder.path(), "loop"), absl::StatusCode::kInvalidArgument, "loop: cannot be opened");
+  folder.Link("dangling", "nothing");
+  ExpectRefused(Read(folder.path(), "dangling"), absl::StatusCode::kNotFound, "dangling: not in the model folder");
+}
+
+TEST(ModelFolderTest, FollowsTheLinksOfAHuggingFaceCache) {
+  TempFolder cache;
+  cache.Write("models--a--b/blobs/0123", "x");
+  cache.Write("models--c--d/blobs/4567", "other model");
+  const std::string snapshot = "models--a--b/snapshots/main";
+  cache.Link(snapshot + "/config.json", "../../blobs/0123");
+  cache.Link(snapshot + "/stolen.json", "../../../models--c--d/blobs/4567");
+  cache.Write(snapshot + "/plain.json", "y");
+  EXPECT_EQ(*Read(cache.PathOf(snapshot), "config.json"), "x");
+  EXPECT_EQ(*Read(cache.PathOf(snapshot), "plain.json"), "y");
+  ExpectRefused(Read(cache.PathOf(snapshot), "stolen.json"), absl::StatusCode::kInvalidArgument, "leads out");
+}
+
+TEST(ModelFolderTest, TheFolderItselfMayBeALink) {
+  TempFolder folder;
+  folder.Write("real/a", "x");
+  folder.Link("model", "real");
+  EXPECT_EQ(*Read(folder.PathOf("model"), "a"), "x");
+}
+
+TEST(ModelFolderTest, AFileThatShrinksIsDataLoss) {
+  TempFolder folder;
+  folder.Write("a", "0123456789");
+  auto opened = ModelFolder::Open(folder.path());
+  ASSERT_TRUE(opened.ok());
+  auto file = opened->OpenFile("a");
+  ASSERT_TRUE(file.ok());
+  std::filesystem::resize_file(folder.PathOf("a"), 4);
+  char bytes[10];
+  EXPECT_TRUE(ReadAt(file->fd, "a", 0, 4, bytes).ok());
+  const absl::Status status = ReadAt(file->fd, "a", 2, 8, bytes);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("a: ends at byte 4"));
+}
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,168 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <vector>
+
+#include "engine/base/bf16.h"
+#include "engine/checkpoint/weight_table.h"
+#include "tests/engine/checkpoint/tiny_model.h"
+
+namespace switchyard {
+namespace {
+
+using testing::ReadAll;
+
+ModelConfig Config(const std::string& json) {
+  auto config = ParseModelConfig(json);
+  CHECK(config.ok());
+  return *config;
+}
+
+ModelConfig Qwen2() {
+  return Config(R"({"model_type": "qwen2_moe", "vocab_size": 500, "hidden_size": 256, "num_hidden_layers": 2,
+      "num_attention_heads": 4, "num_key_value_heads": 4, "moe_intermediate_size": 128, "num_experts": 4,
+      "shared_expert_intermediate_size": 64, "intermediate_size": 64, "mlp_only_layers": [1]})");
+}
+
+struct Moments {
+  double mean = 0.0;
+  double deviation = 0.0;
+};
+
+Moments MomentsOf(const std::vector<float>& values) {
+  double sum = 0.0, squares = 0.0;
+  for (const float value : values) {
+    sum += value;
+    squares += double{value} * value;
+  }
+  const double n = static_cast<double>(values.size());
+  return {sum / n, std::sqrt(squares / n - (sum / n) * (sum / n))};
+}
+
+TEST(DummyWeightsTest, HasEveryWeightOfTheConfig) {
+  const ModelConfig config = Qwen2();
+  const auto weights = MakeDummyWeights(config, 1);
+  int64_t num_parameters = 0;
+  ForEachWeight(config, [&](const WeightSpec& spec) {
+    const TensorReader* reader = weights->Find(spec.name, spec.layer, spec.expert);
+    ASSERT_NE(reader, nullptr);
+    EXPECT_EQ(reader->rows(), spec.rows);
+    EXPECT_EQ(reader->cols(), spec.cols);
+    num_parameters += spec.rows * spec.cols;
+  });
+  EXPECT_EQ(weights->num_parameters(), num_parameters);
+  EXPECT_EQ(weights->Find(WeightName::kQNorm, 0), nullptr);
+  EXPECT_EQ(weights->Find(WeightName::kRouter, 1), nullptr);
+}
+
+TEST(DummyWeightsTest, TheSameSeedGivesTheSameValues) {
+  const ModelConfig config = Qwen2();
+  const auto a = MakeDummyWeights(config, 7), b = MakeDummyWeights(config, 7);
+  EXPECT_EQ(*ReadAll(*a->Find(WeightName::kQ, 0)), *ReadAll(*b->Find(WeightName::kQ, 0)));
+}
+
+// The first values of seed 1, so that an accidental change of the generator shows.
+TEST(DummyWeightsTest, TheValuesAreFixed) {
+  const auto weights = MakeDummyWeights(Qwen2(), 1);
+  std::vector<float> values = *ReadAll(*weights->Find(WeightName::kEmbedding));
+  std::vector<int> steps;
+  const double step = 1.0 / 16 / std::sqrt(65535.0 / 3);
+  for (int i = 0; i < 6; ++i) steps.push_back(static_cast<int>(std::lround(values[static_cast<size_t>(i)] / step)));
+  EXPECT_EQ(steps, (std::vector<int>{-145, -148, -63, 41, 75, -239}));
+}
+
+TEST(DummyWeightsTest, SeedsLayersExpertsAndNamesDiffer) {
+  const ModelConfig config = Qwen2();
+  const auto a = MakeDummyWeights(config, 7), b = MakeDummyWeights(config, 8);
+  const std::vector<std::vector<float>> sets = {*ReadAll(*a->Find(WeightName::kQ, 0)),
+                                                *ReadAll(*b->Find(WeightName::kQ, 0)),
+                                                *ReadAll(*a->Find(WeightName::kQ, 1)),
+                                                *ReadAll(*a->Find(WeightName::kK, 0)),
+                                                *ReadAll(*a->Find(WeightName::kExpertGate, 0, 0)),
+                                                *ReadAll(*a->Find(WeightName::kExpertGate, 0, 1)),
+                                                *ReadAll(*a->Find(WeightName::kExpertUp, 0, 0))};
+  for (size_t i = 0; i < sets.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      const size_t n = std::min(sets[i].size(), sets[j].size());
+      double product = 0.0;
+      for (size_t k = 0; k < n; ++k) product += double{sets[i][k]} * sets[j][k];
+      // Uncorrelated: the mean product of two such values has deviation 1 / (256 sqrt(n)).
+      EXPECT_LT(std::fabs(product / static_cast<double>(n)), 5.0 / 256 / std::sqrt(static_cast<double>(n)))
+          << i << " " << j;
+    }
+  }
+}
+
+TEST(DummyWeightsTest, MatricesAreNearNormalWithDeviationOneOverRootOfColumns) {
+  const auto weights = MakeDummyWeights(Qwen2(), 3);
+  for (const TensorReader* reader :
+       {weights->Find(WeightName::kEmbedding), weights->Find(WeightName::kQ, 1),
+        weights->Find(WeightName::kExpertDown, 0, 3), weights->Find(WeightName::kMlpDown, 1)}) {
+    const std::vector<float> values = *ReadAll(*reader);
+    const double n = static_cast<double>(values.size());
+    const double expected = 1.0 / std::sqrt(static_cast<double>(reader->cols()));
+    const Moments moments = MomentsOf(values);
+    EXPECT_NEAR(moments.mean, 0.0, 5 * expected / std::sqrt(n));
+    EXPECT_NEAR(moments.deviation / expected, 1.0, 5 / std::sqrt(2 * n));
+    // 68.3 % of a normal distribution lie within one deviation, 99.7 % within three.
+    const auto within = [&](double deviations) {
+      return static_cast<double>(
+                 std::count_if(values.begin(), values.end(),
+                               [&](float value) { return std::fabs(value) <= deviations * expected; })) /
+             n;
+    };
+    EXPECT_NEAR(within(1.0), 0.683, 0.02);
+    EXPECT_GT(within(3.0), 0.995);
+  }
+}
+
+TEST(DummyWeightsTest, NormsAreOneAndBiasesSmall) {
+  const auto weights = MakeDummyWeights(Qwen2(), 3);
+  const std::vector<float> norm = *ReadAll(*weights->Find(WeightName::kInputNorm, 0));
+  EXPECT_EQ(norm, std::vector<float>(256, 1.0f));
+  const Moments bias = MomentsOf(*ReadAll(*weights->Find(WeightName::kQBias, 0)));
+  EXPECT_NEAR(bias.mean, 0.0, 0.01);
+  EXPECT_NEAR(bias.deviation, 0.02, 0.006);
+}
+
+TEST(DummyWeightsTest, AnyRangeOfRowsReadsTheSame) {
+  const auto weights = MakeDummyWeights(Qwen2(), 3);
+  const TensorReader* reader = weights->Find(WeightName::kExpertUp, 0, 2);
+  const std::vector<float> whole = *ReadAll(*reader);
+  for (const auto& [first, count] :
+       std::vector<std::pair<int64_t, int64_t>>{{0, 1}, {1, 1}, {5, 100}, {127, 1}, {3, 0}}) {
+    std::vector<float> part(static_cast<size_t>(count * reader->cols()));
+    ASSERT_TRUE(reader->ReadRows(first, count, DType::kF32, part.data()).ok());
+    EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + first * reader->cols()));
+  }
+}
+
+TEST(DummyWeightsTest, Bf16IsTheRoundedFloat) {
+  const auto weights = MakeDummyWeights(Qwen2(), 3);
+  const TensorReader* reader = weights->Find(WeightName::kO, 0);
+  const std::vector<float> floats = *ReadAll(*reader);
+  std::vector<uint16_t> rounded(floats.size());
+  ASSERT_TRUE(reader->ReadRows(0, reader->rows(), DType::kBF16, rounded.data()).ok());
+  for (size_t i = 0; i < floats.size(); ++i) ASSERT_EQ(rounded[i], FloatToBf16(floats[i])) << i;
+}
+
+// Rows around value 2^32 of a tensor: no repetition, and chunks still agree.
+TEST(DummyWeightsTest, HugeTensorsDoNotRepeat) {
+  const ModelConfig config = Config(R"({"model_type": "mixtral", "vocab_size": 16777216, "hidden_size": 1024})");
+  const auto weights = MakeDummyWeights(config, 3);
+  const TensorReader* reader = weights->Find(WeightName::kEmbedding);
+  const int64_t rows_per_key = (int64_t{1} << 32) / 1024;
+  std::vector<float> across(2048), before(1024), after(1024), start(1024);
+  ASSERT_TRUE(reader->ReadRows(rows_per_key - 1, 2, DType::kF32, across.data()).ok());
+  ASSERT_TRUE(reader->ReadRows(rows_per_key - 1, 1, DType::kF32, before.data()).ok());
+  ASSERT_TRUE(reader->ReadRows(rows_per_key, 1, DType::kF32, after.data()).ok());
+  ASSERT_TRUE(reader->ReadRows(0, 1, DType::kF32, start.data()).ok());
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), across.begin()));
+  EXPECT_TRUE(std::equal(after.begin(), after.end(), across.begin() + 1024));
+  EXPECT_NE(after, start);
+}
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,64 @@
+// The operations of engine/backend/backend.h as plain loops in double: the oracle that every backend is compared with.
+//
+// Matrices are row-major std::vector<double> without padding. Each result comes with a *magnitude* of the same shape:
+// the sum of the absolute values that were added up. Rounding errors of another implementation are bounded by a small
+// multiple of machine epsilon times that magnitude, so tests compute their tolerance from it.
+#ifndef SWITCHYARD_TESTS_REFERENCE_OPERATIONS_H_
+#define SWITCHYARD_TESTS_REFERENCE_OPERATIONS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/backend/backend.h"
+
+namespace switchyard::reference {
+
+using Values = std::vector<double>;
+
+struct Result {
+  Values values;
+  Values magnitudes;
+};
+
+// x rounded to bfloat16.
+double RoundToBf16(double x);
+Values RoundToBf16(const Values& x);
+
+double Silu(double x);
+
+// in [rows, k], weight [n, k], bias [n] or empty -> [rows, n].
+Result Linear(const Values& in, const Values& weight, const Values& bias, int64_t rows, int64_t n, int64_t k);
+
+// in / sqrt(mean(in^2) + eps) * weight, per row of `size`.
+Values RmsNorm(const Values& in, const Values& weight, int64_t size, double eps);
+
+// gate and up [width, hidden], down [hidden, width]; x and result [hidden]. The product silu(gate) * up is rounded to
+// bfloat16 when `bf16`.
+struct Expert {
+  Values gate;
+  Values up;
+  Values down;
+};
+Result ExpertMlp(const Values& x, const Expert& expert, int64_t hidden, int64_t width, bool bf16);
+
+// One token's routing from its logits.
+struct TokenRouting {
+  std::vector<int32_t> expert_ids;
+  Values expert_weights;
+  Values probabilities;
+  double margin = 0.0;
+  double logsumexp = 0.0;
+};
+TokenRouting Route(const Values& logits, const RouterConfig& config);
+
+// One whole sequence from position 0: qkv [num_tokens, qkv_size] as projected. Norms, clips and rotates q and k in
+// place; q_norm and k_norm as in Backend::PrepareQkv.
+void PrepareQkv(const AttentionShape& shape, const Values& q_norm, const Values& k_norm, Values* qkv);
+
+// Causal attention over a prepared sequence -> [num_tokens, q_size]. `score_magnitudes` [num_tokens, num_heads]: the
+// largest scale * sum |q||k| over the keys that the row sees.
+Result Attention(const AttentionShape& shape, const Values& qkv, Values* score_magnitudes);
+
+}  // namespace switchyard::reference
+
+#endif  // SWITCHYARD_TESTS_REFERENCE_OPERATIONS_H_

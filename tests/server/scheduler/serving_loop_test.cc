@@ -1,0 +1,313 @@
+// The loop with real threads and a fake engine. Clean under ThreadSanitizer.
+#include "server/scheduler/serving_loop.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <future>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/server/scheduler/recording_sink.h"
+
+namespace switchyard {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+
+// Answers token = position of the sampled row, so that outputs are known beforehand.
+class PositionEngine : public Engine {
+ public:
+  const ModelFacts& facts() const override { return facts_; }
+
+  absl::Status Launch(const StepBatch& batch) override {
+    output_.tokens.clear();
+    for (const SequenceSlice& slice : batch.slices) {
+      if (!slice.sample) continue;
+      SampledToken token;
+      token.sequence_id = slice.sequence_id;
+      token.token = slice.first_position + static_cast<int32_t>(slice.tokens.size()) - 1;
+      output_.tokens.push_back(token);
+    }
+    return num_steps_.fetch_add(1) + 1 == fail_launch_at ? absl::InternalError("device lost") : absl::OkStatus();
+  }
+
+  absl::StatusOr<const StepOutput*> Collect() override {
+    if (step_time > milliseconds(0)) std::this_thread::sleep_for(step_time);
+    if (num_steps_.load() == fail_collect_at) return absl::InternalError("device lost");
+    return &output_;
+  }
+
+  int num_steps() const { return num_steps_.load(); }
+
+  // Set before the loop starts.
+  milliseconds step_time{0};
+  int fail_launch_at = 0;  // 1: the first step
+  int fail_collect_at = 0;
+
+ private:
+  ModelFacts facts_;
+  StepOutput output_;
+  std::atomic<int> num_steps_{0};
+};
+
+// Waits for the end from another thread.
+class WaitingSink : public TokenSink {
+ public:
+  SinkVerdict OnToken(const SampledToken& token, bool) override {
+    tokens.push_back(token.token);
+    if (on_token) on_token(static_cast<int>(tokens.size()));
+    return SinkVerdict::kContinue;
+  }
+  void OnFinished(const FinishedEvent& event) override { finished_.set_value(event); }
+
+  // Blocks; fails the test after ten seconds.
+  FinishedEvent Wait() {
+    std::future<FinishedEvent> future = finished_.get_future();
+    if (future.wait_for(seconds(10)) == std::future_status::ready) return future.get();
+    ADD_FAILURE() << "no terminal event";
+    return {};
+  }
+
+  std::vector<int32_t> tokens;  // read it after Wait
+  std::function<void(int)> on_token;
+
+ private:
+  std::promise<FinishedEvent> finished_;
+};
+
+class CountingObserver : public LoopObserver {
+ public:
+  void OnStep(const StepReport& report) override {
+    if (report.stats != nullptr) ++num_steps;
+    last = report;
+  }
+  void OnFinished(const Request& request, const FinishedEvent&) override {
+    ++num_finished;
+    EXPECT_FALSE(request.prompt_tokens.empty());
+  }
+
+  // Loop's thread; read them after Drain.
+  int num_steps = 0;
+  int num_finished = 0;
+  StepReport last;
+};
+
+class ServingLoopTest : public testing::Test {
+ protected:
+  ServingLoopTest() {
+    options_.max_num_seqs = 8;
+    options_.max_num_batched_tokens = 32;
+    options_.max_model_len = 64;
+    options_.block_size = 4;
+    options_.num_kv_blocks = 32;
+  }
+
+  void Start() {
+    loop_ = std::make_unique<ServingLoop>(&engine_, &queue_, options_, &observer_);
+    loop_->Start();
+  }
+
+  std::shared_ptr<WaitingSink> Push(int32_t num_prompt_tokens, int32_t max_tokens,
+                                    TimePoint deadline = TimePoint::max()) {
+    auto sink = std::make_shared<WaitingSink>();
+    auto request = MakeRequest(next_id_++, std::vector<int32_t>(num_prompt_tokens, 1), max_tokens, sink);
+    request->arrival = steady_clock::now();
+    request->deadline = deadline;
+    EXPECT_TRUE(queue_.Push(std::move(request)).ok());
+    return sink;
+  }
+
+  PositionEngine engine_;
+  RequestQueue queue_{64, 4096};
+  SchedulerOptions options_;
+  CountingObserver observer_;
+  std::unique_ptr<ServingLoop> loop_;
+  uint64_t next_id_ = 1;
+};
+
+TEST_F(ServingLoopTest, AnswersARequestAndSleepsAfterwards) {
+  Start();
+  const auto sink = Push(3, 4);
+  EXPECT_EQ(sink->Wait().reason, FinishReason::kLength);
+  EXPECT_THAT(sink->tokens, testing::ElementsAre(2, 3, 4, 5));
+  const int steps = engine_.num_steps();
+  std::this_thread::sleep_for(milliseconds(30));
+  EXPECT_EQ(engine_.num_steps(), steps);
+  EXPECT_TRUE(loop_->healthy());
+}
+
+TEST_F(ServingLoopTest, WakesUpForEachArrival) {
+  Start();
+  for (int i = 0; i < 50; ++i) {
+    const auto start = steady_clock::now();
+    EXPECT_EQ(Push(1, 1)->Wait().reason, FinishReason::kLength);
+    EXPECT_LT(steady_clock::now() - start, milliseconds(900)) << "woken by the heartbeat only";
+  }
+}
+
+TEST_F(ServingLoopTest, EndsACancelledRequestWhileOthersGoOn) {
+  engine_.step_time = milliseconds(1);
+  Start();
+  const auto cancelled = Push(2, 60);
+  const auto other = Push(2, 30);
+  std::this_thread::sleep_for(milliseconds(5));
+  queue_.Cancel(1);
+  EXPECT_EQ(cancelled->Wait().status, TerminalStatus::kCancelled);
+  EXPECT_EQ(other->Wait().status, TerminalStatus::kOk);
+  EXPECT_EQ(other->tokens.size(), 30u);
+}
+
+TEST_F(ServingLoopTest, EndsARequestAtItsDeadline) {
+  engine_.step_time = milliseconds(2);
+  Start();
+  const auto start = steady_clock::now();
+  const auto sink = Push(2, 60, start + milliseconds(20));
+  const FinishedEvent event = sink->Wait();
+  EXPECT_EQ(event.status, TerminalStatus::kDeadlineExceeded);
+  EXPECT_EQ(event.reason, FinishReason::kDeadline);
+  EXPECT_GE(steady_clock::now() - start, milliseconds(20));
+  EXPECT_EQ(event.num_output_tokens, static_cast<int32_t>(sink->tokens.size()));
+}
+
+TEST_F(ServingLoopTest, DrainFinishesWhatWasAdmittedAndRefusesTheRest) {
+  engine_.step_time = milliseconds(1);
+  Start();
+  std::vector<std::shared_ptr<WaitingSink>> sinks;
+  for (int i = 0; i < 20; ++i) sinks.push_back(Push(2, 10));
+  loop_->Drain(steady_clock::now() + seconds(10));
+  for (const auto& sink : sinks) EXPECT_EQ(sink->Wait().status, TerminalStatus::kOk);
+  EXPECT_EQ(queue_.Push(MakeRequest(99, {1}, 1, sinks[0])).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(observer_.num_finished, 20);
+  EXPECT_EQ(observer_.last.counts.kv_blocks_used, 0);
+  EXPECT_EQ(observer_.last.counts.admitted_total, 20);
+}
+
+TEST_F(ServingLoopTest, DrainGivesUpAtItsDeadline) {
+  engine_.step_time = milliseconds(5);
+  Start();
+  const auto sink = Push(2, 60);
+  loop_->Drain(steady_clock::now() + milliseconds(30));
+  const FinishedEvent event = sink->Wait();
+  EXPECT_EQ(event.reason, FinishReason::kError);
+  EXPECT_EQ(event.status, TerminalStatus::kUnavailable);
+  EXPECT_EQ(observer_.last.counts.kv_blocks_used, 0);
+}
+
+TEST_F(ServingLoopTest, DrainOfAnIdleLoopReturnsAtOnce) {
+  Start();
+  const auto start = steady_clock::now();
+  loop_->Drain(TimePoint::max());
+  EXPECT_LT(steady_clock::now() - start, milliseconds(900));
+}
+
+TEST_F(ServingLoopTest, TheDestructorAnswersWhatIsLeft) {
+  engine_.step_time = milliseconds(1);
+  Start();
+  std::vector<std::shared_ptr<WaitingSink>> sinks;
+  for (int i = 0; i < 12; ++i) sinks.push_back(Push(2, 60));
+  loop_.reset();
+  for (const auto& sink : sinks) EXPECT_EQ(sink->Wait().status, TerminalStatus::kUnavailable);
+}
+
+void ExpectFailure(ServingLoop& loop, RequestQueue& queue, const std::vector<std::shared_ptr<WaitingSink>>& sinks) {
+  for (const auto& sink : sinks) {
+    const FinishedEvent event = sink->Wait();
+    EXPECT_EQ(event.status, TerminalStatus::kUnavailable);
+    EXPECT_FALSE(loop.healthy()) << "unhealthy before the first client hears of it";
+  }
+  EXPECT_EQ(loop.engine_failure().message(), "device lost");
+  EXPECT_EQ(queue.Push(MakeRequest(99, {1}, 1, sinks[0])).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(ServingLoopTest, AFailedLaunchEndsEverythingAsUnavailable) {
+  engine_.fail_launch_at = 1;
+  std::vector<std::shared_ptr<WaitingSink>> sinks;
+  for (int i = 0; i < 12; ++i) sinks.push_back(Push(2, 60));
+  Start();
+  ExpectFailure(*loop_, queue_, sinks);
+  loop_->Drain(TimePoint::max());
+}
+
+TEST_F(ServingLoopTest, AFailedCollectEndsEverythingAsUnavailable) {
+  engine_.fail_collect_at = 4;
+  std::vector<std::shared_ptr<WaitingSink>> sinks;
+  for (int i = 0; i < 12; ++i) sinks.push_back(Push(2, 60));
+  Start();
+  ExpectFailure(*loop_, queue_, sinks);
+  EXPECT_EQ(sinks[0]->tokens.size(), 3u);
+  EXPECT_EQ(engine_.num_steps(), 4) << "no step after the failure";
+  loop_->Drain(TimePoint::max());
+}
+
+TEST_F(ServingLoopTest, ReportsStepsAndCounts) {
+  Start();
+  EXPECT_EQ(Push(5, 3)->Wait().num_output_tokens, 3);
+  loop_->Drain(TimePoint::max());
+  EXPECT_EQ(observer_.num_steps, 3);
+  EXPECT_EQ(observer_.last.counts.prompt_tokens_total, 5);
+  EXPECT_EQ(observer_.last.counts.generation_tokens_total, 3);
+  EXPECT_EQ(observer_.last.num_sequences, 1);
+  EXPECT_EQ(observer_.last.num_decode_tokens, 1);
+}
+
+TEST_F(ServingLoopTest, ShowsSignsOfLifeWhileIdle) {
+  Start();
+  const int64_t before = loop_->last_progress_nanos();
+  std::this_thread::sleep_for(milliseconds(1500));
+  EXPECT_GT(loop_->last_progress_nanos(), before);
+}
+
+// Many threads push, cancel and set deadlines; the pool is small enough to preempt. Every request ends once, and
+// admitted = ended.
+TEST_F(ServingLoopTest, ConservesRequestsUnderManyThreads) {
+  constexpr int kThreads = 4, kEach = 250;
+  options_.num_kv_blocks = 16;
+  Start();
+  std::atomic<int> pushed{0}, ended{0}, wrong{0};
+  std::vector<std::thread> clients;
+  for (int t = 0; t < kThreads; ++t) {
+    clients.emplace_back([&, t] {
+      std::mt19937 random(static_cast<unsigned>(t));
+      for (int i = 0; i < kEach; ++i) {
+        const uint64_t id = static_cast<uint64_t>(t * kEach + i + 1000);
+        const int32_t num_prompt_tokens = 1 + static_cast<int32_t>(random() % 30);
+        const int32_t max_tokens = 1 + static_cast<int32_t>(random() % 30);
+        auto sink = std::make_shared<WaitingSink>();
+        auto request = MakeRequest(id, std::vector<int32_t>(num_prompt_tokens, 1), max_tokens, sink);
+        request->arrival = steady_clock::now();
+        if (random() % 8 == 0) request->deadline = request->arrival + std::chrono::microseconds(random() % 2000);
+        if (!queue_.Push(std::move(request)).ok()) continue;
+        pushed.fetch_add(1);
+        if (random() % 4 == 0) queue_.Cancel(id);
+        const FinishedEvent event = sink->Wait();
+        ended.fetch_add(1);
+        for (size_t k = 0; k < sink->tokens.size(); ++k) {
+          if (sink->tokens[k] != num_prompt_tokens - 1 + static_cast<int32_t>(k)) wrong.fetch_add(1);
+        }
+        const bool ok = event.status == TerminalStatus::kOk;
+        if (ok && event.num_output_tokens != max_tokens) wrong.fetch_add(1);
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  loop_->Drain(TimePoint::max());
+  EXPECT_EQ(wrong.load(), 0);
+  EXPECT_EQ(ended.load(), pushed.load());
+  const SchedulerCounts& counts = observer_.last.counts;
+  EXPECT_EQ(counts.admitted_total, pushed.load());
+  EXPECT_EQ(std::accumulate(counts.finished_total.begin(), counts.finished_total.end(), int64_t{0}), pushed.load());
+  EXPECT_EQ(counts.kv_blocks_used, 0);
+}
+
+}  // namespace
+}  // namespace switchyard
