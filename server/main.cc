@@ -87,8 +87,10 @@ void ExitOnNextSignal() {
 
 int Refuse(const absl::Status& status) {
   Log(LogLevel::kError, "cannot_start", {{"code", absl::StatusCodeToString(status.code())}});
-  std::fprintf(stderr, "switchyard-server: %s\n", std::string(status.message()).c_str());
-  return absl::IsResourceExhausted(status) ? kExitNoMemory : kExitBadStart;
+  const bool no_memory = absl::IsResourceExhausted(status);
+  std::fprintf(stderr, "switchyard-server: %s%s\n", std::string(status.message()).c_str(),
+               no_memory ? "; lower --kv-cache-memory, --max-num-seqs or --max-num-batched-tokens" : "");
+  return no_memory ? kExitNoMemory : kExitBadStart;
 }
 
 // ------------------------------------------------------------------------------------------------------ the model

@@ -42,7 +42,7 @@ configure_and_build() {
   local directory=$1
   shift
   say "Building in $directory"
-  cmake -S . -B "$directory" -G Ninja "$@" >"$directory.log" 2>&1 || { cat "$directory.log"; exit 1; }
+  cmake -S . -B "$directory" -G Ninja -DSWITCHYARD_TESTS=ON "$@" >"$directory.log" 2>&1 || { cat "$directory.log"; exit 1; }
   cmake --build "$directory"
 }
 

@@ -17,9 +17,10 @@ constexpr ExpertNames kLayouts[] = {
 
 std::string LayerPrefix(int layer) { return absl::StrCat("model.layers.", layer, "."); }
 
-std::string ExpertTensor(const ExpertNames& names, int layer, int expert, const std::string& matrix) {
-  const std::string experts = absl::StrCat(LayerPrefix(layer), names.block, ".experts.");
-  return names.fused ? absl::StrCat(experts, matrix) : absl::StrCat(experts, expert, ".", matrix, ".weight");
+// Built in one go: a large model asks for this a hundred thousand times.
+std::string ExpertTensor(const ExpertNames& names, int layer, int expert, const char* matrix) {
+  if (names.fused) return absl::StrCat("model.layers.", layer, ".", names.block, ".experts.", matrix);
+  return absl::StrCat("model.layers.", layer, ".", names.block, ".experts.", expert, ".", matrix, ".weight");
 }
 
 // The layout of the first MoE layer; where none fits, the family's usual one, so that messages name what is expected.

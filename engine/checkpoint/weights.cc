@@ -63,9 +63,11 @@ class ShardReader final : public TensorReader {
 // What is wrong with the tensors of a checkpoint: a bounded number of lines.
 class TensorProblems {
  public:
-  void Add(const std::string& line) {
+  // `line` is only called while there is room for what it makes.
+  template <typename Line>
+  void Add(const Line& line) {
     ++count_;
-    if (lines_.size() < kMaxLines) lines_.push_back(line);
+    if (lines_.size() < kMaxLines) lines_.push_back(line());
   }
   absl::Status ToStatus() const {
     if (count_ == 0) return absl::OkStatus();
@@ -90,13 +92,16 @@ bool CheckTensor(const ShardTensor& found, const StoredPlace& place, TensorProbl
   const auto shape = found.tensor->shape();
   const bool same = std::equal(shape.begin(), shape.end(), place.shape.begin(), place.shape.end());
   if (!same && place.is_first_of_tensor) {
-    problems->Add(absl::StrCat(At(found), ": shape is [", absl::StrJoin(shape, ", "), "], but config.json calls for [",
-                               absl::StrJoin(place.shape, ", "), "]"));
+    problems->Add([&] {
+      return absl::StrCat(At(found), ": shape is [", absl::StrJoin(shape, ", "), "], but config.json calls for [",
+                          absl::StrJoin(place.shape, ", "), "]");
+    });
   }
   const bool readable = found.tensor->type->is_readable;
   if (!readable && place.is_first_of_tensor) {
-    problems->Add(
-        absl::StrCat(At(found), ": type is ", found.tensor->type->name, "; weights must be F32, F16 or BF16"));
+    problems->Add([&] {
+      return absl::StrCat(At(found), ": type is ", found.tensor->type->name, "; weights must be F32, F16 or BF16");
+    });
   }
   return same && readable;
 }
@@ -106,7 +111,7 @@ void AddLeftOvers(const ShardSet& shards, const std::vector<bool>& used, const T
   for (size_t i = 0; i < used.size(); ++i) {
     const ShardTensor& found = shards.tensors()[i];
     if (used[i] || names.IsIgnored(found.tensor->name)) continue;
-    problems->Add(absl::StrCat(At(found), ": is no tensor of this model"));
+    problems->Add([&] { return absl::StrCat(At(found), ": is no tensor of this model"); });
   }
 }
 
@@ -125,8 +130,8 @@ absl::StatusOr<std::unique_ptr<Weights>> OpenWeights(const ModelConfig& config, 
     const StoredPlace place = names.PlaceOf(spec);
     const int position = shards->Find(place.tensor);
     if (position < 0) {
-      if (place.is_first_of_tensor) problems.Add(absl::StrCat("tensor \"", place.tensor, "\" is missing"));
-      return;
+      if (!place.is_first_of_tensor) return;
+      return problems.Add([&] { return absl::StrCat("tensor \"", place.tensor, "\" is missing"); });
     }
     used[static_cast<size_t>(position)] = true;
     const ShardTensor& found = shards->tensors()[static_cast<size_t>(position)];

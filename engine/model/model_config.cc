@@ -81,9 +81,6 @@ AttentionConfig ReadAttention(const ConfigReader& config, const FamilyDefaults& 
   shape.num_heads = config.Int("num_attention_heads", defaults.num_attention_heads, 1, kMaxHeads);
   shape.num_kv_heads = ReadNumKvHeads(config, defaults, shape.num_heads);
   shape.head_dim = ReadHeadDim(config, model.hidden_size, shape.num_heads);
-  if (config.Real("partial_rotary_factor", 1.0, 0.0, 1.0) != 1.0) {
-    config.problems().AddUnimplemented(config.Describe("partial_rotary_factor") + "; this family turns whole heads");
-  }
   if (shape.head_dim == 0) return attention;
   shape.scale = static_cast<float>(1.0 / std::sqrt(shape.head_dim));
   Rope rope = ReadRope(config, shape.head_dim, defaults.rope_theta, model.max_position_embeddings);
@@ -97,7 +94,8 @@ int32_t ReadIntOrRequire(const ConfigReader& config, const std::string& key, int
 }
 
 MoeConfig ReadMoe(const ConfigReader& config, const FamilyDefaults& defaults) {
-  const std::string experts = config.NameInUse({"num_local_experts", "num_experts", "n_routed_experts"});
+  const std::string experts =
+      config.NameInUse({defaults.num_experts_key, "num_local_experts", "num_experts", "n_routed_experts"});
   const std::string per_token = config.NameInUse({"num_experts_per_tok", "experts_per_token", "num_selected_experts"});
   MoeConfig moe;
   moe.router.num_experts = ReadIntOrRequire(config, experts, defaults.num_experts, kMaxExperts);

@@ -45,7 +45,7 @@ struct ModelConfig {
 
 // Reads the text of a config.json.
 // INVALID_ARGUMENT: not JSON, or values that are missing, out of range or contradict each other. The message lists
-// every problem at once as `config.json: key: value class, what is expected`.
+// every problem at once as `config.json: vocab_size is 0; it must be an integer from 1 to 16777216`.
 // UNIMPLEMENTED: a model_type or block that this engine does not serve, by name.
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& config_json);
 // The same for the config.json in a model folder. NOT_FOUND: no folder, or no such file in it.

@@ -22,9 +22,10 @@ struct FamilyDefaults {
   int32_t num_attention_heads = 0;
   int32_t num_key_value_heads = 0;  // 0: as many as attention heads
   int32_t max_position_embeddings = 0;
-  int32_t num_experts = 0;          // 0: the key is required
-  int32_t num_experts_per_tok = 0;  // 0: the key is required
-  int32_t eos_token_id = -1;        // -1: none
+  const char* num_experts_key = "num_experts";  // how this family spells it; the other names are taken too
+  int32_t num_experts = 0;                      // 0: the key is required
+  int32_t num_experts_per_tok = 0;              // 0: the key is required
+  int32_t eos_token_id = -1;                    // -1: none
   double rms_norm_eps = 0.0;
   double rope_theta = 1e4;
 };

@@ -134,11 +134,18 @@ void Scale(const ConfigReader& config, const std::optional<ConfigReader>& scalin
                                                   "\" is not served; default, linear, llama3 and yarn are"));
 }
 
+void RequireWholeHeads(const ConfigReader& reader) {
+  if (reader.Real("partial_rotary_factor", 1.0, 0.0, 1.0) == 1.0) return;
+  reader.problems().AddUnimplemented(reader.Describe("partial_rotary_factor") + "; this family turns whole heads");
+}
+
 }  // namespace
 
 Rope ReadRope(const ConfigReader& config, int rotated_dim, double default_theta, int max_position_embeddings) {
   const std::optional<ConfigReader> parameters = config.Object("rope_parameters");
   const std::optional<ConfigReader> scaling = parameters.has_value() ? parameters : config.Object("rope_scaling");
+  RequireWholeHeads(config);
+  if (scaling.has_value()) RequireWholeHeads(*scaling);
   const double theta = ReadTheta(config, scaling, default_theta);
   if (theta == 0.0 || max_position_embeddings == 0) return {};  // noted already
   Frequencies f = PlainFrequencies(theta, rotated_dim, max_position_embeddings);

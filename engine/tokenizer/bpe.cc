@@ -15,7 +15,7 @@ namespace {
 
 constexpr uint64_t kEmptyPair = std::numeric_limits<uint64_t>::max();
 
-// Up to this many characters a scan for the best pair is faster than a heap (measured on English prose).
+// Up to this many characters a scan for the best pair is cheaper than keeping a heap.
 constexpr size_t kMaxShort = 48;
 
 uint64_t PackPair(int32_t left, int32_t right) {

@@ -43,7 +43,7 @@ class Tokenizer {
 
   ~Tokenizer();
 
-  // Costs O(n log n) at most for n bytes in one word; about 10 MB/s of prose.
+  // Costs O(n log n) at most for n bytes in one word; about 8 MB/s of prose on one core.
   // INVALID_ARGUMENT: "text is not valid UTF-8 (byte 17)", text above 256 MiB, a character unknown to a vocabulary
   // without its unk_token, a regular expression of the file that gives up.
   absl::StatusOr<std::vector<int32_t>> Encode(const std::string& text, const EncodeOptions& options) const;

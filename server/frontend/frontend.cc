@@ -14,6 +14,7 @@
 #include "server/frontend/generation_call.h"
 #include "server/frontend/health_service.h"
 #include "server/frontend/inference_service.h"
+#include "server/frontend/library_log.h"
 #include "server/frontend/open_calls.h"
 #include "server/log.h"
 
@@ -63,9 +64,9 @@ void SetChannelArguments(const GrpcOptions& options, grpc::ServerBuilder* builde
 
 struct Frontend::Impl {
   Impl(const GrpcOptions& grpc, const SchedulingOptions& scheduling, ServingMetrics* serving_metrics)
-      : text_worker(kTextJobs),
-        open_calls(grpc.max_open_calls),
-        health({"switchyard.v1.InferenceService", "switchyard.v1.ExpertService"}, serving_metrics),
+      : open_calls(grpc.max_open_calls),
+        text_worker(kTextJobs),
+        health({"switchyard.v1.InferenceService", "switchyard.v1.ExpertService"}),
         inference(&parts),
         expert(&parts) {
     parts.limits = LimitsFrom(grpc, scheduling);
@@ -86,8 +87,8 @@ struct Frontend::Impl {
 
   FrontendParts parts;
   StreamWriter writer;
-  TextWorker text_worker;
   OpenCalls open_calls;
+  TextWorker text_worker;  // after what its jobs use
   HealthService health;
   InferenceService inference;
   ExpertService expert;
@@ -188,6 +189,7 @@ void Frontend::Impl::BreakStalledCalls() {
 
 absl::StatusOr<std::unique_ptr<Frontend>> Frontend::Listen(const GrpcOptions& grpc, const SchedulingOptions& scheduling,
                                                            ServingMetrics* metrics) {
+  RouteLibraryLogs();
   auto impl = std::make_unique<Impl>(grpc, scheduling, metrics);
   metrics->SetExternalCounters(&InternalErrors, &DroppedLogLines);
   const absl::Status listening = impl->Listen(grpc);

@@ -110,6 +110,12 @@ absl::StatusOr<std::vector<int32_t>> GenerationCall::TokenizePrompt(const Served
     auto encoded = model.tokenizer->Encode(request.text(), options);
     if (!encoded.ok()) return InvalidRequest("text", "prompt cannot be tokenized: " + std::string(encoded.status().message()));
     prompt = *std::move(encoded);
+    // A tokenizer may know more tokens than the model has rows for.
+    for (int32_t id : prompt) {
+      if (id < model.limits.vocab_size) continue;
+      return InvalidRequest("text", "prompt has token " + std::to_string(id) + ", but this model has tokens 0 to " +
+                                        WithCommas(model.limits.vocab_size - 1));
+    }
   } else {
     prompt.assign(request.token_ids().ids().begin(), request.token_ids().ids().end());
   }

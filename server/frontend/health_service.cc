@@ -14,7 +14,7 @@ using grpc::health::v1::HealthCheckResponse;
 
 class HealthService::Watcher final : public WatchReactor {
  public:
-  Watcher(const HealthService* health, bool known) : WatchReactor(health->metrics_), health_(health), known_(known) {}
+  Watcher(const HealthService* health, bool known) : WatchReactor(nullptr), health_(health), known_(known) {}
 
  private:
   grpc::ByteBuffer Produce() override {
@@ -29,8 +29,7 @@ class HealthService::Watcher final : public WatchReactor {
   const bool known_;
 };
 
-HealthService::HealthService(std::set<std::string> services, ServingMetrics* metrics)
-    : services_(std::move(services)), metrics_(metrics) {}
+HealthService::HealthService(std::set<std::string> services) : services_(std::move(services)) {}
 
 HealthService::~HealthService() = default;
 
@@ -66,7 +65,7 @@ std::vector<std::shared_ptr<HealthService::Watcher>> HealthService::Watchers() {
 grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                grpc::ByteBuffer* response) {
   return AnswerUnary<HealthCheckRequest, HealthCheckResponse>(
-      context, *request, response, metrics_, [this](const HealthCheckRequest& in, HealthCheckResponse* out) {
+      context, *request, response, nullptr, [this](const HealthCheckRequest& in, HealthCheckResponse* out) {
         if (!Knows(in.service())) return absl::NotFoundError("no service of that name");
         out->set_status(serving() ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING);
         return absl::OkStatus();

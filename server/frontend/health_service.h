@@ -1,6 +1,7 @@
 // grpc.health.v1.Health over one state for the whole server: SERVING or not, for "" and for each service's full name.
 //
 // Not gRPC's built-in one: that says SERVING from the moment the port is open, and we open it while the model loads.
+// Its calls are not counted in the metrics: most of them are our own probe's.
 #ifndef SWITCHYARD_SERVER_FRONTEND_HEALTH_SERVICE_H_
 #define SWITCHYARD_SERVER_FRONTEND_HEALTH_SERVICE_H_
 
@@ -21,7 +22,7 @@ using RawHealth = grpc::health::v1::Health::WithRawCallbackMethod_Check<
 class HealthService final : public RawHealth {
  public:
   // `services`: full names that can be asked for, besides "".
-  HealthService(std::set<std::string> services, ServingMetrics* metrics);
+  explicit HealthService(std::set<std::string> services);
   ~HealthService() override;
 
   // Tells all watchers of a change. Any thread.
@@ -41,7 +42,6 @@ class HealthService final : public RawHealth {
   std::vector<std::shared_ptr<Watcher>> Watchers();
 
   const std::set<std::string> services_;
-  ServingMetrics* const metrics_;
   mutable Mutex mutex_;
   bool serving_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::weak_ptr<Watcher>> watchers_ ABSL_GUARDED_BY(mutex_);

@@ -29,7 +29,6 @@ bool WatchReactor::ended() const {
 }
 
 void WatchReactor::OnWriteDone(bool ok) {
-  OnProduced();
   {
     MutexLock lock(&mutex_);
     sequencer_.OnWriteDone(ok);
@@ -63,7 +62,7 @@ void WatchReactor::Advance() {
     buffer_ = Produce();
     StartWrite(&buffer_);
   } else if (action == WriteAction::kFinish) {
-    metrics_->OnCallAnswered(static_cast<int>(status.code()));
+    if (metrics_ != nullptr) metrics_->OnCallAnswered(static_cast<int>(status.code()));
     Finish(ToGrpcStatus(status));
   }
 }

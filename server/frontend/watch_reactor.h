@@ -32,12 +32,11 @@ class WatchReactor : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public s
   void OnDone() override;
 
  protected:
+  // `metrics` may be null: the call is not counted.
   explicit WatchReactor(ServingMetrics* metrics) : metrics_(metrics) {}
 
   // The message to send now. One call at a time.
   virtual grpc::ByteBuffer Produce() = 0;
-  // After the write of what Produce gave.
-  virtual void OnProduced() {}
 
  private:
   void Advance();

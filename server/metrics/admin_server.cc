@@ -9,7 +9,7 @@ namespace switchyard {
 namespace {
 
 constexpr const char* kNumThreads = "48";          // more than the slow connections that one scraper storm brings
-constexpr const char* kRequestTimeoutMs = "3000";  // to send the request
+constexpr const char* kRequestTimeoutMs = "1500";  // to send the request
 
 const char* ReasonPhrase(int code) {
   switch (code) {

@@ -48,7 +48,7 @@ constexpr FamilyInfo kFamilies[] = {
     {Family::kRequestSuccess, "switchyard_request_success_total", MetricType::Counter,
      "Requests (choices) that ran to an end, by finish_reason; cancelled, deadline and error are failures.", {}},
     {Family::kRequestStatus, "switchyard_request_status_total", MetricType::Counter,
-     "Calls of all methods that were answered, by grpc_code.", {}},
+     "Calls of InferenceService and ExpertService that were answered, by grpc_code.", {}},
     {Family::kRejected, "switchyard_rejected_total", MetricType::Counter,
      "Generating calls that were refused before they were queued, by reason.", {}},
     {Family::kCancelled, "switchyard_cancelled_total", MetricType::Counter,

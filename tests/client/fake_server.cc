@@ -148,7 +148,8 @@ grpc::Status FakeServer::Abort(grpc::ServerContext*, const v1::AbortRequest* req
   return grpc::Status::OK;
 }
 
-grpc::Status FakeServer::GetExpertLoad(grpc::ServerContext*, const v1::GetExpertLoadRequest*, v1::ExpertLoad* response) {
+grpc::Status FakeServer::GetExpertLoad(grpc::ServerContext*, const v1::GetExpertLoadRequest*,
+                                       v1::ExpertLoad* response) {
   *response = expert_load;
   return error;
 }

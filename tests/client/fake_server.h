@@ -39,10 +39,12 @@ class FakeServer : private v1::InferenceService::Service, private v1::ExpertServ
   v1::ExpertLoad expert_load;
 
  private:
-  grpc::Status Generate(grpc::ServerContext*, const v1::GenerateRequest* request, v1::GenerateResponse* response) override;
+  grpc::Status Generate(grpc::ServerContext*, const v1::GenerateRequest* request,
+                        v1::GenerateResponse* response) override;
   grpc::Status GenerateStream(grpc::ServerContext* context, const v1::GenerateRequest* request,
                               grpc::ServerWriter<v1::GenerateStreamResponse>* writer) override;
-  grpc::Status Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request, v1::TokenizeResponse* response) override;
+  grpc::Status Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request,
+                        v1::TokenizeResponse* response) override;
   grpc::Status Detokenize(grpc::ServerContext*, const v1::DetokenizeRequest* request,
                           v1::DetokenizeResponse* response) override;
   grpc::Status GetModel(grpc::ServerContext*, const v1::GetModelRequest*, v1::Model* response) override;

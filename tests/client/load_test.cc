@@ -51,7 +51,8 @@ TEST(PlanTest, SameSeedGivesTheSamePlan) {
 
 TEST(PlanTest, SendTimesDependOnSeedAndRateOnly) {
   const auto times = SendTimes({.num_prompts = 20, .request_rate = 10, .seed = 7});
-  EXPECT_EQ(times, SendTimes({.num_prompts = 20, .input_len = 3, .random_range_ratio = 0.9, .request_rate = 10, .seed = 7}));
+  EXPECT_EQ(times,
+            SendTimes({.num_prompts = 20, .input_len = 3, .random_range_ratio = 0.9, .request_rate = 10, .seed = 7}));
   EXPECT_NE(times, SendTimes({.num_prompts = 20, .request_rate = 10, .seed = 8}));
 }
 
@@ -194,15 +195,44 @@ TEST(ReportTest, JsonHasTheKeysOfVllmBench) {
   report.run.duration = 1;
   report.summary = Summarize(report.run.records, 1, {});
   const auto json = nlohmann::json::parse(ReportToJson(report, true));
-  for (const char* key :
-       {"date", "model_id", "num_prompts", "request_rate", "max_concurrency", "duration", "completed", "failed",
-        "total_input_tokens", "total_output_tokens", "request_throughput", "request_goodput", "output_throughput",
-        "total_token_throughput", "mean_ttft_ms", "median_ttft_ms", "std_ttft_ms", "p99_ttft_ms", "mean_tpot_ms",
-        "median_tpot_ms", "std_tpot_ms", "p99_tpot_ms", "mean_itl_ms", "median_itl_ms", "std_itl_ms", "p99_itl_ms",
-        "mean_e2el_ms", "median_e2el_ms", "p99_e2el_ms", "input_lens", "output_lens", "ttfts", "itls", "errors"}) {
+  for (const char* key : {"date",
+                          "model_id",
+                          "num_prompts",
+                          "request_rate",
+                          "max_concurrency",
+                          "duration",
+                          "completed",
+                          "failed",
+                          "total_input_tokens",
+                          "total_output_tokens",
+                          "request_throughput",
+                          "request_goodput",
+                          "output_throughput",
+                          "total_token_throughput",
+                          "mean_ttft_ms",
+                          "median_ttft_ms",
+                          "std_ttft_ms",
+                          "p99_ttft_ms",
+                          "mean_tpot_ms",
+                          "median_tpot_ms",
+                          "std_tpot_ms",
+                          "p99_tpot_ms",
+                          "mean_itl_ms",
+                          "median_itl_ms",
+                          "std_itl_ms",
+                          "p99_itl_ms",
+                          "mean_e2el_ms",
+                          "median_e2el_ms",
+                          "p99_e2el_ms",
+                          "input_lens",
+                          "output_lens",
+                          "ttfts",
+                          "itls",
+                          "errors"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_EQ(json["request_rate"], "inf");
+  EXPECT_FALSE(json.contains("mean_ttft_from_schedule_ms")) << "all at once has no schedule";
   EXPECT_NEAR(json["mean_ttft_ms"].get<double>(), 200, 1e-9);
   EXPECT_NEAR(json["p99_itl_ms"].get<double>(), 50, 1e-9);
 }

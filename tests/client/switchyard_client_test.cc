@@ -17,7 +17,9 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Pair;
 
-std::string MessageOf(const absl::Status& status) { return std::string(status.message().data(), status.message().size()); }
+std::string MessageOf(const absl::Status& status) {
+  return std::string(status.message().data(), status.message().size());
+}
 
 class ClientTest : public testing::Test {
  protected:
@@ -102,8 +104,8 @@ TEST_F(ClientTest, ErrorCarriesMessageAndDetails) {
 }
 
 TEST_F(ClientTest, ErrorNamesTheWrongFieldOnce) {
-  server_.error = ErrorWithDetails(grpc::StatusCode::INVALID_ARGUMENT, "max_tokens is 0; at least 1", "", 0, "max_tokens",
-                                   "max_tokens is 0; at least 1");
+  server_.error = ErrorWithDetails(grpc::StatusCode::INVALID_ARGUMENT, "max_tokens is 0; at least 1", "", 0,
+                                   "max_tokens", "max_tokens is 0; at least 1");
   const absl::Status status = client_->Generate(Request(0)).status();
   EXPECT_THAT(DetailsOf(status).field_violations, ElementsAre(Pair("max_tokens", "max_tokens is 0; at least 1")));
   EXPECT_EQ(Describe(status), "INVALID_ARGUMENT: max_tokens is 0; at least 1");

@@ -37,7 +37,7 @@ SchedulerOptions MakeOptions(Dice& dice) {
   options.max_num_seqs = dice.OneOf({1, 3, 6, 10, 16, 16});
   // From less than one full context to ample.
   const int32_t context_blocks = (options.max_model_len + options.block_size - 1) / options.block_size;
-  options.num_kv_blocks = std::max(2, context_blocks * dice.OneOf({3, 4, 5, 6, 8, 10, 16, 40}) / 4);
+  options.num_kv_blocks = std::max(2, context_blocks * dice.OneOf({3, 4, 4, 5, 5, 6, 7, 8, 12, 40}) / 4);
   options.enable_chunked_prefill = !dice.OneIn(4);
   options.max_num_batched_tokens = options.max_num_seqs + dice.OneOf({0, 1, 7, dice.Between(0, 60)});
   if (!options.enable_chunked_prefill) options.max_num_batched_tokens += options.max_model_len;
@@ -143,9 +143,9 @@ Client MakeClient(Dice& dice, const Scenario& scenario, const Mood& mood) {
   Client client;
   client.prompt = MakePrompt(dice, scenario.clients, std::min(max_model_len - 1, mood.longest_prompt));
   const int32_t room = max_model_len - static_cast<int32_t>(client.prompt.size());
-  client.max_tokens = dice.OneIn(8) ? room : dice.Between(1, std::min(room, mood.longest_output));
+  client.max_tokens = dice.OneIn(4) ? room : dice.Between(1, std::min(room, mood.longest_output));
   client.sampling.seed = static_cast<uint64_t>(dice.Between(0, 2));
-  if (dice.OneIn(3)) client.eos_token_ids = {kEosId};
+  if (dice.OneIn(2)) client.eos_token_ids = {kEosId};
   client.sampling.stop_token_ids = client.eos_token_ids;
   if (dice.OneIn(6)) client.sampling.stop_token_ids.push_back(kStopId);
   client.priority = dice.OneOf({-1, 0, 0, 0, 1, 5, INT32_MAX, INT32_MIN});
@@ -170,8 +170,8 @@ Scenario MakeScenario(uint64_t seed) {
   scenario.max_step_time = scenario.min_step_time + dice.Duration(4'000);
   const Mood mood{.horizon = microseconds(dice.OneOf({0, 10'000, 200'000, 1'000'000})),
                   .trouble_one_in = dice.OneOf<uint64_t>({0, 1, 3, 6, 10}),
-                  .longest_prompt = dice.OneOf({4, 16, 95}),
-                  .longest_output = dice.OneOf({8, 40, 60, 90})};
+                  .longest_prompt = dice.OneOf({3, 4, 16, 95}),
+                  .longest_output = dice.OneOf({8, 40, 90, 90})};
   if (dice.OneIn(8)) scenario.fail_step = dice.Between(1, 400);
   if (dice.OneIn(6)) {
     scenario.drain_time = kStart + dice.Duration(mood.horizon.count() + 200'000);

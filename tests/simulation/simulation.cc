@@ -104,7 +104,8 @@ class Simulation {
   void Arrive(const Client& client) {
     const auto num_prompt_tokens = static_cast<int64_t>(client.prompt.size());
     const bool fits = CheckFits(scenario_.options, num_prompt_tokens, client.max_tokens).ok();
-    if (!fits || options_.dropped.contains(client.id)) return;
+    const bool comes = options_.kept.empty() || options_.kept.contains(client.id);
+    if (!fits || !comes) return;
     auto request = std::make_unique<Request>();
     request->id = client.id;
     request->prompt_tokens = client.prompt;

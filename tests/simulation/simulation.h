@@ -24,8 +24,8 @@ struct Coverage {
 };
 
 struct RunOptions {
-  std::set<uint64_t> dropped;  // ids of clients that stay at home
-  bool trace = false;          // prints every step to stdout
+  std::set<uint64_t> kept;  // ids of the clients that come; empty: all
+  bool trace = false;       // prints every step to stdout
 };
 
 // The first violation, if any. Adds to `coverage`.

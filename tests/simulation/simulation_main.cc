@@ -1,11 +1,10 @@
 // Runs many seeds of the scheduler simulation; stops at the first that breaks a check, shrinks it and says how to see
 // it again. The seeds run in a child process, so that a crash or a hang is a finding like any other.
 //
-//   scheduler_simulation                       the default number of seeds
-//   scheduler_simulation --seeds=N --first=F   seeds F .. F+N-1
+//   scheduler_simulation --seeds=N --first=F   seeds F .. F+N-1; with SWITCHYARD_LONG_TESTS=1 twenty times as many
 //   scheduler_simulation --seconds=S           as many as fit, from F on
 //   scheduler_simulation --long                an hour
-//   scheduler_simulation --seed=N [--drop=3,7] [--trace]   one, without these clients, step by step
+//   scheduler_simulation --seed=N [--keep=3,7] [--trace]   one, with these clients only, step by step
 //   --no-shrink                                the seed only
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -18,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <set>
@@ -57,14 +57,14 @@ bool ParseFlag(std::string_view argument, Flags& flags) {
   if (name == "--seeds") return flags.num_seeds = std::strtoull(value.c_str(), nullptr, 10), true;
   if (name == "--first") return flags.first = std::strtoull(value.c_str(), nullptr, 10), true;
   if (name == "--seed") return flags.only = std::strtoull(value.c_str(), nullptr, 10), true;
-  if (name == "--seconds") return flags.num_seeds = UINT64_MAX / 2, flags.seconds = std::atof(value.c_str()), true;
-  if (name == "--long") return flags.num_seeds = UINT64_MAX / 2, flags.seconds = 3600, true;
+  if (name == "--seconds") return flags.num_seeds = UINT64_MAX / 64, flags.seconds = std::atof(value.c_str()), true;
+  if (name == "--long") return flags.num_seeds = UINT64_MAX / 64, flags.seconds = 3600, true;
   if (name == "--trace") return flags.run.trace = true;
   if (name == "--no-shrink") return flags.shrink = false, true;
-  if (name != "--drop") return false;
+  if (name != "--keep") return false;
   for (const char* next = value.c_str(); *next != '\0';) {
     char* end = nullptr;
-    flags.run.dropped.insert(std::strtoull(next, &end, 10));
+    flags.run.kept.insert(std::strtoull(next, &end, 10));
     next = *end == ',' ? end + 1 : end;
   }
   return true;
@@ -165,26 +165,32 @@ bool RunSeeds(const Flags& flags, Finding* finding) {
   return true;
 }
 
-std::string DropFlag(const std::set<uint64_t>& dropped) {
+std::string KeepFlag(const std::set<uint64_t>& kept) {
   std::string flag;
-  for (const uint64_t id : dropped) flag += (flag.empty() ? " --drop=" : ",") + std::to_string(id);
+  for (const uint64_t id : kept) flag += (flag.empty() ? " --keep=" : ",") + std::to_string(id);
   return flag;
 }
 
-// Sends home one client after the other, as long as something still breaks.
-std::set<uint64_t> Shrink(uint64_t seed, std::set<uint64_t> dropped, Finding* finding) {
+// Sends home one client after the other, as long as something still breaks; returns those that are needed.
+std::set<uint64_t> Shrink(uint64_t seed, std::set<uint64_t> kept, Finding* finding) {
   const Finding original = *finding;
-  const size_t num_clients = MakeScenario(seed).clients.size();
-  for (uint64_t id = num_clients; id >= 1; --id) {
-    RunOptions options{.dropped = dropped};
-    if (!options.dropped.insert(id).second) continue;
-    Coverage coverage;
-    const bool passed = RunInChild(finding, [&] { return RunSeed(seed, options, coverage, finding); });
-    if (!passed) dropped = options.dropped;
+  const Scenario scenario = MakeScenario(seed);
+  if (kept.empty()) std::ranges::transform(scenario.clients, std::inserter(kept, kept.end()), &Client::id);
+  size_t before = 0;
+  while (kept.size() != before) {
+    before = kept.size();
+    for (const uint64_t id : std::set<uint64_t>(kept)) {
+      RunOptions options{.kept = kept};
+      options.kept.erase(id);
+      if (options.kept.empty()) break;
+      Coverage coverage;
+      const bool passed = RunInChild(finding, [&] { return RunSeed(seed, options, coverage, finding); });
+      if (!passed) kept = options.kept;
+    }
   }
-  std::printf("shrunk from %zu clients to %zu\n", num_clients, num_clients - dropped.size());
+  std::printf("shrunk from %zu clients to %zu\n", scenario.clients.size(), kept.size());
   *finding = original;
-  return dropped;
+  return kept;
 }
 
 int Main(int argc, char** argv) {
@@ -194,6 +200,8 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "unknown flag %s\n", argv[i]);
     return 2;
   }
+  const char* long_tests = std::getenv("SWITCHYARD_LONG_TESTS");
+  if (long_tests != nullptr && *long_tests == '1') flags.num_seeds *= 20;
   if (flags.only) flags.first = *flags.only, flags.num_seeds = 1;
   void* shared = mmap(nullptr, sizeof(Finding), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (shared == MAP_FAILED) return 2;
@@ -202,10 +210,10 @@ int Main(int argc, char** argv) {
 
   std::printf("FOUND seed=%llu check=%s (%s)\n", static_cast<unsigned long long>(finding->seed), finding->check,
               finding->where);
-  std::set<uint64_t> dropped = flags.run.dropped;
-  if (flags.shrink && finding->seed != 0) dropped = Shrink(finding->seed, dropped, finding);
+  std::set<uint64_t> kept = flags.run.kept;
+  if (flags.shrink && finding->seed != 0) kept = Shrink(finding->seed, kept, finding);
   std::printf("again: %s --seed=%llu%s --trace\n", argv[0], static_cast<unsigned long long>(finding->seed),
-              DropFlag(dropped).c_str());
+              KeepFlag(kept).c_str());
   return 1;
 }
 

@@ -52,24 +52,22 @@ inline void ScaleAndMask(const AttentionTask& task, const KeyGroup& group, int32
   }
 }
 
-// Scores become weights; returns the factor for what was summed up so far.
-inline float UpdateSoftmax(float* scores, float* running_max, float* running_sum) {
+// Scores become weights; returns the factor for what was summed up so far. The sum stays spread over the lanes.
+inline float UpdateSoftmax(float* scores, float* running_max, Simd::F* running_sum) {
   Simd::F largest = Simd::Set(*running_max);
   for (int i = 0; i < kBlockKeys; i += kW) largest = Simd::Max(largest, Simd::Load(scores + i));
   const float new_max = Simd::MaxLane(largest);
   const Simd::F shift = Simd::Set(new_max);
-  Simd::F sum = Simd::Set(0.0f);
+  const Simd::F correction = Exp(Simd::Sub(Simd::Set(*running_max), shift));
+  Simd::F sum = Simd::Mul(*running_sum, correction);
   for (int i = 0; i < kBlockKeys; i += kW) {
     const Simd::F weight = Exp(Simd::Sub(Simd::Load(scores + i), shift));
     Simd::Store(scores + i, weight);
     sum = Simd::Add(sum, weight);
   }
-  float correction_lanes[kW];
-  Simd::Store(correction_lanes, Exp(Simd::Sub(Simd::Set(*running_max), shift)));
-  const float correction = correction_lanes[0];
-  *running_sum = *running_sum * correction + Simd::Sum(sum);
+  *running_sum = sum;
   *running_max = new_max;
-  return correction;
+  return Simd::First(correction);
 }
 
 constexpr float kNoMaximum = -1e30f;  // finite, so that the first correction is exp(-huge) = 0 and not NaN
@@ -83,14 +81,15 @@ inline void AttendRows(const AttentionTask& task, int first_row) {
   float* const sums = scores + Simd::kAttentionRows * kBlockKeys;   // [kRows][dim_pad]
   const float* q[kRows];
   int32_t position[kRows];
-  float running_max[kRows], running_sum[kRows], correction[kRows];
+  float running_max[kRows], correction[kRows];
+  Simd::F running_sum[kRows];
   for (int r = 0; r < kRows; ++r) {
     const int row = first_row + r;
     const int token = row / task.heads_per_kv;
     q[r] = task.q + token * task.q_stride + (row % task.heads_per_kv) * layout.head_dim;
     position[r] = task.first_position + token;
     running_max[r] = kNoMaximum;
-    running_sum[r] = 0.0f;
+    running_sum[r] = Simd::Set(0.0f);
     for (int d = 0; d < dim_pad; d += kW) Simd::Store(sums + r * dim_pad + d, Simd::Set(0.0f));
   }
   const int64_t last_group = GroupOfPosition(layout, position[kRows - 1]);
@@ -162,7 +161,7 @@ inline void AttendRows(const AttentionTask& task, int first_row) {
   for (int r = 0; r < kRows; ++r) {
     const int row = first_row + r;
     float* out = task.out + row / task.heads_per_kv * task.out_stride + row % task.heads_per_kv * layout.head_dim;
-    const Simd::F total = Simd::Set(running_sum[r]);
+    const Simd::F total = Simd::Set(Simd::Sum(running_sum[r]));
     for (int d = 0; d < layout.head_dim; d += kW) {
       Simd::StoreN(out + d, Simd::Div(Simd::Load(sums + r * dim_pad + d), total), layout.head_dim - d);
     }

@@ -28,7 +28,8 @@ struct ScratchSizes {
 
 struct Scratch {
   int32_t max_tokens = 0;
-  Buffer packed_rows;               // kChunkRows rows of linear_in
+  int64_t packed_bytes = 0;         // of one thread's part of `packed_rows`
+  Buffer packed_rows;               // per thread: kChunkRows rows of linear_in
   int64_t team_bytes = 0;           // of one team's part of `team`; see expert_mlp.cc
   Buffer team;
   Buffer router_scores;             // [max_tokens, num_experts]
@@ -44,6 +45,9 @@ struct Context {
   absl::Status AllocateScratch(int32_t max_tokens);
 
   // A thread's own scratch.
+  uint16_t* PackedRows(int thread) const {
+    return reinterpret_cast<uint16_t*>(scratch.packed_rows.as<char>() + thread * scratch.packed_bytes);
+  }
   float* PanelResults(int thread) const {  // [kChunkRows][kPanelCols]
     return reinterpret_cast<float*>(ThreadPart(thread));
   }

@@ -36,7 +36,8 @@ inline void GemmRowsVdpBf16(const uint16_t* a, int first_row, const uint16_t* pa
 }
 
 // Eight rows give 16 independent chains, enough to hide the instruction's latency.
-void GemmVdpBf16(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {
+void GemmVdpBf16(const uint16_t* a, int num_rows, const uint16_t* panel, const void* /*next*/, int64_t k_steps,
+                 float* c) {
   int r = 0;
   for (; r + 8 <= num_rows; r += 8) GemmRowsVdpBf16<8>(a, r, panel, k_steps, c);
   switch (num_rows - r) {

@@ -2,16 +2,13 @@
 #ifndef SWITCHYARD_ENGINE_BACKEND_CPU_ISA_H_
 #define SWITCHYARD_ENGINE_BACKEND_CPU_ISA_H_
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/backend/cpu/isa_kind.h"
 
 namespace switchyard::cpu {
-
-// Each includes the ones before it.
-enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
 const char* IsaName(Isa isa);
 

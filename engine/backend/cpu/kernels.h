@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "engine/backend/cpu/isa.h"
+#include "engine/backend/cpu/isa_kind.h"
 #include "engine/backend/cpu/layout.h"
 
 namespace switchyard::cpu {
@@ -36,14 +36,19 @@ struct Kernels {
 
   // c[r][0..32) = rows[r][0..in) x panel. c: [num_rows][32].
   void (*gemm_f32)(const float* const* rows, int num_rows, const float* panel, int64_t in, float* c);
-  // The same on packed activations and a bfloat16 panel; accumulates in fp32.
-  void (*gemm_bf16)(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c);
+  // The same on packed activations and a bfloat16 panel; accumulates in fp32. `next` is the weight memory that the same
+  // thread will read afterwards (never null): kernels may fetch it ahead. c: room for num_rows rounded up to 16.
+  void (*gemm_bf16)(const uint16_t* a, int num_rows, const uint16_t* panel, const void* next, int64_t k_steps,
+                    float* c);
   // Rounds in[32 * first_step .. 32 * last_step), zeros beyond `cols`, to bfloat16. `a_row` is the row's place in the
   // first step of its row group.
   void (*pack_row)(const float* in, int64_t cols, int64_t first_step, int64_t last_step, uint16_t* a_row);
 
   // What becomes of a panel's c; `cols` of its 32 (or 16) columns exist. `bias` may be null.
   void (*store_panel)(const float* c, int num_rows, int cols, const float* bias, bool add, float* out, int64_t stride);
+  // The same without bias, written past the caches: for outputs too large to be found there again. Visible to other
+  // threads after the writer's next atomic read-modify-write, which the end of a parallel section is.
+  void (*stream_panel)(const float* c, int num_rows, int cols, float* out, int64_t stride);
   void (*silu_mul_panel_f32)(const float* c, int num_rows, int cols, float* h, int64_t stride);
   // h: packed activations of the intermediate width; the columns start at `first_col`, a multiple of 16. Writes all 16,
   // zeros beyond `cols`.
@@ -61,6 +66,9 @@ struct Kernels {
   // Rotates the pairs (x[m], x[m + size]), m < size.
   void (*rotate)(const float* cos, const float* sin, int64_t size, float* x);
 
+  // Writes one token's key and value of one KV head to place `slot` of a group (layout.h); see CpuKvCache for values
+  // that are not finite. head_dim <= kMaxHeadDim.
+  void (*store_key_value)(const KvLayout& layout, char* group, int32_t slot, const float* key, const float* value);
   void (*attend)(const AttentionTask& task);
 };
 

@@ -1,4 +1,4 @@
-// AMX: the kernels of kernels_avx512_bf16.cc, with bfloat16 GEMM on tiles.
+// AMX: the kernels of kernels_avx512_bf16.cc, with bfloat16 GEMM and attention on tiles.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -16,10 +16,13 @@ constexpr int kPrefetchBytes = 768;
 #include "engine/backend/cpu/gemm_amx_inl.h"  // NOLINT
 #include "engine/backend/cpu/pack_bf16_inl.h"  // NOLINT
 
+#include "engine/backend/cpu/attention_amx_inl.h"  // NOLINT: uses all of the above
+
 constexpr Kernels MakeKernels() {
   Kernels kernels = BaseKernels(Isa::kAmx);
   kernels.gemm_bf16 = GemmAmx;
   kernels.pack_row = PackRowBf16;
+  kernels.attend = AttendAmx;
   return kernels;
 }
 

@@ -82,7 +82,7 @@ inline void GemmRowsBf16(const uint16_t* a, int first_row, const uint16_t* panel
   }
 }
 
-void GemmBf16(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {
+void GemmBf16(const uint16_t* a, int num_rows, const uint16_t* panel, const void* /*next*/, int64_t k_steps, float* c) {
   int r = 0;
   for (; r + Simd::kGemmRows <= num_rows; r += Simd::kGemmRows) {
     GemmRowsBf16<Simd::kGemmRows>(a, r, panel, k_steps, c);
@@ -112,6 +112,14 @@ void StorePanel(const float* c, int num_rows, int cols, const float* bias, bool 
       if (add) x = Simd::Add(Simd::LoadN(out + i, n), x);
       Simd::StoreN(out + i, x, n);
     }
+  }
+}
+
+void StreamPanel(const float* c, int num_rows, int cols, float* out, int64_t stride) {
+  const bool aligned = reinterpret_cast<uintptr_t>(out) % 64 == 0 && stride % 16 == 0;
+  if (!aligned || cols < kPanelCols) return StorePanel(c, num_rows, cols, nullptr, false, out, stride);
+  for (int r = 0; r < num_rows; ++r, c += kPanelCols, out += stride) {
+    for (int i = 0; i < kPanelCols; i += kW) Simd::Stream(out + i, Simd::Load(c + i));
   }
 }
 
@@ -228,6 +236,56 @@ void Rotate(const float* cos, const float* sin, int64_t size, float* x) {
   }
 }
 
+// ---- KV cache: bytes = key and value once in, once out ----
+
+inline bool AllFinite(const float* x, int32_t size) {
+  uint32_t bad = 0;  // without branches, so that it becomes vectors
+  for (int32_t i = 0; i < size; ++i) {
+    bad |= (__builtin_bit_cast(uint32_t, x[i]) & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
+  }
+  return bad == 0;
+}
+
+inline void StoreKeyValueF32(const KvLayout& layout, char* group, int32_t slot, const float* key, const float* value,
+                             bool finite) {
+  float* const keys = reinterpret_cast<float*>(group) + slot;
+  float* const values = reinterpret_cast<float*>(group + layout.keys_bytes) + slot * layout.dim_pad;
+  for (int32_t d = 0; d < layout.head_dim; ++d) keys[d * kKeyGroup] = key[d];
+  for (int32_t d = 0; d < layout.head_dim; ++d) values[d] = finite ? value[d] : 0.0f;
+  if (!finite) keys[0] = __builtin_nanf("");
+}
+
+inline void StoreKeyValueBf16(const KvLayout& layout, char* group, int32_t slot, const float* key, const float* value,
+                              bool finite) {
+  alignas(64) uint16_t key_bits[kMaxHeadDim + kW];
+  alignas(64) uint16_t value_bits[kMaxHeadDim + kW];
+  for (int32_t d = 0; d < layout.head_dim; d += kW) {
+    Simd::StoreBf16(key_bits + d, Simd::LoadN(key + d, layout.head_dim - d));
+    Simd::StoreBf16(value_bits + d, Simd::LoadN(value + d, layout.head_dim - d));
+  }
+  uint16_t* const keys = reinterpret_cast<uint16_t*>(group) + slot * 2;
+  uint16_t* const values = reinterpret_cast<uint16_t*>(group + layout.keys_bytes) + slot / 2 * layout.dim_pad * 2 +
+                           slot % 2;
+  for (int32_t d = 0; d < layout.head_dim; d += 2) __builtin_memcpy(keys + d * kKeyGroup, key_bits + d, 4);
+  for (int32_t d = 0; d < layout.head_dim; ++d) {
+    // The largest floats round to infinity in bfloat16; they saturate, or 0 * infinity would be back.
+    const uint16_t bits = value_bits[d];
+    values[2 * d] = (bits & 0x7fff) == 0x7f80 ? static_cast<uint16_t>(bits - 1) : bits;
+  }
+  if (finite) return;
+  for (int32_t d = 0; d < layout.head_dim; ++d) values[2 * d] = 0;
+  keys[0] = 0x7fc0;
+}
+
+void StoreKeyValue(const KvLayout& layout, char* group, int32_t slot, const float* key, const float* value) {
+  const bool finite = AllFinite(value, layout.head_dim);
+  if (layout.dtype == DType::kF32) {
+    StoreKeyValueF32(layout, group, slot, key, value, finite);
+  } else {
+    StoreKeyValueBf16(layout, group, slot, key, value, finite);
+  }
+}
+
 #include "engine/backend/cpu/attention_inl.h"  // NOLINT: inside the namespace on purpose
 
 constexpr Kernels BaseKernels(Isa isa) {
@@ -237,6 +295,7 @@ constexpr Kernels BaseKernels(Isa isa) {
   kernels.gemm_bf16 = GemmBf16;
   kernels.pack_row = PackRow;
   kernels.store_panel = StorePanel;
+  kernels.stream_panel = StreamPanel;
   kernels.silu_mul_panel_f32 = SiluMulPanelF32;
   kernels.silu_mul_panel_bf16 = SiluMulPanelBf16;
   kernels.rms_norm = RmsNorm;
@@ -246,6 +305,7 @@ constexpr Kernels BaseKernels(Isa isa) {
   kernels.softmax = Softmax;
   kernels.rope_angles = RopeAngles;
   kernels.rotate = Rotate;
+  kernels.store_key_value = StoreKeyValue;
   kernels.attend = Attend;
   return kernels;
 }

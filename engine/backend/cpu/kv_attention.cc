@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "engine/base/bf16.h"
 #include "engine/base/status_macros.h"
 
 namespace switchyard::cpu {
@@ -14,43 +11,6 @@ namespace {
 
 constexpr int64_t kMaxRotatedPairs = 512;
 constexpr int32_t kRowsPerTask = 64;  // query rows of one attention task: enough to reuse keys from L2
-
-bool AllFinite(const float* x, int32_t size) {
-  float sum = 0.0f;  // x - x is 0 for finite x and NaN otherwise: a loop without branches
-  for (int32_t i = 0; i < size; ++i) sum += x[i] - x[i];
-  return sum == 0.0f;
-}
-
-// Writes one token's key and value of one KV head to its place.
-void StoreKeyValue(const KvLayout& layout, char* head, const int32_t* block_table, int32_t position, const float* key,
-                   const float* value) {
-  const int32_t within = position % layout.block_size;
-  const int32_t slot = within % kKeyGroup;
-  char* const group = head + block_table[position / layout.block_size] * layout.block_stride +
-                      within / kKeyGroup * layout.group_stride;
-  const bool finite = AllFinite(value, layout.head_dim);
-  if (layout.dtype == DType::kF32) {
-    float* const keys = reinterpret_cast<float*>(group) + slot;
-    float* const values = reinterpret_cast<float*>(group + layout.keys_bytes) + slot * layout.dim_pad;
-    for (int32_t d = 0; d < layout.head_dim; ++d) keys[d * kKeyGroup] = key[d];
-    for (int32_t d = 0; d < layout.head_dim; ++d) values[d] = finite ? value[d] : 0.0f;
-    if (!finite) keys[0] = std::numeric_limits<float>::quiet_NaN();
-    return;
-  }
-  uint16_t* const keys = reinterpret_cast<uint16_t*>(group) + slot * 2;
-  uint16_t* const values = reinterpret_cast<uint16_t*>(group + layout.keys_bytes) + slot / 2 * layout.dim_pad * 2 +
-                           slot % 2;
-  for (int32_t d = 0; d < layout.head_dim; d += 2) {
-    keys[d * kKeyGroup] = FloatToBf16(key[d]);
-    keys[d * kKeyGroup + 1] = FloatToBf16(key[d + 1]);
-  }
-  for (int32_t d = 0; d < layout.head_dim; ++d) {
-    // The largest floats round to infinity in bfloat16; they saturate, or 0 * infinity would be back.
-    const uint16_t bits = FloatToBf16(value[d]);
-    values[2 * d] = !finite ? uint16_t{0} : (bits & 0x7fff) == 0x7f80 ? static_cast<uint16_t>(bits - 1) : bits;
-  }
-  if (!finite) keys[0] = 0x7fc0;
-}
 
 struct QkvRow {
   float* row;
@@ -86,15 +46,22 @@ void PrepareRow(const Kernels& kernels, const AttentionShape& shape, const CpuWe
     }
     kernels.rotate(cos, sin, pairs, head);
   }
+  const KvLayout& layout = cache.layout();
+  const int32_t within = at.position % layout.block_size;
+  const int64_t group = at.block_table[at.position / layout.block_size] * layout.block_stride +
+                        within / kKeyGroup * layout.group_stride;
   for (int32_t h = 0; h < shape.num_kv_heads; ++h) {
-    StoreKeyValue(cache.layout(), cache.head(layer, h), at.block_table, at.position, k + int64_t{h} * shape.head_dim,
-                  v + int64_t{h} * shape.head_dim);
+    kernels.store_key_value(layout, cache.head(layer, h) + group, within % kKeyGroup, k + int64_t{h} * shape.head_dim,
+                            v + int64_t{h} * shape.head_dim);
   }
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CpuKvCache>> CpuKvCache::Create(const KvCacheShape& shape) {
+  if (shape.head_dim > kMaxHeadDim) {
+    return absl::InvalidArgumentError(absl::StrCat("head_dim is ", shape.head_dim, ", at most ", kMaxHeadDim));
+  }
   if (shape.num_layers <= 0 || shape.num_blocks <= 0 || shape.block_size <= 0 || shape.num_kv_heads <= 0 ||
       shape.head_dim <= 0 || shape.head_dim % 2 != 0) {
     return absl::InvalidArgumentError(absl::StrCat(

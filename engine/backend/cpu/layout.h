@@ -35,6 +35,7 @@ inline constexpr int kStepK = 32;      // k of a tile
 inline constexpr int kTileElements = kTileCols * kStepK;
 inline constexpr int kRowGroup = 16;   // rows of packed activations
 inline constexpr int kKeyGroup = 16;   // positions of a KV group
+inline constexpr int kMaxHeadDim = 1024;
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t KSteps(int64_t in) { return CeilDiv(in, kStepK); }

@@ -8,6 +8,9 @@
 namespace switchyard::cpu {
 namespace {
 
+// From here on the product is bound by FLOP even if every thread reads all weights.
+constexpr int64_t kMinRowsPerThread = 192;
+
 // A thread's share: rows [first_row, last_row) x panels [first_panel, last_panel).
 struct Share {
   int64_t first_row, last_row, first_panel, last_panel;
@@ -39,44 +42,68 @@ void PackShare(const Kernels& kernels, const float* in, int64_t num_rows, int64_
   }
 }
 
+// This thread's panels times `rows` (fp32: pointers to each; bfloat16: packed), stored at `out`.
+void MultiplyPanels(const Kernels& kernels, const CpuWeight& weight, const float* const* rows, const uint16_t* packed,
+                    int num_rows, int64_t first_panel, int64_t last_panel, bool add, float* c, float* out) {
+  for (int64_t p = first_panel; p < last_panel; ++p) {
+    if (weight.dtype == DType::kBF16) {
+      const char* const next = weight.panel(p + 1 < last_panel ? p + 1 : first_panel);
+      kernels.gemm_bf16(packed, num_rows, reinterpret_cast<const uint16_t*>(weight.panel(p)), next, KSteps(weight.in),
+                        c);
+    } else {
+      kernels.gemm_f32(rows, num_rows, reinterpret_cast<const float*>(weight.panel(p)), weight.in, c);
+    }
+    const int64_t first_col = p * kPanelCols;
+    const int cols = static_cast<int>(std::min<int64_t>(kPanelCols, weight.out - first_col));
+    const float* const bias = weight.bias_or_null();
+    kernels.store_panel(c, num_rows, cols, bias == nullptr ? nullptr : bias + first_col, add, out + first_col,
+                        weight.out);
+  }
+}
+
+// Each thread takes its own rows through all panels: no thread waits for, or reads rows packed by, another.
+void LinearByRows(Context& context, const float* in, int64_t num_rows, const CpuWeight& weight, bool add, float* out,
+                  int thread) {
+  const auto [first, last] = WorkerPool::Part(CeilDiv(num_rows, kRowGroup), thread, context.pool.num_threads());
+  uint16_t* const packed = context.PackedRows(thread);
+  const int64_t end = std::min(num_rows, last * kRowGroup);
+  for (int64_t chunk = first * kRowGroup; chunk < end; chunk += kChunkRows) {
+    const int64_t chunk_rows = std::min(kChunkRows, end - chunk);
+    PackShare(context.kernels, in + chunk * weight.in, chunk_rows, weight.in, 0, 1, packed);
+    MultiplyPanels(context.kernels, weight, nullptr, packed, static_cast<int>(chunk_rows), 0, weight.num_panels(), add,
+                   context.PanelResults(thread), out + chunk * weight.out);
+  }
+}
+
 }  // namespace
 
 void Linear(Context& context, const float* in, int64_t num_rows, const CpuWeight& weight, bool add, float* out) {
-  const Kernels& kernels = context.kernels;
   const bool bf16 = weight.dtype == DType::kBF16;
-  uint16_t* const packed = context.scratch.packed_rows.as<uint16_t>();
-  CHECK(!bf16 || context.scratch.packed_rows.bytes() >= PackedRowsElements(kChunkRows, weight.in) * 2);
-  const int64_t steps = KSteps(weight.in);
   const int num_threads = context.pool.num_threads();
-
+  CHECK(!bf16 || weight.in <= context.sizes.linear_in);
+  CHECK(context.scratch.thread.bytes() > 0);
+  if (bf16 && num_rows >= kMinRowsPerThread * num_threads) {
+    context.pool.Run([&](int thread) { LinearByRows(context, in, num_rows, weight, add, out, thread); });
+    return;
+  }
+  uint16_t* const packed = context.PackedRows(0);
   context.pool.Run([&](int thread) {
-    float* const c = context.PanelResults(thread);
     const float** const rows = context.RowPointers(thread);
     for (int64_t chunk = 0; chunk < num_rows; chunk += kChunkRows) {
       const int64_t chunk_rows = std::min(kChunkRows, num_rows - chunk);
       const float* const chunk_in = in + chunk * weight.in;
       if (bf16) {
         if (chunk > 0) context.pool.Barrier();  // the packed rows of the chunk before are still in use
-        PackShare(kernels, chunk_in, chunk_rows, weight.in, thread, num_threads, packed);
+        PackShare(context.kernels, chunk_in, chunk_rows, weight.in, thread, num_threads, packed);
         context.pool.Barrier();
       }
       const Share share = ShareOf(thread, num_threads, chunk_rows, weight.num_panels());
       const int share_rows = static_cast<int>(share.last_row - share.first_row);
-      if (share_rows == 0) continue;
+      if (share_rows <= 0) continue;
       for (int r = 0; r < share_rows; ++r) rows[r] = chunk_in + (share.first_row + r) * weight.in;
-      for (int64_t p = share.first_panel; p < share.last_panel; ++p) {
-        if (bf16) {
-          kernels.gemm_bf16(packed + share.first_row * steps * kStepK, share_rows,
-                            reinterpret_cast<const uint16_t*>(weight.panel(p)), steps, c);
-        } else {
-          kernels.gemm_f32(rows, share_rows, reinterpret_cast<const float*>(weight.panel(p)), weight.in, c);
-        }
-        const int64_t first_col = p * kPanelCols;
-        const int cols = static_cast<int>(std::min<int64_t>(kPanelCols, weight.out - first_col));
-        const float* const bias = weight.bias_or_null();
-        kernels.store_panel(c, share_rows, cols, bias == nullptr ? nullptr : bias + first_col, add,
-                            out + (chunk + share.first_row) * weight.out + first_col, weight.out);
-      }
+      MultiplyPanels(context.kernels, weight, rows, packed + share.first_row * KSteps(weight.in) * kStepK, share_rows,
+                     share.first_panel, share.last_panel, add, context.PanelResults(thread),
+                     out + (chunk + share.first_row) * weight.out);
     }
   });
 }

@@ -3,12 +3,14 @@
 constexpr float kLog2E = 1.44269504088896341f;
 constexpr float kLn2High = 0.693359375f;  // few bits, so that n * kLn2High is exact
 constexpr float kLn2Low = -2.12194440e-4f;
+constexpr float kExpUnderflow = -87.33654f;  // ln of the smallest normal float
 constexpr float kRoundMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
 
-// exp to about 1 ulp over the whole range; exp(0) = 1 exactly, below -104 it is 0, NaN stays NaN.
-// x = n ln 2 + r, |r| <= ln 2 / 2; the polynomial in r is Cephes' expf.
-inline Simd::F Exp(Simd::F x) {
-  x = Simd::Min(Simd::Set(100.0f), Simd::Max(Simd::Set(-110.0f), x));  // NaN is the second operand: it stays
+// exp to about 1 ulp; exp(0) = 1 exactly, results below the smallest normal float are 0 (denormals would cost a
+// microcode assist each), NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2; the polynomial in r is Cephes' expf.
+inline Simd::F Exp(Simd::F from) {
+  // NaN must be the second operand of Min and Max to get through.
+  const Simd::F x = Simd::Min(Simd::Set(100.0f), Simd::Max(Simd::Set(kExpUnderflow), from));
   const Simd::F n = Simd::Sub(Simd::Fma(x, Simd::Set(kLog2E), Simd::Set(kRoundMagic)), Simd::Set(kRoundMagic));
   Simd::F r = Simd::Fma(n, Simd::Set(-kLn2High), x);
   r = Simd::Fma(n, Simd::Set(-kLn2Low), r);
@@ -19,7 +21,7 @@ inline Simd::F Exp(Simd::F x) {
   p = Simd::Fma(p, r, Simd::Set(1.6666665459e-1f));
   p = Simd::Fma(p, r, Simd::Set(5.0000001201e-1f));
   p = Simd::Add(Simd::Fma(p, Simd::Mul(r, r), r), Simd::Set(1.0f));
-  return Simd::ScaleByPowerOf2(p, n);
+  return Simd::ZeroIfLess(from, Simd::Set(kExpUnderflow), Simd::ScaleByPowerOf2(p, n));
 }
 
 // silu(gate) * up, silu(x) = x / (1 + exp(-x)).

@@ -10,6 +10,7 @@ struct Simd {
   static F LoadN(const float* p, int n) { return _mm256_maskload_ps(p, Mask(n)); }
   static void Store(float* p, F x) { _mm256_storeu_ps(p, x); }
   static void StoreN(float* p, F x, int n) { _mm256_maskstore_ps(p, Mask(n), x); }
+  static void Stream(float* p, F x) { _mm256_stream_ps(p, x); }
   static F Add(F a, F b) { return _mm256_add_ps(a, b); }
   static F Sub(F a, F b) { return _mm256_sub_ps(a, b); }
   static F Mul(F a, F b) { return _mm256_mul_ps(a, b); }
@@ -17,6 +18,8 @@ struct Simd {
   static F Fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F Max(F a, F b) { return _mm256_max_ps(a, b); }
   static F Min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F ZeroIfLess(F a, F b, F x) { return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_NLT_UQ), x); }
+  static float First(F a) { return _mm256_cvtss_f32(a); }
   static float Sum(F a) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));

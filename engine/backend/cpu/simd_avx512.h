@@ -10,6 +10,7 @@ struct Simd {
   static F LoadN(const float* p, int n) { return _mm512_maskz_loadu_ps(Mask(n), p); }
   static void Store(float* p, F x) { _mm512_storeu_ps(p, x); }
   static void StoreN(float* p, F x, int n) { _mm512_mask_storeu_ps(p, Mask(n), x); }
+  static void Stream(float* p, F x) { _mm512_stream_ps(p, x); }
   static F Add(F a, F b) { return _mm512_add_ps(a, b); }
   static F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
@@ -17,6 +18,8 @@ struct Simd {
   static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F Max(F a, F b) { return _mm512_max_ps(a, b); }
   static F Min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F ZeroIfLess(F a, F b, F x) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ), x); }
+  static float First(F a) { return _mm512_cvtss_f32(a); }
   static float Sum(F a) { return _mm512_reduce_add_ps(a); }
   static float MaxLane(F a) { return _mm512_reduce_max_ps(a); }
   static F ScaleByPowerOf2(F x, F n) { return _mm512_scalef_ps(x, n); }

@@ -15,6 +15,7 @@ struct Simd {
   static void StoreN(float* p, F x, int n) {
     if (n > 0) *p = x;
   }
+  static void Stream(float* p, F x) { *p = x; }  // past the caches, to an aligned place
   static F Add(F a, F b) { return a + b; }
   static F Sub(F a, F b) { return a - b; }
   static F Mul(F a, F b) { return a * b; }
@@ -22,6 +23,8 @@ struct Simd {
   static F Fma(F a, F b, F c) { return a * b + c; }
   static F Max(F a, F b) { return a > b ? a : b; }
   static F Min(F a, F b) { return a < b ? a : b; }
+  static F ZeroIfLess(F a, F b, F x) { return a < b ? 0.0f : x; }
+  static float First(F a) { return a; }
   static float Sum(F a) { return a; }
   static float MaxLane(F a) { return a; }
   static F ScaleByPowerOf2(F x, F n) {  // in two steps, so that a denormal result is right

@@ -2,9 +2,18 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "tests/support/temp_folder.h"
@@ -125,6 +134,43 @@ TEST(ModelFolderTest, AFileThatShrinksIsDataLoss) {
   const absl::Status status = ReadAt(file->fd, "a", 2, 8, bytes);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), HasSubstr("a: ends at byte 4"));
+}
+
+// Runs `check` in a child process whose kernel seems to have no openat2, as in older sandboxes.
+bool HoldsWithoutOpenat2(const std::function<bool()>& check) {
+  const pid_t child = fork();
+  if (child == 0) {
+    sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat2, 0, 1),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const sock_fprog filter = {4, code};
+    const bool installed =
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+    _exit(installed && syscall(SYS_openat2, -1, nullptr, nullptr, 0) < 0 && errno == ENOSYS && check() ? 0 : 1);
+  }
+  int status = 1;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+TEST(ModelFolderTest, GuardsWithoutOpenat2Too) {
+  TempFolder outside;
+  outside.Write("secret", "x");
+  TempFolder folder;
+  folder.Write("plain", "y");
+  folder.Write("data/real", "z");
+  folder.Link("inside", "data/real");
+  folder.Link("out", outside.PathOf("secret"));
+  folder.Link("device", "/dev/zero");
+  ASSERT_EQ(mkfifo(folder.PathOf("fifo").c_str(), 0600), 0);
+  EXPECT_TRUE(HoldsWithoutOpenat2([&] {
+    const auto refused = [&](const std::string& name) {
+      return absl::IsInvalidArgument(Read(folder.path(), name).status());
+    };
+    return *Read(folder.path(), "plain") == "y" && *Read(folder.path(), "inside") == "z" && refused("out") &&
+           refused("device") && refused("fifo") && absl::IsNotFound(Read(folder.path(), "none").status());
+  }));
 }
 
 }  // namespace

@@ -57,6 +57,27 @@ TEST(DummyWeightsTest, HasEveryWeightOfTheConfig) {
   EXPECT_EQ(weights->Find(WeightName::kRouter, 1), nullptr);
 }
 
+// The configs as published, in the keys that matter, and the parameters that their makers count.
+TEST(DummyWeightsTest, PublishedModelsHaveTheirPublishedSizes) {
+  const std::pair<const char*, int64_t> models[] = {
+      // Mixtral-8x7B
+      {R"({"model_type": "mixtral"})", 46'702'792'704},
+      // OLMoE-1B-7B
+      {R"({"model_type": "olmoe", "intermediate_size": 1024})", 6'919'161'856},
+      // Qwen1.5-MoE-A2.7B
+      {R"({"model_type": "qwen2_moe"})", 14'315'784'192},
+      // Qwen3-30B-A3B
+      {R"({"model_type": "qwen3_moe", "num_hidden_layers": 48, "head_dim": 128})", 30'532'122'624},
+      // DeepSeekMoE-16B
+      {R"({"model_type": "deepseek", "num_hidden_layers": 28, "hidden_size": 2048, "num_attention_heads": 16,
+           "num_key_value_heads": 16, "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64,
+           "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1})",
+       16'375'728'128}};
+  for (const auto& [json, num_parameters] : models) {
+    EXPECT_EQ(MakeDummyWeights(Config(json), 1)->num_parameters(), num_parameters) << json;
+  }
+}
+
 TEST(DummyWeightsTest, TheSameSeedGivesTheSameValues) {
   const ModelConfig config = Qwen2();
   const auto a = MakeDummyWeights(config, 7), b = MakeDummyWeights(config, 7);

@@ -204,7 +204,7 @@ INSTANTIATE_TEST_SUITE_P(
         HostileConfig{"TopKsDiffer", Mixtral(R"("num_experts_per_tok": 1, "experts_per_token": 2)"),
                       "num_experts_per_tok is 1, but experts_per_token is 2"},
         HostileConfig{"DeepseekWithoutExperts", R"({"model_type": "deepseek", "num_experts_per_tok": 2})",
-                      "num_local_experts is missing; it must be an integer from 1 to 65536"},
+                      "n_routed_experts is missing; it must be an integer from 1 to 65536"},
         HostileConfig{"DeepseekWithoutTopK", R"({"model_type": "deepseek", "n_routed_experts": 4})",
                       "num_experts_per_tok is missing;"},
         HostileConfig{"NormProbText", Of("olmoe", R"("norm_topk_prob": "yes")"),
@@ -313,6 +313,8 @@ INSTANTIATE_TEST_SUITE_P(
                       "RoPE scaling of the kind \"dynamic\" is not served"},
         HostileConfig{"Longrope", Mixtral(R"("rope_scaling": {"type": "longrope"})"),
                       "RoPE scaling of the kind \"longrope\" is not served"},
+        HostileConfig{"PartialRotaryInside", Mixtral(R"("rope_parameters": {"partial_rotary_factor": 0.5})"),
+                      "rope_parameters.partial_rotary_factor is 0.5; this family turns whole heads"},
         HostileConfig{"UnknownKind", Mixtral(R"("rope_scaling": {"type": "\u0007"})"),
                       "RoPE scaling of the kind \"?\" is not served"}),
     NameOf);

@@ -422,7 +422,8 @@ TEST(RopeTest, YarnWithEqualBetasIsAStep) {
   config["rope_theta"] = 1e4;
   config["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 4.0},  {"original_max_position_embeddings", 4096},
                             {"beta_fast", 1},      {"beta_slow", 1}, {"truncate", false}};
-  for (const float f : Parse(config).layers[0].attention.shape.rope_inv_freq) EXPECT_TRUE(std::isfinite(f) && f > 0);
+  const std::vector<float> frequencies = Parse(config).layers[0].attention.shape.rope_inv_freq;
+  for (const float f : frequencies) EXPECT_TRUE(std::isfinite(f) && f > 0);
 }
 
 TEST(RopeTest, OriginalLengthMayStandAtTheTop) {

@@ -24,6 +24,7 @@ import sys
 import time
 import unicodedata
 
+import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -48,7 +49,7 @@ ODDITIES = (r"""(?m:/\*.*?\*/)|\w+(?=\()|\bif\b|\B['"]\B|[[:alpha:]&&[^aeiou\d]]
 
 
 def split(pattern, behavior="isolated", invert=False):
-    return pre_tokenizers.Split(pattern if isinstance(pattern, str) else pattern, behavior, invert)
+    return pre_tokenizers.Split(pattern, behavior, invert)
 
 
 def byte_level(use_regex=False, add_prefix_space=False):
@@ -186,9 +187,7 @@ class Corpus:
         return "".join(self.pick("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ \n/·¿«»…—“”、。！？") for _ in range(self.count(14)))
 
     def string(self):
-        text = "".join(self.pick(self.kinds)() for _ in range(self.count(3)))
-        # Cased forms can leave Unicode 14 only if the input did; the pool does not.
-        return text
+        return "".join(self.pick(self.kinds)() for _ in range(self.count(3)))
 
     def every_code_point(self):
         """All code points in order, in strings of 48, with a letter between some of them."""
@@ -360,6 +359,15 @@ class Replies:
         return self.bytes(self.number()).decode("utf-8")
 
 
+def without_changed_tokens(tokenizer, id_lists):
+    """Releases before 0.23 decode an added token as written, later ones (and we) as normalized: leaves those lists out."""
+    if tuple(int(part) for part in tokenizers.__version__.split(".")[:2]) >= (0, 23) or tokenizer.normalizer is None:
+        return id_lists
+    changed = {id for id, token in tokenizer.get_added_tokens_decoder().items()
+               if token.normalized and tokenizer.normalizer.normalize_str(token.content) != token.content}
+    return [ids for ids in id_lists if not changed.intersection(ids)]
+
+
 def expected_answers(tokenizer, strings, rng):
     """Requests and the reference's answers, in the same order: [(what, input, answer)], request bytes."""
     document = tokenizer.to_str()
@@ -376,6 +384,7 @@ def expected_answers(tokenizer, strings, rng):
             if add and allow:
                 id_lists = [encoding.ids for encoding in encodings]
     id_lists += [[int(rng.random() * (highest + 3)) for _ in range(int(rng.random() * 12))] for _ in range(len(strings) // 4)]
+    id_lists = without_changed_tokens(tokenizer, id_lists)
     for skip in (False, True):
         for ids, text in zip(id_lists, tokenizer.decode_batch(id_lists, skip_special_tokens=skip)):
             expected.append((f"decode skip_special={skip}", ids, text))
@@ -411,11 +420,11 @@ def main():
     started = time.time()
     corpus = Corpus(arguments.seed)
     everything = list(corpus.every_code_point())
-    tokenizers = [(name, tokenizer) for name, tokenizer in kinds(corpus) if not arguments.only or arguments.only in name]
-    per_kind = -(-arguments.strings // len(tokenizers))
+    built = [(name, tokenizer) for name, tokenizer in kinds(corpus) if not arguments.only or arguments.only in name]
+    per_kind = -(-arguments.strings // len(built))
     differences, compared, running = [], 0, []
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        for name, tokenizer in tokenizers:
+        for name, tokenizer in built:
             corpus.token_texts = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
             strings = ["", " ", "\0", "\0a\0"] + everything + [corpus.string() for _ in range(per_kind)]
             compared += len(strings)
@@ -424,7 +433,7 @@ def main():
             differences += future.result()
     for difference in differences[:20]:
         print(difference)
-    print(f"{compared} strings compared, {len(differences)} differences ({len(tokenizers)} tokenizers, seed {arguments.seed}, {time.time() - started:.0f} s)")
+    print(f"{compared} strings compared, {len(differences)} differences ({len(built)} tokenizers, seed {arguments.seed}, {time.time() - started:.0f} s)")
     return 1 if differences else 0
 
 

@@ -103,7 +103,7 @@ TEST(RegexTest, RefusesWhatItDoesNotKnow) {
 }
 
 TEST(RegexTest, EndlessBacktrackingGivesUp) {
-  auto regex = Regex::Compile("(?:a+)+b");
+  auto regex = Regex::Compile("(?:a+)+[bc]");
   ASSERT_TRUE(regex.ok());
   std::vector<Span> spans;
   const absl::Status status = regex->FindAll(std::string(5000, 'a'), &spans);

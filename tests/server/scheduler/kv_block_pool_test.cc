@@ -116,7 +116,7 @@ TEST(KvBlockPoolTest, BehavesLikeAMapUnderRandomUse) {
   KvBlockPool pool(16, 1);
   std::vector<int32_t> held;                                                // one entry per reference
   std::map<std::pair<KvBlockPool::ContentId, int32_t>, int32_t> published;  // (parent, token) -> block
-  for (int i = 0; i < 20'000; ++i) {
+  for (int i = 0; i < 5'000; ++i) {
     const int32_t token = static_cast<int32_t>(random() % 6);
     const KvBlockPool::ContentId parent = random() % 4;
     const std::array<int32_t, 1> tokens = {token};

@@ -418,24 +418,18 @@ TEST(SchedulerTest, PreemptsNewestWhenBlocksRunOut) {
 TEST(SchedulerTest, RecomputesPromptAndOutputInChunksAndSamplesOnlyAfterTheLast) {
   SchedulerOptions options = TinyPool();
   options.max_num_batched_tokens = 6;
-  options.max_prefill_tokens_while_decoding = 6;
   Driver driver(options);
-  driver.Add(1, Prompt(4), 13);
-  driver.Add(2, Prompt(5), 16);
-  std::string text;
-  for (int i = 0; i < 100 && driver.counts().preemptions_total == 0; ++i) driver.Step();
-  ASSERT_EQ(driver.counts().preemptions_total, 1);
-  while (driver.sinks[1]->num_finished == 0) driver.Step();
-  const size_t done = driver.sinks[2]->tokens.size();
-  int32_t recomputed = 0;
-  for (std::string step = driver.Step(); recomputed < 5 + static_cast<int32_t>(done); step = driver.Step()) {
-    recomputed += std::stoi(step.substr(2));
-    if (step.back() == 's') break;
-    EXPECT_EQ(driver.sinks[2]->tokens.size(), done);
-  }
-  EXPECT_EQ(recomputed, 5 + static_cast<int32_t>(done));
-  driver.RunToEnd();
-  EXPECT_EQ(driver.sinks[2]->tokens.size(), 16u);
+  driver.Add(1, Prompt(4), 20);
+  RecordingSink* preempted = driver.Add(2, Prompt(5), 16);
+  while (driver.counts().preemptions_total == 0) driver.Step();
+  driver.scheduler.Cancel(1, driver.now);
+  const std::vector<int32_t> before = preempted->tokens;
+  ASSERT_EQ(before.size(), 6u);
+  EXPECT_EQ(driver.Step(), "2:6");
+  EXPECT_EQ(preempted->tokens, before);
+  EXPECT_EQ(driver.Step(), "2:5s") << "11 tokens in all: 5 of the prompt, 6 of output";
+  EXPECT_EQ(preempted->tokens.size(), 7u);
+  EXPECT_EQ(driver.counts().recomputed_tokens_total, 10) << "the newest token had not been computed before";
 }
 
 TEST(SchedulerTest, IsNeverPreemptedMoreOftenThanAllowed) {
@@ -463,6 +457,21 @@ TEST(SchedulerTest, KeepsHeadroomAtAdmission) {
   full.Add(1, Prompt(8), 8);
   full.Add(2, Prompt(4), 4);
   EXPECT_EQ(full.Step(), "1:8s") << "two blocks taken, one needed, two of headroom: five of four";
+}
+
+// An attack on the KV pool: many short prompts that grow to long outputs, four times what fits.
+TEST(SchedulerTest, SpendsAtMostAFifthOfItsRowsOnRecomputation) {
+  SchedulerOptions options = SmallOptions();
+  options.max_num_seqs = 16;
+  options.max_num_batched_tokens = 64;
+  options.num_kv_blocks = 64;  // 16 sequences grow to 16 blocks each
+  Driver driver(options);
+  for (uint64_t id = 1; id <= 200; ++id) driver.Add(id, Prompt(2), 60);
+  driver.RunToEnd();
+  const SchedulerCounts counts = driver.counts();
+  const int64_t num_rows = counts.prompt_tokens_total + counts.generation_tokens_total + counts.recomputed_tokens_total;
+  EXPECT_GT(counts.preemptions_total, 0);
+  EXPECT_LE(counts.recomputed_tokens_total * 5, num_rows) << counts.recomputed_tokens_total << " of " << num_rows;
 }
 
 TEST(SchedulerTest, CancelWhilePreemptedLeaksNothing) {

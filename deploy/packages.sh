@@ -1,0 +1,53 @@
+# The Debian and Ubuntu packages that Switchyard is built and tested with, in one place. Sourced, not run:
+#
+#   source deploy/packages.sh
+#   install_packages "${SWITCHYARD_BUILD_PACKAGES[@]}"
+#
+# Keep in step with the find_package and pkg_check_modules calls of the CMake files.
+# shellcheck shell=bash disable=SC2034
+
+SWITCHYARD_BUILD_PACKAGES=(
+  g++ cmake ninja-build ccache pkg-config
+  libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler
+  libabsl-dev
+  prometheus-cpp-dev
+  nlohmann-json3-dev
+  libpcre2-dev libutf8proc-dev
+  libcli11-dev
+  libyaml-cpp-dev
+)
+
+SWITCHYARD_TEST_PACKAGES=(
+  libgtest-dev libgmock-dev
+  python3 python3-venv
+  prometheus  # for promtool
+)
+
+# Installs those of the named packages that are missing. Does nothing, and needs neither network nor rights, when all
+# are there. Returns 1, having said what to do, when it cannot.
+install_packages() {
+  local package missing=() run=()
+  for package in "$@"; do
+    # shellcheck disable=SC2016
+    [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+
+  if ! command -v apt-get >/dev/null; then
+    echo "This machine has no apt-get. Install the equivalents of: ${missing[*]}" >&2
+    return 1
+  fi
+  if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+      echo "Packages are missing, and there is no sudo. As root: apt-get install ${missing[*]}" >&2
+      return 1
+    fi
+    run=(sudo)
+  fi
+  run+=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -q -y)
+  echo "Installing ${#missing[@]} packages: ${missing[*]}"
+  if ! "${run[@]}" update || ! "${run[@]}" install --no-install-recommends "${missing[@]}"; then
+    echo "apt-get failed; see above. Needed and missing: ${missing[*]}" >&2
+    return 1
+  fi
+}

@@ -1,0 +1,97 @@
+"""SIGTERM with 64 streams in flight: every call gets a terminal status, none loses a token, the server exits 0."""
+
+import signal
+import threading
+import time
+
+import grpc
+from serving import Server, arguments, check, code_of, pb
+
+
+def start_streams(server, count, max_tokens):
+    """Threads that each read one stream; (results, threads). A result is (code, tokens received, had usage)."""
+    results = [None] * count
+    started = threading.Semaphore(0)
+    channels = [server.new_channel() for _ in range(4)]
+
+    def read(i):
+        call = channels[i % 4].unary_stream("/switchyard.v1.InferenceService/GenerateStream",
+                                            request_serializer=pb.GenerateRequest.SerializeToString,
+                                            response_deserializer=pb.GenerateStreamResponse.FromString)(
+            pb.GenerateRequest(text="The story of ", max_tokens=max_tokens, ignore_eos=True, seed=i))
+        tokens, usage = 0, None
+        try:
+            for message in call:
+                if tokens == 0:
+                    started.release()
+                tokens += sum(len(choice.token_ids) for choice in message.choices)
+                usage = message.usage if message.HasField("usage") else usage
+        except grpc.RpcError:
+            pass
+        results[i] = (call.code(), tokens, usage.completion_tokens if usage else None)
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for _ in range(count):
+        started.acquire()
+    return results, threads
+
+
+def finish(threads, server):
+    start = time.monotonic()
+    code = server.wait()
+    seconds = time.monotonic() - start
+    for thread in threads:
+        thread.join(10)
+    return code, seconds
+
+
+def drain_to_the_end(args, repeat):
+    with Server(args, "--max-num-seqs=64") as server:
+        results, threads = start_streams(server, 64, 60)
+        server.terminate()
+        time.sleep(0.02)
+        late, _ = code_of(lambda: server.inference.Generate(pb.GenerateRequest(text="x", max_tokens=1)))
+        code, seconds = finish(threads, server)
+        complete = sum(1 for r in results if r == (grpc.StatusCode.OK, 60, 60))
+        check(complete == 64 and code == 0, f"drain {repeat}: {complete} of 64 streams complete, exit {code} after {seconds:.2f} s")
+        check(late == grpc.StatusCode.UNAVAILABLE, "a call after SIGTERM is UNAVAILABLE")
+
+
+def drain_to_the_limit(args):
+    with Server(args, "--shutdown-timeout=0.3") as server:
+        results, threads = start_streams(server, 64, 900)
+        server.terminate()
+        code, seconds = finish(threads, server)
+        ended = sum(1 for status, tokens, counted in results
+                    if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK) and tokens == counted)
+        check(ended == 64, f"at the limit {ended} of 64 streams got their status, all tokens and the usage")
+        check(code == 0 and seconds < 0.3 + 1.5, f"exit {code} after {seconds:.2f} s with a limit of 0.3 s")
+
+
+def second_signal(args):
+    for number, expected in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        with Server(args) as server:
+            _, threads = start_streams(server, 2, 900)
+            server.terminate()
+            time.sleep(0.1)
+            start = time.monotonic()
+            server.terminate(number)
+            code = server.wait()
+            for thread in threads:
+                thread.join(10)
+            code = 128 - code if code < 0 else code
+            check(code == expected and time.monotonic() - start < 1, f"a second signal ends at once with {expected}")
+
+
+def main():
+    args = arguments(__doc__, repeats=3)
+    for repeat in range(args.repeats):
+        drain_to_the_end(args, repeat + 1)
+    drain_to_the_limit(args)
+    second_signal(args)
+
+
+if __name__ == "__main__":
+    main()

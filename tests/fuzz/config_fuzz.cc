@@ -1,0 +1,43 @@
+// Any bytes as config.json and generation_config.json: refused with a status, or a config whose values hold together.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "engine/base/status_macros.h"
+#include "engine/model/generation_config.h"
+#include "engine/model/model_config.h"
+
+namespace switchyard {
+namespace {
+
+void CheckLayer(const LayerConfig& layer) {
+  const AttentionShape& shape = layer.attention.shape;
+  CHECK(shape.num_heads > 0 && shape.num_kv_heads > 0 && shape.num_heads % shape.num_kv_heads == 0);
+  CHECK(shape.head_dim > 0 && shape.rope_inv_freq.size() * 2 == static_cast<size_t>(shape.head_dim));
+  for (const float frequency : shape.rope_inv_freq) CHECK(std::isfinite(frequency) && frequency >= 0.0f);
+  CHECK(std::isfinite(shape.scale) && std::isfinite(shape.rope_attention_factor) && std::isfinite(shape.clip_qkv));
+  CHECK(shape.sliding_window >= 0);
+  const RouterConfig& router = layer.moe.router;
+  CHECK(layer.is_moe ? router.top_k >= 1 && router.top_k <= router.num_experts && layer.moe.intermediate_size > 0
+                     : layer.dense_intermediate_size > 0);
+}
+
+}  // namespace
+}  // namespace switchyard
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
+  const std::string text(reinterpret_cast<const char*>(bytes), size);
+  const auto config = switchyard::ParseModelConfig(text);
+  if (config.ok()) {
+    CHECK(config->vocab_size > 0 && config->hidden_size > 0 && config->num_layers() > 0);
+    CHECK(config->rms_norm_eps > 0.0f);
+    for (const int32_t id : config->eos_token_ids) CHECK(id >= 0 && id < config->vocab_size);
+    for (const switchyard::LayerConfig& layer : config->layers) switchyard::CheckLayer(layer);
+  } else {
+    CHECK(absl::IsInvalidArgument(config.status()) || absl::IsUnimplemented(config.status()));
+  }
+  const auto generation = switchyard::ParseGenerationConfig(text);
+  CHECK(generation.ok() || absl::IsInvalidArgument(generation.status()));
+  return 0;
+}

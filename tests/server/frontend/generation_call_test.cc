@@ -1,0 +1,344 @@
+// A call driven by events in any order, without gRPC: the transport, the serving loop and the client are played here.
+#include "server/frontend/generation_call.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "server/byte_tokenizer.h"
+#include "server/frontend/errors.h"
+#include "server/frontend/open_calls.h"
+
+namespace switchyard {
+namespace {
+
+class FakeTransport : public CallTransport {
+ public:
+  void SendRequestId(const std::string& id) override { request_id = id; }
+  void Write(const google::protobuf::MessageLite& message) override {
+    Begin();
+    Take(message);
+    write_in_flight = true;
+  }
+  void WriteAndFinish(const google::protobuf::MessageLite& message) override {
+    Begin();
+    Take(message);
+    ++num_ends;
+  }
+  void Finish(const absl::Status& final_status) override {
+    Begin();
+    status = final_status;
+    ++num_ends;
+  }
+  void Break() override { ++num_breaks; }
+
+  std::string request_id;
+  std::string text;
+  std::string last_message;
+  absl::Status status;
+  // Set last: the writer's thread acts too.
+  std::atomic<bool> write_in_flight{false};
+  std::atomic<int> num_messages{0};
+  std::atomic<int> num_ends{0};
+  int num_breaks = 0;
+
+ private:
+  void Begin() {
+    EXPECT_FALSE(write_in_flight.load()) << "two actions at once";
+    EXPECT_EQ(num_ends.load(), 0) << "an action after the end";
+  }
+  void Take(const google::protobuf::MessageLite& message) {
+    ++num_messages;
+    last_message = message.SerializeAsString();
+    v1::GenerateStreamResponse response;
+    ASSERT_TRUE(response.ParseFromString(last_message));
+    for (const auto& choice : response.choices()) text += choice.text();
+  }
+};
+
+class GenerationCallTest : public testing::Test {
+ protected:
+  GenerationCallTest() {
+    model_.limits.served_model_name = "toy";
+    model_.limits.vocab_size = 257;
+    model_.limits.max_model_len = 100;
+    model_.scheduler.max_model_len = 100;
+    model_.tokenizer = tokenizer_.get();
+    model_.queue = &queue_;
+    parts_.metrics = &metrics_;
+    parts_.writer = &writer_;
+    parts_.text_worker = &text_worker_;
+    parts_.open_calls = &open_calls_;
+    parts_.model.store(&model_);
+    parts_.phase.store(ServingPhase::kServing);
+  }
+
+  std::shared_ptr<GenerationCall> Start(const v1::GenerateRequest& request, bool streaming = true) {
+    auto call = std::make_shared<GenerationCall>(&parts_, streaming, TimePoint::max());
+    transport_ = std::make_shared<FakeTransport>();
+    call->Start(transport_, request, "");
+    return call;
+  }
+
+  // As the serving loop does it, with a scheduler that runs everything at once.
+  RequestQueue::Batch TakeAll() {
+    RequestQueue::Batch batch = queue_.TakeAll();
+    queue_.SetWaiting(0, 0);
+    return batch;
+  }
+
+  static v1::GenerateRequest Hello() {
+    v1::GenerateRequest request;
+    request.set_text("hello");
+    return request;
+  }
+
+  static void SendToken(const Request& request, int32_t id) {
+    SampledToken token;
+    token.token = id;
+    request.sink->OnToken(token, false);
+  }
+
+  static void End(const Request& request, FinishReason reason, TerminalStatus status = TerminalStatus::kOk) {
+    FinishedEvent event;
+    event.reason = reason;
+    event.status = status;
+    request.sink->OnFinished(event);
+  }
+
+  // Ended calls write through the writer's thread.
+  void AwaitEnd() {
+    for (int i = 0; i < 2000 && transport_->num_ends == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ASSERT_EQ(transport_->num_ends.load(), 1);
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer_ = *Tokenizer::Parse(ByteTokenizerJson());
+  ServingMetrics metrics_{"toy", "1"};
+  RequestQueue queue_{4, 1000};
+  OpenCalls open_calls_{3};
+  TextWorker text_worker_{4};
+  ServedModel model_;
+  FrontendParts parts_;
+  std::shared_ptr<FakeTransport> transport_;
+  StreamWriter writer_;  // last: stops first
+};
+
+TEST_F(GenerationCallTest, QueuesTheTokenizedPrompt) {
+  v1::GenerateRequest request = Hello();
+  request.set_max_tokens(5);
+  request.set_seed(42);
+  request.set_request_id("mine");
+  const auto call = Start(request);
+  const auto batch = TakeAll();
+  ASSERT_EQ(batch.requests.size(), 1u);
+  EXPECT_EQ(batch.requests[0]->prompt_tokens, (std::vector<int32_t>{'h', 'e', 'l', 'l', 'o'}));
+  EXPECT_EQ(batch.requests[0]->max_tokens, 5);
+  EXPECT_EQ(batch.requests[0]->sampling.seed, 42u);
+  EXPECT_EQ(transport_->request_id, "mine");
+  EXPECT_LT(batch.requests[0]->deadline, TimePoint::max()) << "the server's own limit";
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, ChoicesAreRequestsWithSeedsOfTheirOwn) {
+  v1::GenerateRequest request = Hello();
+  request.set_n(3);
+  request.set_seed(42);
+  const auto call = Start(request);
+  const auto batch = TakeAll();
+  ASSERT_EQ(batch.requests.size(), 3u);
+  for (int32_t i = 0; i < 3; ++i) EXPECT_EQ(batch.requests[static_cast<size_t>(i)]->sampling.seed, SeedOfChoice(42, i));
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, FullQueueRefusesWithRetryAndCancelsWhatWasQueued) {
+  v1::GenerateRequest request = Hello();
+  request.set_n(5);
+  const auto call = Start(request);
+  EXPECT_EQ(transport_->num_ends.load(), 1);
+  EXPECT_EQ(transport_->status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_GE(RetryPushbackMillis(transport_->status), 80);
+  EXPECT_EQ(TakeAll().cancelled.size(), 5u);
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, TooManyOpenCallsAreRefusedWithRetry) {
+  std::vector<std::shared_ptr<GenerationCall>> calls;
+  for (int i = 0; i < 3; ++i) {
+    calls.push_back(Start(Hello()));
+    EXPECT_EQ(transport_->num_ends.load(), 0);
+  }
+  const auto refused = Start(Hello());
+  EXPECT_EQ(transport_->status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_GE(RetryPushbackMillis(transport_->status), 80);
+  refused->OnDone();
+  calls[0]->OnDone();
+  TakeAll();
+  calls.push_back(Start(Hello()));
+  EXPECT_EQ(transport_->num_ends.load(), 0) << "room again";
+}
+
+TEST_F(GenerationCallTest, PhaseDecidesWhetherCallsAreTaken) {
+  for (const auto& [phase, reason] : {std::pair{ServingPhase::kStarting, "starting"}, {ServingPhase::kDraining, "shutting down"},
+                                      {ServingPhase::kEngineFailed, "engine failed"}}) {
+    parts_.phase.store(phase);
+    const auto call = Start(Hello());
+    EXPECT_EQ(transport_->status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_NE(std::string(transport_->status.message()).find(reason), std::string::npos) << transport_->status;
+    call->OnDone();
+  }
+}
+
+TEST_F(GenerationCallTest, ClosedQueueSaysWhy) {
+  queue_.Close();
+  parts_.phase.store(ServingPhase::kServing);
+  const auto call = Start(Hello());
+  EXPECT_EQ(transport_->status.code(), absl::StatusCode::kUnavailable);
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, UnaryAnswersOnceWithEverything) {
+  const auto call = Start(Hello(), /*streaming=*/false);
+  auto batch = TakeAll();
+  for (int32_t c : {'a', 'b', 'c'}) SendToken(*batch.requests[0], c);
+  EXPECT_EQ(transport_->num_messages.load(), 0);
+  End(*batch.requests[0], FinishReason::kEos);
+  AwaitEnd();
+  v1::GenerateResponse response;
+  ASSERT_TRUE(response.ParseFromString(transport_->last_message));
+  EXPECT_EQ(response.choices(0).text(), "abc");
+  EXPECT_EQ(response.choices(0).finish_reason(), v1::FINISH_REASON_EOS);
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, EachTerminalStatusHasItsCode) {
+  const std::pair<TerminalStatus, absl::StatusCode> cases[] = {
+      {TerminalStatus::kCancelled, absl::StatusCode::kCancelled},
+      {TerminalStatus::kDeadlineExceeded, absl::StatusCode::kDeadlineExceeded},
+      {TerminalStatus::kUnavailable, absl::StatusCode::kUnavailable},
+      {TerminalStatus::kDataLoss, absl::StatusCode::kDataLoss},
+      {TerminalStatus::kSlowReader, absl::StatusCode::kResourceExhausted}};
+  for (bool streaming : {true, false}) {
+    for (const auto& [terminal, code] : cases) {
+      const auto call = Start(Hello(), streaming);
+      auto batch = TakeAll();
+      End(*batch.requests[0], FinishReason::kError, terminal);
+      for (int i = 0; i < 2000 && transport_->num_messages + transport_->num_ends == 0; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      if (streaming) {
+        transport_->write_in_flight = false;
+        call->OnWriteDone(true);
+      }
+      AwaitEnd();
+      EXPECT_EQ(transport_->status.code(), code);
+      EXPECT_EQ(RetryPushbackMillis(transport_->status), -1);
+      call->OnDone();
+    }
+  }
+}
+
+TEST_F(GenerationCallTest, CancelWhileQueuedReachesTheQueueAndEndsTheCall) {
+  const auto call = Start(Hello());
+  const uint64_t id = TakeAll().requests[0]->id;
+  call->OnCancel();
+  EXPECT_EQ(TakeAll().cancelled, std::vector<uint64_t>{id});
+  EXPECT_EQ(transport_->num_ends.load(), 1);
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, CancelAtTheDeadlineIsLeftToTheLoop) {
+  auto call = std::make_shared<GenerationCall>(&parts_, true, std::chrono::steady_clock::now());
+  transport_ = std::make_shared<FakeTransport>();
+  call->Start(transport_, Hello(), "");
+  call->OnCancel();
+  EXPECT_TRUE(TakeAll().cancelled.empty());
+  EXPECT_EQ(transport_->status.code(), absl::StatusCode::kDeadlineExceeded);
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, StalledWriteIsBrokenOff) {
+  const auto call = Start(Hello());
+  auto batch = TakeAll();
+  const TimePoint later = std::chrono::steady_clock::now() + std::chrono::seconds(61);
+  call->BreakIfStalled(later, std::chrono::seconds(60));
+  EXPECT_EQ(transport_->num_breaks, 0) << "nothing is being written";
+  SendToken(*batch.requests[0], 'a');
+  call->WritePending();
+  ASSERT_TRUE(transport_->write_in_flight.load());
+  call->BreakIfStalled(std::chrono::steady_clock::now(), std::chrono::seconds(60));
+  EXPECT_EQ(transport_->num_breaks, 0);
+  call->BreakIfStalled(later, std::chrono::seconds(60));
+  EXPECT_EQ(transport_->num_breaks, 1);
+  transport_->write_in_flight = false;
+  call->OnWriteDone(false);
+  EXPECT_EQ(transport_->num_ends.load(), 1);
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, LongPromptsAreTokenizedElsewhere) {
+  model_.limits.max_model_len = 20'000;
+  model_.scheduler.max_model_len = 20'000;
+  model_.scheduler.num_kv_blocks = 2000;
+  RequestQueue large_queue(4, 100'000);
+  model_.queue = &large_queue;
+  v1::GenerateRequest request;
+  request.set_text(std::string(10'000, 'a'));
+  const auto call = Start(request);
+  RequestQueue::Batch batch;
+  for (int i = 0; i < 2000 && batch.requests.empty(); ++i) {
+    batch = large_queue.TakeAll();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ASSERT_EQ(batch.requests.size(), 1u);
+  EXPECT_EQ(batch.requests[0]->prompt_tokens.size(), 10'000u);
+  call->OnDone();
+}
+
+// Tokens, ends, cancels and write completions in random order: one end, in every order.
+TEST_F(GenerationCallTest, AnyOrderOfEventsEndsExactlyOnce) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 3'000; ++round) {
+    v1::GenerateRequest request = Hello();
+    request.set_n(1 + static_cast<int32_t>(random() % 3));
+    const bool streaming = random() % 4 != 0;
+    const auto call = Start(request, streaming);
+    auto batch = TakeAll();
+    std::vector<bool> ended(batch.requests.size());
+    for (int event = 0; event < 15; ++event) {
+      const size_t i = random() % batch.requests.size();
+      switch (random() % 6) {
+        case 0:
+        case 1:
+          if (!ended[i]) SendToken(*batch.requests[i], 'a');
+          break;
+        case 2:
+          if (!ended[i] && random() % 2 == 0) {
+            ended[i] = true;
+            End(*batch.requests[i], FinishReason::kLength, random() % 4 == 0 ? TerminalStatus::kUnavailable : TerminalStatus::kOk);
+          }
+          break;
+        case 3: writer_.Flush(); break;
+        case 4:
+          if (random() % 8 == 0) call->OnCancel();
+          break;
+        case 5: call->WritePending(); break;
+      }
+    }
+    for (size_t i = 0; i < ended.size(); ++i) {
+      if (!ended[i]) End(*batch.requests[i], FinishReason::kCancelled, TerminalStatus::kCancelled);
+    }
+    // Writes complete only here: what is in flight is seen by one thread at a time.
+    for (int i = 0; i < 5000 && transport_->num_ends == 0; ++i) {
+      call->WritePending();
+      if (transport_->write_in_flight.exchange(false)) call->OnWriteDone(random() % 4 != 0);
+      if (i > 100) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ASSERT_EQ(transport_->num_ends.load(), 1);
+    call->OnDone();
+  }
+}
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,106 @@
+// A whole server in this process: frontend on a free port, scheduler and loop, a fake engine, byte tokenizer.
+#ifndef SWITCHYARD_TESTS_SERVER_FRONTEND_TEST_SERVER_H_
+#define SWITCHYARD_TESTS_SERVER_FRONTEND_TEST_SERVER_H_
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "engine/tokenizer/tokenizer.h"
+#include "server/byte_tokenizer.h"
+#include "server/frontend/frontend.h"
+#include "server/metrics/serving_metrics.h"
+#include "server/scheduler/serving_loop.h"
+#include "switchyard/v1/expert_service.grpc.pb.h"
+#include "switchyard/v1/inference_service.grpc.pb.h"
+#include "tests/support/fake_engine.h"
+
+namespace switchyard {
+
+struct TestServerOptions {
+  GrpcOptions grpc;
+  SchedulingOptions scheduling;
+  bool begin_serving = true;
+};
+
+class TestServer : private LoopObserver {
+ public:
+  explicit TestServer(TestServerOptions options = {})
+      : metrics("toy", "1.2.3"), queue(options.scheduling.max_num_queued_reqs, options.scheduling.max_num_queued_tokens) {
+    options.grpc.host = "127.0.0.1";
+    options.grpc.port = 0;
+    tokenizer = *Tokenizer::Parse(ByteTokenizerJson());
+    frontend = *Frontend::Listen(options.grpc, options.scheduling, &metrics);
+    const ModelFacts& facts = engine.facts();
+    scheduler.max_num_seqs = options.scheduling.max_num_seqs;
+    scheduler.max_num_batched_tokens = options.scheduling.max_num_batched_tokens;
+    scheduler.max_model_len = facts.max_model_len;
+    scheduler.block_size = facts.block_size;
+    scheduler.num_kv_blocks = facts.num_kv_blocks;
+    metrics.SetModel(facts, "auto");
+    loop = std::make_unique<ServingLoop>(&engine, &queue, scheduler, static_cast<LoopObserver*>(this));
+    loop->Start();
+    channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(frontend->port()), grpc::InsecureChannelCredentials());
+    stub = v1::InferenceService::NewStub(channel);
+    experts = v1::ExpertService::NewStub(channel);
+    if (options.begin_serving) BeginServing();
+  }
+
+  ~TestServer() {
+    if (!drained) Drain(std::chrono::seconds(0));
+  }
+
+  void BeginServing() {
+    RequestLimits limits;
+    limits.served_model_name = "toy";
+    limits.vocab_size = engine.facts().vocab_size;
+    limits.max_model_len = scheduler.max_model_len;
+    limits.eos_token_ids = engine.facts().eos_token_ids;
+    limits.moe_layers = engine.facts().moe_layers;
+    frontend->BeginServing({engine.facts(), limits, scheduler, tokenizer.get(), &queue}, [this] { return loop->healthy(); });
+  }
+
+  // What main does on SIGTERM.
+  void Drain(std::chrono::milliseconds limit) {
+    drained = true;
+    frontend->BeginDraining();
+    loop->Drain(std::chrono::steady_clock::now() + limit);
+    frontend->Shutdown(std::chrono::steady_clock::now() + std::chrono::milliseconds(800));
+  }
+
+  // Waits until nothing runs or waits any more; false after 10 s.
+  bool BecomesIdle() {
+    for (int i = 0; i < 1000; ++i) {
+      const SchedulerCounts counts = metrics.counts();
+      if (counts.running == 0 && counts.waiting == 0 && counts.kv_blocks_used == 0 && metrics.open_calls() == 0) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
+
+  FakeEngine engine;
+  ServingMetrics metrics;
+  RequestQueue queue;
+  SchedulerOptions scheduler;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Frontend> frontend;
+  std::unique_ptr<ServingLoop> loop;
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<v1::InferenceService::Stub> stub;
+  std::unique_ptr<v1::ExpertService::Stub> experts;
+  bool drained = false;
+
+ private:
+  void OnStep(const StepReport& report) override {
+    metrics.OnStep(report);
+    frontend->Flush();
+  }
+  void OnFinished(const Request& request, const FinishedEvent& event) override { metrics.OnFinished(request, event); }
+};
+
+}  // namespace switchyard
+
+#endif  // SWITCHYARD_TESTS_SERVER_FRONTEND_TEST_SERVER_H_
