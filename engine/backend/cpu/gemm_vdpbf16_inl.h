@@ -6,7 +6,11 @@ inline __m512bh LoadBf16Pairs(const uint16_t* p) { return (__m512bh)_mm512_loadu
 inline __m512bh BroadcastPair(const uint16_t* p) {
   int32_t pair;
   __builtin_memcpy(&pair, p, 4);
-  return (__m512bh)_mm512_set1_epi32(pair);
+  __m512i pairs = _mm512_set1_epi32(pair);
+#if defined(__clang__)
+  __asm__("" : "+v"(pairs));  // clang 16 crashes when it folds the broadcast into a bfloat16 operand
+#endif
+  return (__m512bh)pairs;
 }
 
 template <int kRows>

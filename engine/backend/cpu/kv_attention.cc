@@ -88,7 +88,6 @@ void RunPrepareQkv(Context& context, const AttentionShape& shape, std::span<cons
                    const CpuWeight* q_norm, const CpuWeight* k_norm, int32_t layer, const CpuKvCache& cache,
                    float* qkv) {
   CHECK(static_cast<int64_t>(shape.rope_inv_freq.size()) <= kMaxRotatedPairs);
-  std::atomic<size_t> next_slice{0};
   const int num_threads = context.pool.num_threads();
   context.pool.Run([&](int thread) {
     // Every thread takes its part of each slice: 16 tokens share a group's cache lines, so parts are contiguous.

@@ -539,7 +539,7 @@ TEST(FrontendTest, EveryAnswerIsCountedOnceUnderItsCode) {
   EXPECT_FALSE(Stream(&server, unknown).status.ok());
   Health(&server);
   const std::string page = server.metrics.Scrape();
-  for (const std::string& line : {"request_status_total{model_name=\"toy\",grpc_code=\"OK\"} 3",
+  for (const std::string line : {"request_status_total{model_name=\"toy\",grpc_code=\"OK\"} 3",
                                   "request_status_total{model_name=\"toy\",grpc_code=\"INVALID_ARGUMENT\"} 2",
                                   "request_status_total{model_name=\"toy\",grpc_code=\"NOT_FOUND\"} 1",
                                   "rejected_total{model_name=\"toy\",reason=\"invalid\"} 2",
