@@ -9,8 +9,8 @@
 #include "engine/backend/backend.h"
 #include "engine/base/status_macros.h"
 #include "engine/checkpoint/weights.h"
-#include "engine/model/generation_config.h"
-#include "engine/model/model_config.h"
+#include "engine/config/generation_config.h"
+#include "engine/config/model_config.h"
 #include "engine/model/transformer.h"
 #include "engine/sampling/sampler.h"
 

@@ -94,7 +94,8 @@ uint64_t DroppedLogLines() { return dropped_lines.load(std::memory_order_relaxed
 
 void Log(LogLevel level, const char* event, std::initializer_list<LogField> fields) {
   if (level < log_level.load(std::memory_order_relaxed)) return;
-  std::string line = "{\"time\":\"" + WallClockText() + "\",\"level\":\"" + LevelName(level) + "\",\"event\":" + JsonQuote(event);
+  std::string line =
+      "{\"time\":\"" + WallClockText() + "\",\"level\":\"" + LevelName(level) + "\",\"event\":" + JsonQuote(event);
   for (const LogField& field : fields) {
     std::string text = "," + JsonQuote(field.key) + ":" + field.json;
     if (line.size() + text.size() + 2 > kMaxLineBytes) break;

@@ -3,8 +3,8 @@
 //   Log(LogLevel::kInfo, "listening", {{"port", 50051}, {"host", "::"}});
 //   {"time":"2026-01-31T12:00:00.123Z","level":"info","event":"listening","port":50051,"host":"::"}
 //
-// Never blocks serving: a line that stderr cannot take at once (full pipe, full disk) is dropped and counted. That works
-// because a line is at most 4,096 bytes, the size up to which a write to a pipe is taken whole or not at all.
+// Never blocks serving: a line that stderr cannot take at once (full pipe, full disk) is dropped and counted. That
+// works because a line is at most 4,096 bytes, the size up to which a write to a pipe is taken whole or not at all.
 // Never give it prompts, generated text, token ids or secrets. Control characters are escaped; thread-safe.
 #ifndef SWITCHYARD_SERVER_LOG_H_
 #define SWITCHYARD_SERVER_LOG_H_

@@ -34,8 +34,8 @@ namespace {
 constexpr int kExitBadStart = 2;
 constexpr int kExitNoMemory = 3;
 constexpr int kExitEngineFailed = 70;
-constexpr int kLoadedSignal = SIGUSR1;      // to ourselves: the loader is done
-constexpr int kEngineDeadSignal = SIGUSR2;  // to ourselves: the probe found the engine dead
+constexpr int kLoadedSignal = SIGUSR1;                // to ourselves: the loader is done
+constexpr int kEngineDeadSignal = SIGUSR2;            // to ourselves: the probe found the engine dead
 constexpr std::chrono::milliseconds kFlushTime{800};  // after the drain, for last messages to reach their clients
 
 using Clock = std::chrono::steady_clock;
@@ -105,7 +105,8 @@ struct LoadedModel {
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const ModelOptions& options) {
   auto tokenizer = Tokenizer::Load(options.model + "/tokenizer.json");
   // Random weights need no tokenizer of their own.
-  if (absl::IsNotFound(tokenizer.status()) && options.load_format == "dummy") return Tokenizer::Parse(ByteTokenizerJson());
+  if (absl::IsNotFound(tokenizer.status()) && options.load_format == "dummy")
+    return Tokenizer::Parse(ByteTokenizerJson());
   return tokenizer;
 }
 
@@ -145,8 +146,8 @@ SchedulerOptions ToSchedulerOptions(const SchedulingOptions& options, const Mode
   scheduler.block_size = facts.block_size;
   scheduler.num_kv_blocks = facts.num_kv_blocks;
   // A sequence cannot be longer than the pool.
-  scheduler.max_model_len = static_cast<int32_t>(
-      std::min<int64_t>(facts.max_model_len, int64_t{facts.num_kv_blocks} * facts.block_size));
+  scheduler.max_model_len =
+      static_cast<int32_t>(std::min<int64_t>(facts.max_model_len, int64_t{facts.num_kv_blocks} * facts.block_size));
   scheduler.policy = options.scheduling_policy == "priority" ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
   scheduler.enable_prefix_caching = options.enable_prefix_caching;
   scheduler.enable_chunked_prefill = options.enable_chunked_prefill;
@@ -183,10 +184,22 @@ class StepObserver : public LoopObserver {
 
 AdminServer::Pages AdminPages(const ServingMetrics& metrics, const Frontend& frontend) {
   return {
-      {"/metrics", [&metrics] { return AdminPage{200, "text/plain; version=0.0.4; charset=utf-8", metrics.Scrape()}; }},
-      {"/livez", [&frontend] { return frontend.healthy() ? AdminPage{.body = "ok\n"} : AdminPage{503, "text/plain", "engine failed\n"}; }},
-      {"/readyz", [&frontend] { return frontend.serving() ? AdminPage{.body = "ok\n"} : AdminPage{503, "text/plain", "not serving\n"}; }},
-      {"/version", [] { return AdminPage{200, "application/json", "{\"version\":\"" + SoftwareVersion() + "\"}\n"}; }},
+      {"/metrics",
+       [&metrics] {
+         return AdminPage{200, "text/plain; version=0.0.4; charset=utf-8", metrics.Scrape()};
+       }},
+      {"/livez",
+       [&frontend] {
+         return frontend.healthy() ? AdminPage{.body = "ok\n"} : AdminPage{503, "text/plain", "engine failed\n"};
+       }},
+      {"/readyz",
+       [&frontend] {
+         return frontend.serving() ? AdminPage{.body = "ok\n"} : AdminPage{503, "text/plain", "not serving\n"};
+       }},
+      {"/version",
+       [] {
+         return AdminPage{200, "application/json", "{\"version\":\"" + SoftwareVersion() + "\"}\n"};
+       }},
   };
 }
 
@@ -201,15 +214,25 @@ std::function<bool()> EngineAlive(const ServingLoop& loop, double stall_timeout)
   };
 }
 
-void LogServing(const ServerOptions& options, const ModelFacts& facts, const Frontend& frontend, const AdminServer& admin,
-                const LoadedModel& model, double total_seconds) {
+void LogServing(const ServerOptions& options, const ModelFacts& facts, const Frontend& frontend,
+                const AdminServer& admin, const LoadedModel& model, double total_seconds) {
   Log(LogLevel::kInfo, "serving",
-      {{"model", options.model.served_model_name}, {"architecture", facts.architecture}, {"backend", facts.backend},
-       {"dtype", DTypeName(facts.dtype)}, {"parameters", facts.num_parameters}, {"experts", facts.num_experts},
-       {"top_k", facts.top_k}, {"max_model_len", facts.max_model_len}, {"kv_blocks", facts.num_kv_blocks},
-       {"block_size", facts.block_size}, {"port", frontend.port()}, {"admin_port", admin.port()},
-       {"tokenizer_seconds", model.tokenizer_seconds}, {"engine_seconds", model.engine_seconds},
-       {"start_seconds", total_seconds}, {"version", SoftwareVersion()}});
+      {{"model", options.model.served_model_name},
+       {"architecture", facts.architecture},
+       {"backend", facts.backend},
+       {"dtype", DTypeName(facts.dtype)},
+       {"parameters", facts.num_parameters},
+       {"experts", facts.num_experts},
+       {"top_k", facts.top_k},
+       {"max_model_len", facts.max_model_len},
+       {"kv_blocks", facts.num_kv_blocks},
+       {"block_size", facts.block_size},
+       {"port", frontend.port()},
+       {"admin_port", admin.port()},
+       {"tokenizer_seconds", model.tokenizer_seconds},
+       {"engine_seconds", model.engine_seconds},
+       {"start_seconds", total_seconds},
+       {"version", SoftwareVersion()}});
 }
 
 // The exit code after the last signal.
@@ -265,8 +288,9 @@ int Serve(const ServerOptions& options) {
   StepObserver observer(&metrics, frontend->get());
   ServingLoop loop(model->engine.get(), &queue, scheduler, &observer);
   loop.Start();
-  (*frontend)->BeginServing({facts, ToRequestLimits(options.model, facts, scheduler), scheduler, model->tokenizer.get(), &queue},
-                            EngineAlive(loop, options.lifecycle.stall_timeout));
+  (*frontend)->BeginServing(
+      {facts, ToRequestLimits(options.model, facts, scheduler), scheduler, model->tokenizer.get(), &queue},
+      EngineAlive(loop, options.lifecycle.stall_timeout));
   LogServing(options, facts, **frontend, **admin, *model, SecondsSince(start));
 
   do {
@@ -278,9 +302,10 @@ int Serve(const ServerOptions& options) {
 }
 
 LogLevel ToLogLevel(const std::string& name) {
-  return name == "debug" ? LogLevel::kDebug : name == "warning" ? LogLevel::kWarning
-         : name == "error" ? LogLevel::kError
-                           : LogLevel::kInfo;
+  return name == "debug"     ? LogLevel::kDebug
+         : name == "warning" ? LogLevel::kWarning
+         : name == "error"   ? LogLevel::kError
+                             : LogLevel::kInfo;
 }
 
 int Main(int argc, char** argv) {

@@ -69,7 +69,8 @@ std::string AssignBytes(const std::string& text, int64_t low, int64_t* target) {
 std::string AssignSeconds(const std::string& text, double low, double high, double* target) {
   double value = 0.0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error == std::errc() && end == text.data() + text.size() && std::isfinite(value) && value >= low && value <= high) {
+  if (error == std::errc() && end == text.data() + text.size() && std::isfinite(value) && value >= low &&
+      value <= high) {
     *target = value;
     return "";
   }
@@ -95,7 +96,8 @@ std::string AssignChoice(const std::string& text, const std::vector<std::string>
     return "";
   }
   std::string message = "is " + Shown(text) + "; use ";
-  for (size_t i = 0; i < choices.size(); ++i) message += (i == 0 ? "" : i + 1 == choices.size() ? " or " : ", ") + choices[i];
+  for (size_t i = 0; i < choices.size(); ++i)
+    message += (i == 0 ? "" : i + 1 == choices.size() ? " or " : ", ") + choices[i];
   return message;
 }
 
@@ -134,10 +136,13 @@ class Table {
     group_ = "Model";
     Text("model", "FOLDER", "Hugging Face model folder (required)", &o->model);
     Text("served-model-name", "NAME", "name that requests use; default: last part of --model", &o->served_model_name);
-    Choice("load-format", {"auto", "safetensors", "dummy"}, "dummy: random weights from config.json alone", &o->load_format);
-    Choice("dtype", {"auto", "float32", "bfloat16"}, "type of the weights in memory; auto: the checkpoint's", &o->dtype);
+    Choice("load-format", {"auto", "safetensors", "dummy"}, "dummy: random weights from config.json alone",
+           &o->load_format);
+    Choice("dtype", {"auto", "float32", "bfloat16"}, "type of the weights in memory; auto: the checkpoint's",
+           &o->dtype);
     Integer("seed", 0, std::numeric_limits<int64_t>::max(), "seed of dummy weights", &o->seed);
-    Integer("max-model-len", 0, 10'000'000, "tokens of prompt and output together; 0: the model's own", &o->max_model_len);
+    Integer("max-model-len", 0, 10'000'000, "tokens of prompt and output together; 0: the model's own",
+            &o->max_model_len);
   }
 
   void AddDevice(DeviceOptions* o) {
@@ -195,7 +200,8 @@ class Table {
     Choice("log-level", {"debug", "info", "warning", "error"}, "least severe lines to log", &o->log_level);
   }
 
-  void Add(std::string name, std::string value, std::string help, std::function<std::string(const std::string&)> assign) {
+  void Add(std::string name, std::string value, std::string help,
+           std::function<std::string(const std::string&)> assign) {
     settings_.push_back({std::move(name), group_, std::move(value), std::move(help), std::move(assign)});
   }
   template <typename T>
@@ -220,7 +226,9 @@ class Table {
     std::string value;
     for (const std::string& choice : choices) value += (value.empty() ? "" : "|") + choice;
     Add(name, value, std::string(help) + " (" + *target + ")",
-        [choices = std::move(choices), target](const std::string& text) { return AssignChoice(text, choices, target); });
+        [choices = std::move(choices), target](const std::string& text) {
+          return AssignChoice(text, choices, target);
+        });
   }
   void Text(const char* name, const char* value, const char* help, std::string* target) {
     Add(name, value, std::string(help) + (target->empty() ? "" : " (" + *target + ")"),
@@ -314,8 +322,8 @@ class Reader {
       const bool negated = name.substr(0, 3) == "no-" && IsSwitch(name.substr(3));
       const Setting* setting = table_->Find(negated ? name.substr(3) : name);
       if (setting == nullptr) {
-        problems_->push_back("--" + Shown(name).substr(1, name.size() > 64 ? 64 : name.size()) + " is no flag of this server" +
-                             Suggestion(name));
+        problems_->push_back("--" + Shown(name).substr(1, name.size() > 64 ? 64 : name.size()) +
+                             " is no flag of this server" + Suggestion(name));
       } else if (negated && value != "true") {
         problems_->push_back("--" + name + " takes no value");
       } else {

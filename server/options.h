@@ -16,12 +16,12 @@
 namespace switchyard {
 
 struct ModelOptions {
-  std::string model;              // Hugging Face folder; required
-  std::string served_model_name;  // name that requests use; default: last part of `model`
+  std::string model;                 // Hugging Face folder; required
+  std::string served_model_name;     // name that requests use; default: last part of `model`
   std::string load_format = "auto";  // auto | safetensors | dummy (random weights from config.json alone)
-  std::string dtype = "auto";     // auto (the checkpoint's) | float32 | bfloat16. float32 doubles memory and bandwidth
-  int64_t seed = 0;               // of dummy weights
-  int32_t max_model_len = 0;      // tokens, prompt and output; 0 = the model's own. Raising: longer requests hold more KV
+  std::string dtype = "auto";  // auto (the checkpoint's) | float32 | bfloat16. float32 doubles memory and bandwidth
+  int64_t seed = 0;            // of dummy weights
+  int32_t max_model_len = 0;   // tokens, prompt and output; 0 = the model's own. Raising: longer requests hold more KV
 };
 
 struct DeviceOptions {
@@ -31,36 +31,36 @@ struct DeviceOptions {
 };
 
 struct SchedulingOptions {
-  int32_t max_num_seqs = 64;              // sequences per step. Raising: more throughput, slower steps, larger buffers
-  int32_t max_num_batched_tokens = 512;   // tokens per step. Raising: faster prefill, longer pauses between tokens
-  int32_t block_size = 16;                // tokens per KV block. Raising: less bookkeeping, more waste per sequence
+  int32_t max_num_seqs = 64;             // sequences per step. Raising: more throughput, slower steps, larger buffers
+  int32_t max_num_batched_tokens = 512;  // tokens per step. Raising: faster prefill, longer pauses between tokens
+  int32_t block_size = 16;               // tokens per KV block. Raising: less bookkeeping, more waste per sequence
   int64_t kv_cache_memory = int64_t{1} << 30;  // bytes of the KV pool. Raising: memory
-  bool enable_prefix_caching = true;      // reuse the KV of equal prompt beginnings
-  bool enable_chunked_prefill = true;     // long prompts run in pieces between decodes
-  std::string scheduling_policy = "fcfs";  // fcfs | priority (lower Request.priority first)
-  int64_t max_num_queued_reqs = 256;      // requests that may wait. Raising: longer waits instead of refusals
-  int64_t max_num_queued_tokens = 262'144;  // prompt tokens that may wait. As above, and 4 bytes each
+  bool enable_prefix_caching = true;           // reuse the KV of equal prompt beginnings
+  bool enable_chunked_prefill = true;          // long prompts run in pieces between decodes
+  std::string scheduling_policy = "fcfs";      // fcfs | priority (lower Request.priority first)
+  int64_t max_num_queued_reqs = 256;           // requests that may wait. Raising: longer waits instead of refusals
+  int64_t max_num_queued_tokens = 262'144;     // prompt tokens that may wait. As above, and 4 bytes each
 };
 
 struct GrpcOptions {
-  std::string host = "0.0.0.0";        // address to listen on
-  int32_t port = 50051;                // 0 = any free one
+  std::string host = "0.0.0.0";                  // address to listen on
+  int32_t port = 50051;                          // 0 = any free one
   int64_t max_message_bytes = int64_t{8} << 20;  // of one request. Raising: memory per call before any check
-  int32_t max_concurrent_streams = 1024;  // per connection. Raising: about 20 KB each
-  int32_t max_open_calls = 4096;       // generating calls in all. Raising: about 20 KB each and their buffers
-  int32_t max_metadata_bytes = 16'384;  // of one call's headers. Raising: memory per call
-  double keepalive_time = 10.0;        // seconds of silence before a connection is probed. Lowering: more pings
-  double keepalive_timeout = 5.0;      // seconds until a silent connection is closed
-  double max_connection_age = 0.0;     // seconds until a connection is asked to reconnect; 0 = never
+  int32_t max_concurrent_streams = 1024;         // per connection. Raising: about 20 KB each
+  int32_t max_open_calls = 4096;                 // generating calls in all. Raising: about 20 KB each and their buffers
+  int32_t max_metadata_bytes = 16'384;           // of one call's headers. Raising: memory per call
+  double keepalive_time = 10.0;            // seconds of silence before a connection is probed. Lowering: more pings
+  double keepalive_timeout = 5.0;          // seconds until a silent connection is closed
+  double max_connection_age = 0.0;         // seconds until a connection is asked to reconnect; 0 = never
   double max_connection_age_grace = 60.0;  // seconds that its calls then have to finish
-  double max_request_seconds = 600.0;  // longest a request may take, whatever its own deadline. Raising: stuck ones stay
+  double max_request_seconds = 600.0;      // longest that a request may take. Raising: stuck ones stay longer
   int64_t stream_buffer_bytes = int64_t{1} << 20;  // unread output per call before it is ended. Raising: that memory
-  bool enable_reflection = true;       // lets tools list the services
+  bool enable_reflection = true;                   // lets tools list the services
 };
 
 struct AdminOptions {
-  std::string admin_host = "0.0.0.0";  // address of /metrics, /livez, /readyz, /version
-  int32_t admin_port = 8002;           // 0 = any free one
+  std::string admin_host = "0.0.0.0";          // address of /metrics, /livez, /readyz, /version
+  int32_t admin_port = 8002;                   // 0 = any free one
   std::string metrics_expert_detail = "auto";  // off | layer | topk | full; auto = full up to 4,096 series, else topk
 };
 

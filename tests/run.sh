@@ -25,6 +25,9 @@ for argument in "$@"; do
 done
 [ ${#lanes[@]} -gt 0 ] || lanes=(default)
 
+# Clones share what ccache has compiled, wherever they are.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+
 say() { printf '\n=== %s\n' "$*"; }
 
 # One private Python environment for the clients and reference libraries that the tests compare with.

@@ -23,7 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/base/dtype.h"
-#include "engine/checkpoint/tensor_reader.h"
+#include "engine/base/tensor_reader.h"
 
 namespace switchyard {
 

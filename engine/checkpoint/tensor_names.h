@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "engine/checkpoint/weight_table.h"
-#include "engine/model/model_config.h"
+#include "engine/config/model_config.h"
 
 namespace switchyard {
 

@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
-#include "engine/checkpoint/tensor_reader.h"
+#include "engine/base/tensor_reader.h"
 #include "engine/checkpoint/weights.h"
-#include "engine/model/model_config.h"
+#include "engine/config/model_config.h"
 
 namespace switchyard {
 

@@ -10,8 +10,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "engine/checkpoint/tensor_reader.h"
-#include "engine/model/model_config.h"
+#include "engine/base/tensor_reader.h"
+#include "engine/config/model_config.h"
 
 namespace switchyard {
 

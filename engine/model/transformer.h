@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
 #include "engine/checkpoint/weights.h"
-#include "engine/model/model_config.h"
+#include "engine/config/model_config.h"
 #include "engine/moe/moe_layer.h"
 #include "engine/step.h"
 

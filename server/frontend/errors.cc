@@ -73,9 +73,10 @@ absl::Status InvalidRequest(const std::string& field, const std::string& descrip
 }
 
 absl::Status ModelNotFound(const std::string& name, const std::string& served_name) {
-  return ErrorWithReason(absl::StatusCode::kNotFound,
-                         "model \"" + Sanitized(name) + "\" is not served here; this server has \"" + served_name + "\"",
-                         "MODEL_NOT_FOUND");
+  return ErrorWithReason(
+      absl::StatusCode::kNotFound,
+      "model \"" + Sanitized(name) + "\" is not served here; this server has \"" + served_name + "\"",
+      "MODEL_NOT_FOUND");
 }
 
 absl::Status Overloaded(const std::string& what, const std::string& reason, double retry_seconds) {
@@ -102,7 +103,8 @@ absl::Status ErrorWithReason(absl::StatusCode code, const std::string& message, 
 std::string Sanitized(const std::string& text) {
   std::string shown = text.substr(0, 64);
   for (char& c : shown) {
-    const bool harmless = std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string("._:/-").find(c) != std::string::npos;
+    const bool harmless =
+        std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string("._:/-").find(c) != std::string::npos;
     if (!harmless) c = '?';
   }
   return text.size() > 64 ? shown + "..." : shown;

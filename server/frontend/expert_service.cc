@@ -128,8 +128,8 @@ class ExpertService::Watcher final : public WatchReactor {
 
 ExpertService::~ExpertService() = default;
 
-grpc::ServerUnaryReactor* ExpertService::GetExpertLoad(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                                       grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* ExpertService::GetExpertLoad(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return AnswerUnary<v1::GetExpertLoadRequest, v1::ExpertLoad>(
       context, *request, response, parts_->metrics, [this](const v1::GetExpertLoadRequest& in, v1::ExpertLoad* out) {
         ASSIGN_OR_RETURN(const ServedModel* model, parts_->LoadedModel());

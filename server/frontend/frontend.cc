@@ -179,7 +179,8 @@ void Frontend::Impl::CheckGrpc(grpc::health::v1::Health::Stub* stub) {
   grpc::health::v1::HealthCheckRequest request;
   grpc::health::v1::HealthCheckResponse response;
   const grpc::Status status = stub->Check(&context, request, &response);
-  if (!status.ok()) Log(LogLevel::kWarning, "self_check_failed", {{"grpc_code", static_cast<int>(status.error_code())}});
+  if (!status.ok())
+    Log(LogLevel::kWarning, "self_check_failed", {{"grpc_code", static_cast<int>(status.error_code())}});
 }
 
 void Frontend::Impl::BreakStalledCalls() {

@@ -5,9 +5,9 @@
 //   BeginDraining     NOT_SERVING first, then new calls get UNAVAILABLE DRAINING; running ones go on
 //   Shutdown          waits for what runs until a deadline, then ends everything
 //
-// A probe thread calls the health check through gRPC every 100 ms: that keeps gRPC's callback threads awake (they sleep up
-// to 100 ms after an idle second, which would be the latency of the next first token), asks whether the engine is alive,
-// and breaks off calls whose client reads nothing.
+// A probe thread calls the health check through gRPC every 100 ms: that keeps gRPC's callback threads awake (they sleep
+// up to 100 ms after an idle second, which would be the latency of the next first token), asks whether the engine is
+// alive, and breaks off calls whose client reads nothing.
 #ifndef SWITCHYARD_SERVER_FRONTEND_FRONTEND_H_
 #define SWITCHYARD_SERVER_FRONTEND_FRONTEND_H_
 

@@ -6,7 +6,8 @@ namespace switchyard {
 
 absl::StatusOr<const ServedModel*> FrontendParts::LoadedModel() const {
   const ServedModel* loaded = model.load(std::memory_order_acquire);
-  if (loaded == nullptr) return Unavailable("the server is starting; retry when its health check says SERVING", "STARTING");
+  if (loaded == nullptr)
+    return Unavailable("the server is starting; retry when its health check says SERVING", "STARTING");
   return loaded;
 }
 

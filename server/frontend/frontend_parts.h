@@ -37,7 +37,7 @@ struct FrontendLimits {
   int64_t stream_buffer_bytes = int64_t{1} << 20;
   int64_t max_message_bytes = int64_t{8} << 20;
   int32_t max_open_calls = 4096;
-  int64_t max_num_queued_reqs = 0;    // shown by GetServer
+  int64_t max_num_queued_reqs = 0;  // shown by GetServer
   int64_t max_num_queued_tokens = 0;
   std::string version;
 };

@@ -13,8 +13,9 @@
 namespace switchyard {
 namespace {
 
-// A cancel this close to the deadline is the deadline: gRPC reports both the same way, and the loop ends what is past it.
-constexpr std::chrono::milliseconds kDeadlineSlack{2};
+// A cancel this close to the deadline is the deadline: gRPC reports both the same way, and the client's clock, which
+// started before the request travelled, runs out a little earlier. The loop ends what is past its deadline.
+constexpr std::chrono::milliseconds kDeadlineSlack{20};
 
 TimePoint Now() { return std::chrono::steady_clock::now(); }
 
@@ -63,9 +64,10 @@ void GenerationCall::Start(std::shared_ptr<CallTransport> transport, const v1::G
   const absl::StatusOr<const ServedModel*> model = parts_->AdmittingModel();
   if (!model.ok()) return Fail(model.status(), UnavailableReason());
   if (!parts_->open_calls->Add(this)) {
-    return Fail(Overloaded("this server has " + std::to_string(parts_->limits.max_open_calls) + " open calls, its limit",
-                           "TOO_MANY_CALLS", RetrySeconds(*parts_->metrics)),
-                Rejection::kTooManyCalls);
+    return Fail(
+        Overloaded("this server has " + std::to_string(parts_->limits.max_open_calls) + " open calls, its limit",
+                   "TOO_MANY_CALLS", RetrySeconds(*parts_->metrics)),
+        Rejection::kTooManyCalls);
   }
   absl::StatusOr<GenerationSpec> spec = ValidateGenerateRequest(request, (*model)->limits);
   if (!spec.ok()) {
@@ -100,7 +102,8 @@ void GenerationCall::Admit(const ServedModel& model, const v1::GenerateRequest& 
   if (!queued.ok()) Fail(queued, absl::IsUnavailable(queued) ? UnavailableReason() : Rejection::kQueueFull);
 }
 
-absl::StatusOr<std::vector<int32_t>> GenerationCall::TokenizePrompt(const ServedModel& model, const v1::GenerateRequest& request,
+absl::StatusOr<std::vector<int32_t>> GenerationCall::TokenizePrompt(const ServedModel& model,
+                                                                    const v1::GenerateRequest& request,
                                                                     GenerationSpec* spec) {
   std::vector<int32_t> prompt;
   if (request.has_text()) {
@@ -108,7 +111,8 @@ absl::StatusOr<std::vector<int32_t>> GenerationCall::TokenizePrompt(const Served
     options.add_special_tokens = spec->add_special_tokens;
     options.allow_special_tokens = spec->allow_special_tokens;
     auto encoded = model.tokenizer->Encode(request.text(), options);
-    if (!encoded.ok()) return InvalidRequest("text", "prompt cannot be tokenized: " + std::string(encoded.status().message()));
+    if (!encoded.ok())
+      return InvalidRequest("text", "prompt cannot be tokenized: " + std::string(encoded.status().message()));
     prompt = *std::move(encoded);
     // A tokenizer may know more tokens than the model has rows for.
     for (int32_t id : prompt) {
@@ -125,7 +129,8 @@ absl::StatusOr<std::vector<int32_t>> GenerationCall::TokenizePrompt(const Served
   return prompt;
 }
 
-absl::Status GenerationCall::Enqueue(const ServedModel& model, std::vector<int32_t> prompt, const GenerationSpec& spec) {
+absl::Status GenerationCall::Enqueue(const ServedModel& model, std::vector<int32_t> prompt,
+                                     const GenerationSpec& spec) {
   const uint64_t seed = spec.seed.value_or(RandomNumber());
   OpenStream(model, prompt.size(), spec, seed);
   for (int32_t i = 0; i < spec.n; ++i) {
@@ -313,7 +318,8 @@ absl::Status GenerationCall::FinalStatus() const {
     case TerminalStatus::kDeadlineExceeded: return absl::DeadlineExceededError("the deadline passed");
     case TerminalStatus::kUnavailable: return parts_->EndedByServer();
     case TerminalStatus::kDataLoss:
-      return ErrorWithReason(absl::StatusCode::kDataLoss, "the model produced a logit that is not finite", "NON_FINITE_LOGIT");
+      return ErrorWithReason(absl::StatusCode::kDataLoss, "the model produced a logit that is not finite",
+                             "NON_FINITE_LOGIT");
     case TerminalStatus::kSlowReader:
       return ErrorWithReason(absl::StatusCode::kResourceExhausted,
                              streaming_ ? "the client reads too slowly; too much output waits for it"

@@ -1,5 +1,5 @@
-// One call of Generate or GenerateStream, from the parsed message to its one status. Knows no gRPC types: what it says to
-// the client goes through a CallTransport, so that tests drive it with events in any order.
+// One call of Generate or GenerateStream, from the parsed message to its one status. Knows no gRPC types: what it says
+// to the client goes through a CallTransport, so that tests drive it with events in any order.
 //
 //   Start -> validate -> tokenize (long texts: TextWorker) -> n Requests into the RequestQueue
 //   serving loop -> TokenStream -> Announce -> StreamWriter -> WritePending -> transport
@@ -47,7 +47,8 @@ class GenerationCall final : public StreamListener,
   ~GenerationCall() override;
 
   // `metadata_id`: the caller's x-request-id, or "". Call once; may end in transport->Finish before it returns.
-  void Start(std::shared_ptr<CallTransport> transport, const v1::GenerateRequest& request, const std::string& metadata_id);
+  void Start(std::shared_ptr<CallTransport> transport, const v1::GenerateRequest& request,
+             const std::string& metadata_id);
   // Instead of Start, for a message that cannot be parsed: ends the call at once.
   void Refuse(std::shared_ptr<CallTransport> transport, const absl::Status& status);
 
@@ -67,8 +68,8 @@ class GenerationCall final : public StreamListener,
 
  private:
   void Admit(const ServedModel& model, const v1::GenerateRequest& request, GenerationSpec spec);
-  static absl::StatusOr<std::vector<int32_t>> TokenizePrompt(const ServedModel& model, const v1::GenerateRequest& request,
-                                                             GenerationSpec* spec);
+  static absl::StatusOr<std::vector<int32_t>> TokenizePrompt(const ServedModel& model,
+                                                             const v1::GenerateRequest& request, GenerationSpec* spec);
   absl::Status Enqueue(const ServedModel& model, std::vector<int32_t> prompt, const GenerationSpec& spec);
   void OpenStream(const ServedModel& model, size_t num_prompt_tokens, const GenerationSpec& spec, uint64_t seed);
   void Fail(const absl::Status& status, Rejection reason);

@@ -34,7 +34,9 @@ class GenerationReactor : public Reactor,
     }
   }
 
-  void SendRequestId(const std::string& request_id) override { context_->AddInitialMetadata("x-request-id", request_id); }
+  void SendRequestId(const std::string& request_id) override {
+    context_->AddInitialMetadata("x-request-id", request_id);
+  }
 
   void Finish(const absl::Status& status) override {
     AddRetryTrailer(status, context_);
@@ -104,7 +106,8 @@ class UnaryReactor final : public GenerationReactor<grpc::ServerUnaryReactor> {
 
 }  // namespace
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStreamingCall(FrontendParts* parts, grpc::CallbackServerContext* context,
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStreamingCall(FrontendParts* parts,
+                                                               grpc::CallbackServerContext* context,
                                                                const grpc::ByteBuffer& request) {
   auto reactor = std::make_shared<StreamReactor>(parts, context);
   reactor->Begin(request);

@@ -13,7 +13,8 @@
 namespace switchyard {
 
 // Parses the bytes and starts the call; what is returned belongs to gRPC.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStreamingCall(FrontendParts* parts, grpc::CallbackServerContext* context,
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStreamingCall(FrontendParts* parts,
+                                                               grpc::CallbackServerContext* context,
                                                                const grpc::ByteBuffer& request);
 // `response` stays valid until the reactor is done.
 grpc::ServerUnaryReactor* StartUnaryCall(FrontendParts* parts, grpc::CallbackServerContext* context,

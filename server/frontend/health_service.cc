@@ -19,7 +19,7 @@ class HealthService::Watcher final : public WatchReactor {
  private:
   grpc::ByteBuffer Produce() override {
     HealthCheckResponse response;
-    response.set_status(!known_               ? HealthCheckResponse::SERVICE_UNKNOWN
+    response.set_status(!known_              ? HealthCheckResponse::SERVICE_UNKNOWN
                         : health_->serving() ? HealthCheckResponse::SERVING
                                              : HealthCheckResponse::NOT_SERVING);
     return SerializeMessage(response);

@@ -20,7 +20,8 @@ void SetNanos(int64_t nanos, auto* out) {
   out->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
 }
 
-// A unary call whose work may be long runs on the text worker; gRPC keeps context and buffers until the reactor is done.
+// A unary call whose work may be long runs on the text worker; gRPC keeps context and buffers until the reactor is
+// done.
 template <typename Request, typename Response, typename Run>
 grpc::ServerUnaryReactor* AnswerOnWorker(FrontendParts* parts, grpc::CallbackServerContext* context,
                                          const grpc::ByteBuffer& bytes, grpc::ByteBuffer* out, Run run) {
@@ -100,13 +101,14 @@ absl::Status InferenceService::DoTokenize(const v1::TokenizeRequest& request, v1
   return absl::OkStatus();
 }
 
-absl::Status InferenceService::DoDetokenize(const v1::DetokenizeRequest& request, v1::DetokenizeResponse* response) const {
+absl::Status InferenceService::DoDetokenize(const v1::DetokenizeRequest& request,
+                                            v1::DetokenizeResponse* response) const {
   ASSIGN_OR_RETURN(const ServedModel* model, parts_->LoadedModel());
   RETURN_IF_ERROR(CheckModelName(request.model(), model->limits));
   RETURN_IF_ERROR(CheckTokenIds("token_ids", request.token_ids(), model->limits));
   const bool skip_special = !request.has_skip_special_tokens() || request.skip_special_tokens();
-  response->set_text(model->tokenizer->Decode({request.token_ids().data(), static_cast<size_t>(request.token_ids_size())},
-                                              skip_special));
+  response->set_text(model->tokenizer->Decode(
+      {request.token_ids().data(), static_cast<size_t>(request.token_ids_size())}, skip_special));
   return absl::OkStatus();
 }
 
@@ -168,9 +170,8 @@ absl::Status InferenceService::DoGetLoad(v1::Load* response) const {
   response->set_waiting_tokens(counts.waiting_tokens);
   response->set_kv_blocks_total(counts.kv_blocks_total);
   response->set_kv_blocks_used(counts.kv_blocks_used);
-  response->set_kv_cache_usage(counts.kv_blocks_total == 0
-                                   ? 0.0
-                                   : static_cast<double>(counts.kv_blocks_used) / counts.kv_blocks_total);
+  response->set_kv_cache_usage(
+      counts.kv_blocks_total == 0 ? 0.0 : static_cast<double>(counts.kv_blocks_used) / counts.kv_blocks_total);
   response->set_ready(parts_->phase.load(std::memory_order_acquire) == ServingPhase::kServing);
   response->set_generation_tokens_total(static_cast<uint64_t>(counts.generation_tokens_total));
   response->set_prompt_tokens_total(static_cast<uint64_t>(counts.prompt_tokens_total));
@@ -181,8 +182,9 @@ absl::Status InferenceService::DoGetLoad(v1::Load* response) const {
 
 absl::Status InferenceService::DoAbort(const v1::AbortRequest& request, v1::AbortResponse* response) const {
   if (!IsValidRequestId(request.request_id())) {
-    return InvalidRequest("request_id", "request_id is empty, too long or has unusual characters; use the id that the call "
-                                        "was given or answered with");
+    return InvalidRequest("request_id",
+                          "request_id is empty, too long or has unusual characters; use the id that the call "
+                          "was given or answered with");
   }
   const auto calls = parts_->open_calls->Find(request.request_id());
   if (calls.empty()) {

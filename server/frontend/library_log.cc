@@ -18,7 +18,8 @@ constexpr int kLinesPerSecond = 10;
 bool MayLog() {
   static std::atomic<int64_t> current_second{0};
   static std::atomic<int> lines{0};
-  const int64_t now = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  const int64_t now =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
   if (current_second.exchange(now, std::memory_order_relaxed) != now) lines.store(0, std::memory_order_relaxed);
   return lines.fetch_add(1, std::memory_order_relaxed) < kLinesPerSecond;
 }

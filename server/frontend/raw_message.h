@@ -1,7 +1,7 @@
 // Protobuf messages from and to the bytes of raw gRPC methods.
 //
-// The generated handlers answer bytes that are no message with UNIMPLEMENTED and no text; raw methods let us say what is
-// wrong.
+// The generated handlers answer bytes that are no message with UNIMPLEMENTED and no text; raw methods let us say what
+// is wrong.
 #ifndef SWITCHYARD_SERVER_FRONTEND_RAW_MESSAGE_H_
 #define SWITCHYARD_SERVER_FRONTEND_RAW_MESSAGE_H_
 
@@ -12,7 +12,8 @@
 
 namespace switchyard {
 
-// INVALID_ARGUMENT: names the text field that is not valid UTF-8 and the byte, or says that the bytes are no such message.
+// INVALID_ARGUMENT: names the text field that is not valid UTF-8 and the byte, or says that the bytes are no such
+// message.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message* message);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::MessageLite& message);

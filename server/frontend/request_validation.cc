@@ -33,8 +33,8 @@ class Checker {
 
   bool Integer(const std::string& field, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return true;
-    return Fail(field, field + " is " + std::to_string(value) + "; use a whole number from " + WithCommas(low) + " to " +
-                           WithCommas(high));
+    return Fail(field, field + " is " + std::to_string(value) + "; use a whole number from " + WithCommas(low) +
+                           " to " + WithCommas(high));
   }
 
   bool Float(const std::string& field, float value, float low, float high, bool low_excluded = false) {
@@ -82,7 +82,8 @@ void CheckPrompt(const v1::GenerateRequest& request, const RequestLimits& limits
   }
 }
 
-void ReadSampling(const v1::GenerateRequest& request, const RequestLimits& limits, Checker* checker, GenerationSpec* spec) {
+void ReadSampling(const v1::GenerateRequest& request, const RequestLimits& limits, Checker* checker,
+                  GenerationSpec* spec) {
   SamplingParams& sampling = spec->sampling;
   const SamplingDefaults& defaults = limits.defaults;
   sampling.temperature = defaults.temperature.value_or(sampling.temperature);
@@ -92,10 +93,12 @@ void ReadSampling(const v1::GenerateRequest& request, const RequestLimits& limit
   if (request.has_temperature() && checker->Float("temperature", request.temperature(), 0.0f, 2.0f)) {
     sampling.temperature = Positive(request.temperature());
     if (sampling.temperature > 0.0f && sampling.temperature < kSmallestTemperature) {
-      checker->Fail("temperature", "temperature is " + Number(sampling.temperature) + "; use 0 for greedy, or 0.001 to 2");
+      checker->Fail("temperature",
+                    "temperature is " + Number(sampling.temperature) + "; use 0 for greedy, or 0.001 to 2");
     }
   }
-  if (request.has_top_p() && checker->Float("top_p", request.top_p(), 0.0f, 1.0f, true)) sampling.top_p = request.top_p();
+  if (request.has_top_p() && checker->Float("top_p", request.top_p(), 0.0f, 1.0f, true))
+    sampling.top_p = request.top_p();
   if (request.has_top_k() && checker->Integer("top_k", request.top_k(), 0, 1'000'000)) {
     sampling.top_k = std::min(request.top_k(), limits.vocab_size);
   }
@@ -109,7 +112,8 @@ void ReadSampling(const v1::GenerateRequest& request, const RequestLimits& limit
   if (request.has_presence_penalty() && checker->Float("presence_penalty", request.presence_penalty(), -2.0f, 2.0f)) {
     sampling.presence_penalty = Positive(request.presence_penalty());
   }
-  if (request.has_frequency_penalty() && checker->Float("frequency_penalty", request.frequency_penalty(), -2.0f, 2.0f)) {
+  if (request.has_frequency_penalty() &&
+      checker->Float("frequency_penalty", request.frequency_penalty(), -2.0f, 2.0f)) {
     sampling.frequency_penalty = Positive(request.frequency_penalty());
   }
   if (request.has_seed()) spec->seed = request.seed();
@@ -132,7 +136,8 @@ void ReadLogitBias(const v1::GenerateRequest& request, const RequestLimits& limi
   std::sort(sampling->logit_bias.begin(), sampling->logit_bias.end());
 }
 
-void ReadStops(const v1::GenerateRequest& request, const RequestLimits& limits, Checker* checker, GenerationSpec* spec) {
+void ReadStops(const v1::GenerateRequest& request, const RequestLimits& limits, Checker* checker,
+               GenerationSpec* spec) {
   if (request.stop_size() > kMaxStopStrings) {
     checker->Fail("stop", "stop has " + WithCommas(request.stop_size()) + " strings; use at most " +
                               std::to_string(kMaxStopStrings));
@@ -141,8 +146,10 @@ void ReadStops(const v1::GenerateRequest& request, const RequestLimits& limits, 
     const std::string& stop = request.stop(i);
     if (!stop.empty() && stop.size() <= kMaxStopBytes) continue;
     const std::string field = Indexed("stop", i);
-    checker->Fail(field, field + (stop.empty() ? " is empty" : " has " + WithCommas(static_cast<int64_t>(stop.size())) + " bytes") +
-                             "; use 1 to " + std::to_string(kMaxStopBytes) + " bytes");
+    checker->Fail(
+        field, field +
+                   (stop.empty() ? " is empty" : " has " + WithCommas(static_cast<int64_t>(stop.size())) + " bytes") +
+                   "; use 1 to " + std::to_string(kMaxStopBytes) + " bytes");
   }
   spec->stop.assign(request.stop().begin(), request.stop().end());
 
@@ -161,11 +168,13 @@ void ReadStops(const v1::GenerateRequest& request, const RequestLimits& limits, 
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
 }
 
-void ReadLengths(const v1::GenerateRequest& request, const RequestLimits& limits, Checker* checker, GenerationSpec* spec) {
+void ReadLengths(const v1::GenerateRequest& request, const RequestLimits& limits, Checker* checker,
+                 GenerationSpec* spec) {
   if (request.has_max_tokens() && checker->Integer("max_tokens", request.max_tokens(), 1, limits.max_model_len)) {
     spec->max_tokens = request.max_tokens();
   }
-  if (!request.has_min_tokens() || !checker->Integer("min_tokens", request.min_tokens(), 0, limits.max_model_len)) return;
+  if (!request.has_min_tokens() || !checker->Integer("min_tokens", request.min_tokens(), 0, limits.max_model_len))
+    return;
   spec->sampling.min_tokens = request.min_tokens();
   if (spec->max_tokens > 0 && request.min_tokens() > spec->max_tokens) {
     checker->Fail("min_tokens", "min_tokens is " + std::to_string(request.min_tokens()) + ", but max_tokens is " +
@@ -173,7 +182,8 @@ void ReadLengths(const v1::GenerateRequest& request, const RequestLimits& limits
   }
 }
 
-void ReadOutput(const v1::GenerateRequest& request, const RequestLimits& limits, Checker* checker, GenerationSpec* spec) {
+void ReadOutput(const v1::GenerateRequest& request, const RequestLimits& limits, Checker* checker,
+                GenerationSpec* spec) {
   if (request.has_n() && checker->Integer("n", request.n(), 1, kMaxChoices)) spec->n = request.n();
   if (request.has_logprobs() && checker->Integer("logprobs", request.logprobs(), 0, kMaxLogprobs)) {
     spec->sampling.num_logprobs = request.logprobs();
@@ -197,7 +207,8 @@ void ReadOutput(const v1::GenerateRequest& request, const RequestLimits& limits,
 
 }  // namespace
 
-absl::StatusOr<GenerationSpec> ValidateGenerateRequest(const v1::GenerateRequest& request, const RequestLimits& limits) {
+absl::StatusOr<GenerationSpec> ValidateGenerateRequest(const v1::GenerateRequest& request,
+                                                       const RequestLimits& limits) {
   RETURN_IF_ERROR(CheckModelName(request.model(), limits));
   GenerationSpec spec;
   Checker checker;
@@ -220,18 +231,20 @@ absl::Status FitPrompt(int64_t num_prompt_tokens, const RequestLimits& limits, G
   if (num_prompt_tokens == 0) return InvalidRequest("text", "prompt is empty; it has no tokens");
   const int64_t room = limits.max_model_len - num_prompt_tokens;
   if (room < 1) {
-    return InvalidRequest("text", "prompt has " + WithCommas(num_prompt_tokens) + " tokens; this server accepts at most " +
-                                      WithCommas(limits.max_model_len) + " including max_tokens");
+    return InvalidRequest("text", "prompt has " + WithCommas(num_prompt_tokens) +
+                                      " tokens; this server accepts at most " + WithCommas(limits.max_model_len) +
+                                      " including max_tokens");
   }
   if (spec->max_tokens > room) {
     return InvalidRequest("max_tokens", "max_tokens is " + std::to_string(spec->max_tokens) + ", but prompt " +
                                             std::to_string(num_prompt_tokens) + " + max_tokens exceed the model's " +
-                                            std::to_string(limits.max_model_len) + "; use at most " + std::to_string(room));
+                                            std::to_string(limits.max_model_len) + "; use at most " +
+                                            std::to_string(room));
   }
   if (spec->max_tokens == 0) spec->max_tokens = static_cast<int32_t>(room);
   if (spec->sampling.min_tokens > spec->max_tokens) {
-    return InvalidRequest("min_tokens", "min_tokens is " + std::to_string(spec->sampling.min_tokens) +
-                                            ", but only " + std::to_string(room) + " tokens fit after the prompt");
+    return InvalidRequest("min_tokens", "min_tokens is " + std::to_string(spec->sampling.min_tokens) + ", but only " +
+                                            std::to_string(room) + " tokens fit after the prompt");
   }
   return absl::OkStatus();
 }
@@ -244,8 +257,8 @@ absl::Status CheckModelName(const std::string& name, const RequestLimits& limits
 absl::Status CheckTextBytes(const std::string& field, int64_t num_bytes, const RequestLimits& limits) {
   if (num_bytes <= limits.max_prompt_bytes()) return absl::OkStatus();
   return InvalidRequest("text", field + " has " + WithCommas(num_bytes) + " bytes; this server accepts at most " +
-                                    WithCommas(limits.max_prompt_bytes()) + ", " + std::to_string(kMaxPromptBytesPerToken) +
-                                    " for each token of context");
+                                    WithCommas(limits.max_prompt_bytes()) + ", " +
+                                    std::to_string(kMaxPromptBytesPerToken) + " for each token of context");
 }
 
 absl::Status CheckTokenIds(const std::string& field, const ProtoIds& ids, const RequestLimits& limits) {

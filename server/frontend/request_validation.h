@@ -46,11 +46,11 @@ struct RequestLimits {
 
 // A checked request, apart from its prompt.
 struct GenerationSpec {
-  std::string request_id;           // empty: the caller gave none
-  SamplingParams sampling;          // with all stop token ids; the seed is set by SeedOfChoice
+  std::string request_id;   // empty: the caller gave none
+  SamplingParams sampling;  // with all stop token ids; the seed is set by SeedOfChoice
   std::optional<uint64_t> seed;
   std::vector<int32_t> eos_token_ids;  // empty with ignore_eos
-  int32_t max_tokens = 0;           // 0: what fits
+  int32_t max_tokens = 0;              // 0: what fits
   int32_t n = 1;
   int32_t priority = 0;
   std::vector<std::string> stop;

@@ -1,7 +1,7 @@
 // One thread that writes what the streams have pending, so that neither the serving loop nor a gRPC thread does.
 //
-// Streams announce themselves during a step; Flush at its end wakes the thread once for all of them. Each gets one message
-// with everything that is pending by then.
+// Streams announce themselves during a step; Flush at its end wakes the thread once for all of them. Each gets one
+// message with everything that is pending by then.
 #ifndef SWITCHYARD_SERVER_FRONTEND_STREAM_WRITER_H_
 #define SWITCHYARD_SERVER_FRONTEND_STREAM_WRITER_H_
 

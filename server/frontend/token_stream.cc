@@ -86,7 +86,8 @@ SinkVerdict TokenStream::AddToken(int32_t index, const SampledToken& token, bool
     if (!is_stop_token || options_.include_stop) {
       if (AddText(&choice, choice.decoder.Push(token.token), delta)) verdict = SinkVerdict::kStop;
     }
-    if (verdict == SinkVerdict::kContinue && pending_bytes_ > options_.max_pending_bytes) verdict = SinkVerdict::kSlowReader;
+    if (verdict == SinkVerdict::kContinue && pending_bytes_ > options_.max_pending_bytes)
+      verdict = SinkVerdict::kSlowReader;
   }
   if (was_empty) {
     if (auto listener = listener_.lock()) listener->OnPending();
@@ -108,7 +109,7 @@ void TokenStream::EndChoice(int32_t index, const FinishedEvent& event) {
     }
     // A stop string can become complete only when the last, incomplete character is flushed; it counts all the same.
     delta->set_finish_reason(choice.stopped && event.status == TerminalStatus::kOk ? v1::FINISH_REASON_STOP
-                                                                                  : ToProto(event.reason));
+                                                                                   : ToProto(event.reason));
     delta->set_matched_stop(choice.matcher.matched());
     AddUsage(event);
     if (terminal_status_ == TerminalStatus::kOk) terminal_status_ = event.status;

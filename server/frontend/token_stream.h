@@ -1,5 +1,5 @@
-// The text of one call's choices, from tokens to messages: the serving loop pours tokens in on one side, the writer takes
-// messages out on the other.
+// The text of one call's choices, from tokens to messages: the serving loop pours tokens in on one side, the writer
+// takes messages out on the other.
 //
 //   serving loop --OnToken--> decode -> stop strings -> pending delta of the choice --TakeMessage--> StreamWriter
 //
@@ -43,8 +43,8 @@ struct TokenStreamOptions {
   std::vector<std::string> stop;
   bool include_stop = false;
   bool skip_special_tokens = true;
-  int32_t min_tokens = 0;               // stop strings count only in text of later tokens
-  bool details = false;                 // log-probabilities or routing were asked for
+  int32_t min_tokens = 0;  // stop strings count only in text of later tokens
+  bool details = false;    // log-probabilities or routing were asked for
   bool logprobs = false;
   std::vector<int32_t> explain_layers;  // positions in ModelFacts::moe_layers; empty: no routing
   std::vector<int32_t> moe_layers;      // layer index of each position
@@ -82,7 +82,8 @@ class TokenStream {
   void EndChoice(int32_t index, const FinishedEvent& event);
   v1::ChoiceDelta* PendingDelta(ChoiceState* choice) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AddDetail(const SampledToken& token, v1::ChoiceDelta* delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool AddText(ChoiceState* choice, const std::string& text, v1::ChoiceDelta* delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool AddText(ChoiceState* choice, const std::string& text, v1::ChoiceDelta* delta)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AddUsage(const FinishedEvent& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ObserveLatency(ChoiceState* choice);
 

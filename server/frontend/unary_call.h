@@ -14,9 +14,9 @@
 namespace switchyard {
 
 // Ends the call with `status` and, if it is OK, `response`. Any thread; once. `metrics` may be null: not counted.
-inline void FinishUnary(grpc::CallbackServerContext* context, grpc::ServerUnaryReactor* reactor, ServingMetrics* metrics,
-                        const absl::Status& status, const google::protobuf::MessageLite& response,
-                        grpc::ByteBuffer* out) {
+inline void FinishUnary(grpc::CallbackServerContext* context, grpc::ServerUnaryReactor* reactor,
+                        ServingMetrics* metrics, const absl::Status& status,
+                        const google::protobuf::MessageLite& response, grpc::ByteBuffer* out) {
   if (status.ok()) *out = SerializeMessage(response);
   AddRetryTrailer(status, context);
   if (metrics != nullptr) metrics->OnCallAnswered(static_cast<int>(status.code()));

@@ -1,5 +1,5 @@
-// A server stream that sends a fresh message each time it is poked, until the client leaves or the server ends it. Pokes
-// during a write are remembered, several as one.
+// A server stream that sends a fresh message each time it is poked, until the client leaves or the server ends it.
+// Pokes during a write are remembered, several as one.
 #ifndef SWITCHYARD_SERVER_FRONTEND_WATCH_REACTOR_H_
 #define SWITCHYARD_SERVER_FRONTEND_WATCH_REACTOR_H_
 
@@ -15,7 +15,8 @@
 
 namespace switchyard {
 
-class WatchReactor : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public std::enable_shared_from_this<WatchReactor> {
+class WatchReactor : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                     public std::enable_shared_from_this<WatchReactor> {
  public:
   // Keeps itself alive from here to OnDone. To be called once, by the method's handler.
   void Begin();

@@ -8,8 +8,8 @@
 //
 // Whoever gets an action from Poll has the transport for itself until the action's completion comes back, so actions
 // never overlap although many threads poll. Not thread-safe: the caller reads the demand and polls under one lock, or a
-// stale demand could ask for output that another thread has taken. A call that is cancelled while a write is in flight is finished
-// when that write reports back, whatever it reports: forgetting that hangs the server's shutdown for ever.
+// stale demand could ask for output that another thread has taken. A call that is cancelled while a write is in flight
+// is finished when that write reports back, whatever it reports: forgetting that hangs the server's shutdown for ever.
 #ifndef SWITCHYARD_SERVER_FRONTEND_WRITE_SEQUENCER_H_
 #define SWITCHYARD_SERVER_FRONTEND_WRITE_SEQUENCER_H_
 

@@ -37,8 +37,17 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Listen(const std::stri
   std::unique_ptr<AdminServer> server(new AdminServer(std::move(pages)));
   const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
   const std::string address = (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
-  const char* options[] = {"listening_ports", address.c_str(), "num_threads", kNumThreads, "request_timeout_ms",
-                           kRequestTimeoutMs, "enable_keep_alive", "no", "enable_directory_listing", "no", nullptr};
+  const char* options[] = {"listening_ports",
+                           address.c_str(),
+                           "num_threads",
+                           kNumThreads,
+                           "request_timeout_ms",
+                           kRequestTimeoutMs,
+                           "enable_keep_alive",
+                           "no",
+                           "enable_directory_listing",
+                           "no",
+                           nullptr};
   mg_callbacks callbacks;
   std::memset(&callbacks, 0, sizeof(callbacks));
   callbacks.log_message = DropMessage;

@@ -1,4 +1,5 @@
-// Load of every expert, added up step by step: plain arrays [MoE layer][expert], so that a step costs one addition each.
+// Load of every expert, added up step by step: plain arrays [MoE layer][expert], so that a step costs one addition
+// each.
 //
 // Two things are kept: totals since the start, and a window of the latest 512 to 1024 tokens from which the balance of
 // a layer is computed when somebody asks. Balance is per layer, before any aggregation: two layers that are lopsided in
@@ -18,22 +19,23 @@ namespace switchyard {
 
 struct LayerBalance {
   uint64_t window_tokens = 0;
-  double imbalance_ratio = 0.0;    // max / mean rows per expert; 1 = even
-  int32_t active_experts = 0;      // with at least one row
-  double max_share = 0.0;          // of the rows
-  double entropy = 0.0;            // of the shares / ln(num_experts); 1 = even
-  double load_balance_loss = 0.0;  // num_experts * sum of share * mean probability; 1 = even (Switch Transformer, eq. 4)
-  double router_z_loss = 0.0;      // mean logsumexp^2 (ST-MoE, eq. 5)
+  double imbalance_ratio = 0.0;  // max / mean rows per expert; 1 = even
+  int32_t active_experts = 0;    // with at least one row
+  double max_share = 0.0;        // of the rows
+  double entropy = 0.0;          // of the shares / ln(num_experts); 1 = even
+  double load_balance_loss =
+      0.0;                     // num_experts * sum of share * mean probability; 1 = even (Switch Transformer, eq. 4)
+  double router_z_loss = 0.0;  // mean logsumexp^2 (ST-MoE, eq. 5)
 };
 
 // All layers, by value. Rows are [num_moe_layers * num_experts], layer by layer.
 struct ExpertLoadTotals {
   uint64_t num_tokens = 0;
   uint64_t num_steps = 0;
-  std::vector<uint64_t> tokens;        // rows that the expert computed
-  std::vector<double> seconds;         // wall time of the expert's batches
-  std::vector<double> layer_seconds;   // [num_moe_layers]
-  std::vector<LayerBalance> balance;   // [num_moe_layers]; filled in snapshots only
+  std::vector<uint64_t> tokens;       // rows that the expert computed
+  std::vector<double> seconds;        // wall time of the expert's batches
+  std::vector<double> layer_seconds;  // [num_moe_layers]
+  std::vector<LayerBalance> balance;  // [num_moe_layers]; filled in snapshots only
 };
 
 class ExpertLoad {
@@ -57,8 +59,8 @@ class ExpertLoad {
  private:
   struct HalfWindow {
     uint64_t num_tokens = 0;
-    std::vector<uint64_t> rows;          // [layers * experts]
-    std::vector<double> probabilities;   // [layers * experts]
+    std::vector<uint64_t> rows;              // [layers * experts]
+    std::vector<double> probabilities;       // [layers * experts]
     std::vector<double> squared_logsumexps;  // [layers]
   };
   HalfWindow EmptyWindow() const;

@@ -22,14 +22,16 @@ using Labels = std::vector<prometheus::ClientMetric::Label>;
 
 constexpr int64_t kMaxExpertSeries = 4096;
 constexpr size_t kTopRanks = 4;
-constexpr const char* kFinishReasonNames[kNumFinishReasons] = {"stop", "eos", "length", "cancelled", "deadline", "error"};
+constexpr const char* kFinishReasonNames[kNumFinishReasons] = {"stop",      "eos",      "length",
+                                                               "cancelled", "deadline", "error"};
 constexpr const char* kPhaseNames[kNumPhases] = {"queued", "prefill", "decode", "preempted"};
 constexpr const char* kRejectionNames[kNumRejections] = {"invalid",  "not_found", "queue_full",   "too_many_calls",
                                                          "starting", "draining",  "engine_failed"};
 constexpr const char* kGrpcCodeNames[kNumGrpcCodes] = {
-    "OK",          "CANCELLED",         "UNKNOWN",      "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
-    "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"};
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
 
 double UnixSeconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -135,7 +137,8 @@ class ServingMetrics::Page {
     Value(Family::kKvBlocksUsed, c.kv_blocks_used);
     Value(Family::kKvBlocksCached, c.kv_blocks_cached);
     for (size_t i = 0; i < kNumFinishReasons; ++i) {
-      Value(Family::kRequestSuccess, static_cast<double>(c.finished_total[i]), {{"finish_reason", kFinishReasonNames[i]}});
+      Value(Family::kRequestSuccess, static_cast<double>(c.finished_total[i]),
+            {{"finish_reason", kFinishReasonNames[i]}});
     }
     for (size_t i = 0; i < kNumPhases; ++i) {
       Value(Family::kCancelled, static_cast<double>(c.cancelled_total[i]), {{"phase", kPhaseNames[i]}});
@@ -183,7 +186,9 @@ class ServingMetrics::Page {
   void Process(double start_time_seconds) {
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
-    const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+    const auto seconds = [](const timeval& t) {
+      return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+    };
     Value(Family::kProcessCpu, seconds(usage.ru_utime) + seconds(usage.ru_stime));
     long resident_pages = 0;
     if (std::FILE* file = std::fopen("/proc/self/statm", "r")) {
@@ -251,15 +256,16 @@ class ServingMetrics::Page {
     for (size_t rank = 0; rank < ranks; ++rank) {
       const Labels labels = {{"layer", name}, {"rank", std::to_string(rank + 1)}};
       Value(Family::kTopkExpert, static_cast<double>(order[rank]), labels);
-      Value(Family::kTopkShare, total == 0 ? 0.0 : static_cast<double>(rows[order[rank]]) / static_cast<double>(total), labels);
+      Value(Family::kTopkShare, total == 0 ? 0.0 : static_cast<double>(rows[order[rank]]) / static_cast<double>(total),
+            labels);
     }
   }
 
   static double CountEntries(const char* folder) {
     std::error_code error;
     double count = 0.0;
-    for (auto it = std::filesystem::directory_iterator(folder, error); !error && it != std::filesystem::directory_iterator();
-         it.increment(error)) {
+    for (auto it = std::filesystem::directory_iterator(folder, error);
+         !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
       count += 1.0;
     }
     return count;
@@ -335,7 +341,8 @@ void ServingMetrics::OnFinished(const Request& request, const FinishedEvent& eve
   s.time_to_first_token.Observe(event.queue_seconds + event.prefill_seconds);
   s.prefill_time.Observe(event.prefill_seconds);
   s.decode_time.Observe(event.decode_seconds);
-  if (event.num_output_tokens > 1) s.time_per_output_token.Observe(event.decode_seconds / (event.num_output_tokens - 1));
+  if (event.num_output_tokens > 1)
+    s.time_per_output_token.Observe(event.decode_seconds / (event.num_output_tokens - 1));
 }
 
 void ServingMetrics::OnInterTokenLatency(double seconds) { pending_token_latencies_.push_back(seconds); }
@@ -373,7 +380,8 @@ std::string ServingMetrics::Scrape() const {
     page.Requests(*shared_);
     page.Steps(*shared_);
     page.Experts(*shared_);
-    if (!shared_->backend.empty()) page.Value(Family::kBuildInfo, 1.0, {{"version", version_}, {"backend", shared_->backend}});
+    if (!shared_->backend.empty())
+      page.Value(Family::kBuildInfo, 1.0, {{"version", version_}, {"backend", shared_->backend}});
   }
   page.Value(Family::kReady, ready_.load(std::memory_order_relaxed) ? 1.0 : 0.0);
   page.Value(Family::kOpenCalls, open_calls());

@@ -1,8 +1,8 @@
 // Counts everything that the server shows on /metrics and in ExpertService.
 //
-// The serving loop adds to plain arrays under one mutex, once per step; Prometheus families are built from them only when
-// somebody scrapes. So a step pays for additions (about a microsecond for 64 experts-layers), never for labels or text.
-// What gRPC threads count (answers, refusals) are atomics: relaxed, for nobody orders anything by them.
+// The serving loop adds to plain arrays under one mutex, once per step; Prometheus families are built from them only
+// when somebody scrapes. So a step pays for additions (about a microsecond for 64 experts-layers), never for labels or
+// text. What gRPC threads count (answers, refusals) are atomics: relaxed, for nobody orders anything by them.
 #ifndef SWITCHYARD_SERVER_METRICS_SERVING_METRICS_H_
 #define SWITCHYARD_SERVER_METRICS_SERVING_METRICS_H_
 

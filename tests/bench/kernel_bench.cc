@@ -157,7 +157,6 @@ class Bench {
       std::printf(" GFLOP/s\n");
     }
     limits_.flops = MeasurePeakFlops(threads_, isa_, DType::kBF16);
-    fp32_flops_ = MeasurePeakFlops(threads_, isa_, DType::kF32);
   }
 
   void LoadWeights() {
@@ -328,8 +327,8 @@ class Bench {
       std::printf("%-52s %9.1f %8.1f %9.0f %6.0f%%\n", c.name.c_str(), seconds * 1e6, c.bytes / seconds / 1e9,
                   c.flops / seconds / 1e9, 100.0 * floor / seconds);
       json += std::string(&c == cases_.data() ? "" : ", ") + "{\"name\": \"" + c.name +
-              "\", \"seconds\": " + std::to_string(seconds) + ", \"share_of_floor\": " + std::to_string(floor / seconds) +
-              "}";
+              "\", \"seconds\": " + std::to_string(seconds) +
+              ", \"share_of_floor\": " + std::to_string(floor / seconds) + "}";
     }
     if (!options_.json.empty()) std::ofstream(options_.json) << json << "]}\n";
   }
@@ -339,7 +338,6 @@ class Bench {
   cpu::Isa isa_ = cpu::Isa::kScalar;
   int threads_ = 0;
   Limits limits_;
-  double fp32_flops_ = 0.0;
   std::vector<std::unique_ptr<ExpertWeights>> layers_;
   std::vector<std::unique_ptr<Weight>> up_, down_, square_;
   std::unique_ptr<Weight> router_;

@@ -15,10 +15,11 @@ def start_streams(server, count, max_tokens):
     channels = [server.new_channel() for _ in range(4)]
 
     def read(i):
-        call = channels[i % 4].unary_stream("/switchyard.v1.InferenceService/GenerateStream",
-                                            request_serializer=pb.GenerateRequest.SerializeToString,
-                                            response_deserializer=pb.GenerateStreamResponse.FromString)(
-            pb.GenerateRequest(text="The story of ", max_tokens=max_tokens, ignore_eos=True, seed=i))
+        call = channels[i % 4].unary_stream(
+            "/switchyard.v1.InferenceService/GenerateStream",
+            request_serializer=pb.GenerateRequest.SerializeToString,
+            response_deserializer=pb.GenerateStreamResponse.FromString,
+        )(pb.GenerateRequest(text="The story of ", max_tokens=max_tokens, ignore_eos=True, seed=i))
         tokens, usage = 0, None
         try:
             for message in call:
@@ -55,7 +56,10 @@ def drain_to_the_end(args, repeat):
         late, _ = code_of(lambda: server.inference.Generate(pb.GenerateRequest(text="x", max_tokens=1)))
         code, seconds = finish(threads, server)
         complete = sum(1 for r in results if r == (grpc.StatusCode.OK, 60, 60))
-        check(complete == 64 and code == 0, f"drain {repeat}: {complete} of 64 streams complete, exit {code} after {seconds:.2f} s")
+        check(
+            complete == 64 and code == 0,
+            f"drain {repeat}: {complete} of 64 streams complete, exit {code} after {seconds:.2f} s",
+        )
         check(late == grpc.StatusCode.UNAVAILABLE, "a call after SIGTERM is UNAVAILABLE")
 
 
@@ -64,8 +68,11 @@ def drain_to_the_limit(args):
         results, threads = start_streams(server, 64, 900)
         server.terminate()
         code, seconds = finish(threads, server)
-        ended = sum(1 for status, tokens, counted in results
-                    if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK) and tokens == counted)
+        ended = sum(
+            1
+            for status, tokens, counted in results
+            if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK) and tokens == counted
+        )
         check(ended == 64, f"at the limit {ended} of 64 streams got their status, all tokens and the usage")
         check(code == 0 and seconds < 0.3 + 1.5, f"exit {code} after {seconds:.2f} s with a limit of 0.3 s")
 

@@ -31,7 +31,16 @@ def _generate_stubs():
     folder = tempfile.mkdtemp(prefix="switchyard-stubs-")
     well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
     protos = sorted((ROOT / "proto" / "switchyard" / "v1").glob("*.proto"))
-    if protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"-I{well_known}", f"--python_out={folder}", f"--grpc_python_out={folder}", *map(str, protos)]):
+    if protoc.main(
+        [
+            "protoc",
+            f"-I{ROOT / 'proto'}",
+            f"-I{well_known}",
+            f"--python_out={folder}",
+            f"--grpc_python_out={folder}",
+            *map(str, protos),
+        ]
+    ):
         sys.exit("proto/ could not be compiled")
     sys.path.insert(0, folder)
 
@@ -65,8 +74,17 @@ class Server:
     """One server process on free ports. `flags` are added to the command line."""
 
     def __init__(self, args, *flags, wait=True):
-        command = [args.server_binary, "--model", args.model, "--host=127.0.0.1", "--admin-host=127.0.0.1", "--port=0",
-                   "--admin-port=0", "--kv-cache-memory=128M", *flags]
+        command = [
+            args.server_binary,
+            "--model",
+            args.model,
+            "--host=127.0.0.1",
+            "--admin-host=127.0.0.1",
+            "--port=0",
+            "--admin-port=0",
+            "--kv-cache-memory=128M",
+            *flags,
+        ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHYARD_")}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.log = []
@@ -106,7 +124,7 @@ class Server:
         """name -> list of (labels, value)"""
         series = {}
         for line in self.admin("/metrics").splitlines():
-            match = re.fullmatch(r'([a-z0-9_]+)(?:\{(.*)\})? (\S+)', line)
+            match = re.fullmatch(r"([a-z0-9_]+)(?:\{(.*)\})? (\S+)", line)
             if match and not line.startswith("#"):
                 labels = dict(re.findall(r'([a-z_]+)="([^"]*)"', match[2] or ""))
                 series.setdefault(match[1], []).append((labels, float(match[3])))
@@ -120,8 +138,12 @@ class Server:
     def wait_until_idle(self, seconds=20):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            names = ("switchyard_num_requests_running", "switchyard_num_requests_waiting", "switchyard_kv_blocks_used",
-                     "switchyard_open_calls")
+            names = (
+                "switchyard_num_requests_running",
+                "switchyard_num_requests_waiting",
+                "switchyard_kv_blocks_used",
+                "switchyard_open_calls",
+            )
             if all(self.metric(name) == 0 for name in names):
                 return True
             time.sleep(0.05)

@@ -14,28 +14,57 @@ from serving import Server, arguments, check, inference_service_pb2_grpc, pb
 def run(args, *flags, environment=None):
     """(exit code, seconds, stderr) of a start that must fail."""
     start = time.monotonic()
-    result = subprocess.run([args.server_binary, *flags], capture_output=True, text=True, timeout=60,
-                            env={**os.environ, **(environment or {})})
+    result = subprocess.run(
+        [args.server_binary, *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **(environment or {})},
+    )
     return result.returncode, time.monotonic() - start, result.stderr
 
 
 def check_refusals(args):
-    code, seconds, text = run(args, "--max-num-seqs=0", "--bogus", "--port=x", environment={"SWITCHYARD_BLOCK_SIZE": "many"})
-    named = [flag for flag in ("--max-num-seqs", "--bogus", "--port", "SWITCHYARD_BLOCK_SIZE", "--model") if flag in text]
+    code, seconds, text = run(
+        args, "--max-num-seqs=0", "--bogus", "--port=x", environment={"SWITCHYARD_BLOCK_SIZE": "many"}
+    )
+    named = [
+        flag for flag in ("--max-num-seqs", "--bogus", "--port", "SWITCHYARD_BLOCK_SIZE", "--model") if flag in text
+    ]
     check(code == 2 and len(named) == 5, f"five mistakes are listed at once, exit 2, {seconds:.2f} s")
     with tempfile.TemporaryDirectory() as empty:
         for model in ("/nonexistent-model", empty):
             code, seconds, text = run(args, "--model", model, "--port=0", "--admin-port=0")
-            check(code == 2 and text.strip(), f"a folder without a model: exit 2: {text.strip().splitlines()[-1][:120]}")
+            check(
+                code == 2 and text.strip(), f"a folder without a model: exit 2: {text.strip().splitlines()[-1][:120]}"
+            )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         for flag, other in (("--port", "--admin-port"), ("--admin-port", "--port")):
-            code, seconds, text = run(args, "--model", args.model, "--host=127.0.0.1", "--admin-host=127.0.0.1", f"{flag}={port}", f"{other}=0")
-            check(code == 2 and f"127.0.0.1:{port}" in text, f"{flag} in use: exit 2, names the address, {seconds:.2f} s")
-    code, seconds, text = run(args, "--model", args.model, "--port=0", "--admin-port=0", "--kv-cache-memory=64T",
-                               "--max-num-seqs=60000", "--max-num-batched-tokens=60000")
+            code, seconds, text = run(
+                args,
+                "--model",
+                args.model,
+                "--host=127.0.0.1",
+                "--admin-host=127.0.0.1",
+                f"{flag}={port}",
+                f"{other}=0",
+            )
+            check(
+                code == 2 and f"127.0.0.1:{port}" in text, f"{flag} in use: exit 2, names the address, {seconds:.2f} s"
+            )
+    code, seconds, text = run(
+        args,
+        "--model",
+        args.model,
+        "--port=0",
+        "--admin-port=0",
+        "--kv-cache-memory=64T",
+        "--max-num-seqs=60000",
+        "--max-num-batched-tokens=60000",
+    )
     check(code == 3, f"not enough memory: exit {code}: {text.strip().splitlines()[-1][:160]}")
     for text in (run(args, "--bogus")[2], text):
         check("terminate called" not in text and "Aborted" not in text, "no stack trace, no abort")
@@ -58,8 +87,19 @@ def check_blocked_log(args):
         fcntl.fcntl(full_pipe, fcntl.F_SETFL, 0)
     for stderr, what in ((os.open("/dev/full", os.O_WRONLY), "a full disk"), (full_pipe, "a full pipe")):
         port = free_port()
-        process = subprocess.Popen([args.server_binary, "--model", args.model, "--host=127.0.0.1", f"--port={port}",
-                                    "--admin-port=0", "--kv-cache-memory=64M", "--log-level=debug"], stderr=stderr)
+        process = subprocess.Popen(
+            [
+                args.server_binary,
+                "--model",
+                args.model,
+                "--host=127.0.0.1",
+                f"--port={port}",
+                "--admin-port=0",
+                "--kv-cache-memory=64M",
+                "--log-level=debug",
+            ],
+            stderr=stderr,
+        )
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
             for _ in range(100):

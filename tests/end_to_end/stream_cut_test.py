@@ -65,7 +65,11 @@ def main():
         start = time.monotonic()
         codes = asyncio.run(cut_streams(server.address, args.streams, args.seed))
         seconds = time.monotonic() - start
-        print(f"{sum(codes.values())} streams in {seconds:.1f} s:", {code.name: n for code, n in codes.items()}, flush=True)
+        print(
+            f"{sum(codes.values())} streams in {seconds:.1f} s:",
+            {code.name: n for code, n in codes.items()},
+            flush=True,
+        )
         allowed = {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
         check(set(codes) <= allowed, "every stream ended as OK, CANCELLED or DEADLINE_EXCEEDED")
         check(server.wait_until_idle(5), "no KV block, sequence or call stayed behind")
@@ -78,7 +82,10 @@ def main():
         grown = (memory_after - memory) / 2**20
         check(grown < 64, f"resident memory grew by {grown:.1f} MiB")
         check(files_after <= files, f"open files: {files:.0f} before, {files_after:.0f} after")
-        check(threads_after <= threads + 4, f"threads (gRPC's own pool may grow a little): {threads:.0f} before, {threads_after:.0f} after")
+        check(
+            threads_after <= threads + 4,
+            f"threads (gRPC's own pool may grow a little): {threads:.0f} before, {threads_after:.0f} after",
+        )
         check(server.metric("switchyard_internal_errors_total") == 0, "no internal error happened")
         reply = server.inference.Generate(pb.GenerateRequest(text="The ", max_tokens=5, ignore_eos=True))
         check(reply.usage.completion_tokens == 5, "the server serves on")

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "engine/base/status_macros.h"
-#include "engine/model/generation_config.h"
-#include "engine/model/model_config.h"
+#include "engine/config/generation_config.h"
+#include "engine/config/model_config.h"
 
 namespace switchyard {
 namespace {

@@ -52,25 +52,32 @@ TEST(OptionsTest, FlagWinsOverEnvironmentOverFileOverDefault) {
 }
 
 TEST(OptionsTest, SwitchesCanBeNegatedInEverySource) {
-  EXPECT_FALSE(Parse({{"--model", "m", "--no-enable-prefix-caching"}, {}, {}}).options.scheduling.enable_prefix_caching);
-  EXPECT_FALSE(Parse({{"--model", "m", "--enable-prefix-caching=false"}, {}, {}}).options.scheduling.enable_prefix_caching);
   EXPECT_FALSE(
-      Parse({{"--model", "m"}, {{"SWITCHYARD_ENABLE_PREFIX_CACHING", "0"}}, {}}).options.scheduling.enable_prefix_caching);
+      Parse({{"--model", "m", "--no-enable-prefix-caching"}, {}, {}}).options.scheduling.enable_prefix_caching);
+  EXPECT_FALSE(
+      Parse({{"--model", "m", "--enable-prefix-caching=false"}, {}, {}}).options.scheduling.enable_prefix_caching);
+  EXPECT_FALSE(Parse({{"--model", "m"}, {{"SWITCHYARD_ENABLE_PREFIX_CACHING", "0"}}, {}})
+                   .options.scheduling.enable_prefix_caching);
   EXPECT_TRUE(Parse({{"--model", "m", "--no-enable-prefix-caching", "--enable-prefix-caching"}, {}, {}})
                   .options.scheduling.enable_prefix_caching)
       << "the last flag counts";
 }
 
 TEST(OptionsTest, BytesTakeSuffixes) {
-  for (const auto& [text, bytes] : std::map<std::string, int64_t>{
-           {"1048576", 1 << 20}, {"512M", int64_t{512} << 20}, {"4G", int64_t{4} << 30}, {"4g", int64_t{4} << 30}, {"4GiB", int64_t{4} << 30}}) {
-    EXPECT_EQ(Parse({{"--model", "m", "--kv-cache-memory", text}, {}, {}}).options.scheduling.kv_cache_memory, bytes) << text;
+  for (const auto& [text, bytes] : std::map<std::string, int64_t>{{"1048576", 1 << 20},
+                                                                  {"512M", int64_t{512} << 20},
+                                                                  {"4G", int64_t{4} << 30},
+                                                                  {"4g", int64_t{4} << 30},
+                                                                  {"4GiB", int64_t{4} << 30}}) {
+    EXPECT_EQ(Parse({{"--model", "m", "--kv-cache-memory", text}, {}, {}}).options.scheduling.kv_cache_memory, bytes)
+        << text;
   }
 }
 
 TEST(OptionsTest, UnderscoresAreHyphens) {
   EXPECT_EQ(Parse({{"--model", "m", "--max_num_seqs", "3"}, {}, {}}).options.scheduling.max_num_seqs, 3);
-  EXPECT_EQ(Parse({{"--model", "m", "--config", "c"}, {}, {{"c", "max_num_seqs: 3"}}}).options.scheduling.max_num_seqs, 3);
+  EXPECT_EQ(Parse({{"--model", "m", "--config", "c"}, {}, {{"c", "max_num_seqs: 3"}}}).options.scheduling.max_num_seqs,
+            3);
 }
 
 TEST(OptionsTest, KubernetesServiceVariableIsNoPort) {
@@ -82,7 +89,8 @@ TEST(OptionsTest, KubernetesServiceVariableIsNoPort) {
 TEST(OptionsTest, HelpAndVersionWinOverProblems) {
   const ParsedOptions help = Parse({{"--bad", "--help"}, {}, {}});
   EXPECT_TRUE(help.problems.empty());
-  for (const char* flag : {"--model FOLDER", "--[no-]enable-prefix-caching", "--kv-cache-memory BYTES", "Scheduling and KV cache:"}) {
+  for (const char* flag :
+       {"--model FOLDER", "--[no-]enable-prefix-caching", "--kv-cache-memory BYTES", "Scheduling and KV cache:"}) {
     EXPECT_NE(help.text.find(flag), std::string::npos) << flag;
   }
   EXPECT_EQ(Parse({{"--version"}, {}, {}}).text.rfind("switchyard-server ", 0), 0u);

@@ -2,8 +2,8 @@
 //
 //   prompt "abc"  ->  output "abcabcabc..."      (output token i = prompt token i modulo the length of the prompt)
 //
-// Every token goes to top_k experts of each MoE layer, starting at expert (token + layer) modulo the experts. Steps can be
-// slowed down and made to fail.
+// Every token goes to top_k experts of each MoE layer, starting at expert (token + layer) modulo the experts. Steps can
+// be slowed down and made to fail.
 #ifndef SWITCHYARD_TESTS_SUPPORT_FAKE_ENGINE_H_
 #define SWITCHYARD_TESTS_SUPPORT_FAKE_ENGINE_H_
 
@@ -20,8 +20,8 @@ namespace switchyard {
 
 class FakeEngine : public Engine {
  public:
-  static constexpr int32_t kEos = 256;       // as in ByteTokenizerJson
-  static constexpr int32_t kNotFinite = 1;   // drawing this token means that a logit was not finite
+  static constexpr int32_t kEos = 256;      // as in ByteTokenizerJson
+  static constexpr int32_t kNotFinite = 1;  // drawing this token means that a logit was not finite
 
   FakeEngine() {
     facts_.architecture = "fake";

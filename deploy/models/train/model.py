@@ -362,6 +362,22 @@ class Model(nn.Module):
                     tensors[f"{prefix}block_sparse_moe.experts.{expert}.{name}.weight"] = part
         return {name: tensor.detach().to(torch.bfloat16).cpu().contiguous() for name, tensor in tensors.items()}
 
+    def import_tensors(self, tensors):
+        """The inverse of export_tensors."""
+        own = {"embed": tensors["model.embed_tokens.weight"], "norm.weight": tensors["model.norm.weight"]}
+        for number in range(self.shape.num_hidden_layers):
+            theirs, mine = f"model.layers.{number}.", f"layers.{number}."
+            own[mine + "input_norm.weight"] = tensors[theirs + "input_layernorm.weight"]
+            own[mine + "post_norm.weight"] = tensors[theirs + "post_attention_layernorm.weight"]
+            own[mine + "attention.qkv.weight"] = torch.cat([tensors[f"{theirs}self_attn.{n}_proj.weight"] for n in "qkv"])
+            own[mine + "attention.out.weight"] = tensors[theirs + "self_attn.o_proj.weight"]
+            own[mine + "moe.gate"] = tensors[theirs + "block_sparse_moe.gate.weight"]
+            w1, w2, w3 = (torch.stack([tensors[f"{theirs}block_sparse_moe.experts.{e}.{name}.weight"]
+                                       for e in range(self.shape.num_experts)]) for name in ("w1", "w2", "w3"))
+            own[mine + "moe.w13"], own[mine + "moe.w2"] = torch.cat((w1, w3), dim=1), w2
+        self.load_state_dict(own)
+        return self
+
 
 def in_float(model):
     """Makes the model compute in f32 with the weights that are exported, that is, rounded to bf16."""

@@ -123,7 +123,8 @@ inline void AttendTile(const AttentionTask& task, int first_row, int rows) {
     for (int d = 0; d < tile.dim_pad; d += kW) Simd::Store(tile.sums + r * tile.dim_pad + d, Simd::Set(0.0f));
   }
   const int64_t last_group = GroupOfPosition(layout, task.first_position + last_token);
-  const int64_t first_block = GroupOfPosition(layout, FirstVisible(task, task.first_position + first_token)) / kBlockGroups;
+  const int32_t first_key = FirstVisible(task, task.first_position + first_token);
+  const int64_t first_block = GroupOfPosition(layout, first_key) / kBlockGroups;
   const bool few_rows = task.num_tokens * task.heads_per_kv <= kTileRows;
   for (int64_t first_group = first_block * kBlockGroups; first_group <= last_group; first_group += kBlockGroups) {
     KeyGroup groups[kBlockGroups];

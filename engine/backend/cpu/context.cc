@@ -9,6 +9,7 @@ absl::Status Context::AllocateScratch(int32_t max_tokens) {
   constexpr int64_t kPage = 4096;
   const int num_threads = pool.num_threads();
   scratch.max_tokens = max_tokens;
+  scratch.sizes = sizes;
   scratch.packed_bytes = PackedRowsElements(kChunkRows, sizes.linear_in) * 2 + kPage;
   ASSIGN_OR_RETURN(scratch.packed_rows,
                    Buffer::Allocate(scratch.packed_bytes * num_threads, "scratch for activations"));

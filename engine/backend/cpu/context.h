@@ -22,12 +22,12 @@ struct ScratchSizes {
   int64_t expert_hidden = 0;
   int64_t expert_intermediate = 0;
   int64_t num_experts = 0;
-  int64_t top_k = 0;
   int32_t dim_pad = 0;              // of KV heads
 };
 
 struct Scratch {
   int32_t max_tokens = 0;
+  ScratchSizes sizes;               // what it was made for
   int64_t packed_bytes = 0;         // of one thread's part of `packed_rows`
   Buffer packed_rows;               // per thread: kChunkRows rows of linear_in
   int64_t team_bytes = 0;           // of one team's part of `team`; see expert_mlp.cc

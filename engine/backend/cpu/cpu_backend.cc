@@ -42,7 +42,8 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(Isa isa, int num_threads)
       : context_(num_threads, KernelsFor(isa)),
-        description_(absl::StrCat("cpu (", IsaName(isa), ", ", num_threads, num_threads == 1 ? " thread)" : " threads)")) {}
+        description_(
+            absl::StrCat("cpu (", IsaName(isa), ", ", num_threads, num_threads == 1 ? " thread)" : " threads)")) {}
 
   const std::string& description() const override { return description_; }
 
@@ -90,6 +91,10 @@ class CpuBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<KvCache>> AllocateKvCache(const KvCacheShape& shape) override {
     ASSIGN_OR_RETURN(auto cache, CpuKvCache::Create(shape));
     context_.sizes.dim_pad = std::max(context_.sizes.dim_pad, cache->layout().dim_pad);
+    const Scratch& scratch = context_.scratch;
+    if (scratch.max_tokens > 0 && scratch.sizes.dim_pad < context_.sizes.dim_pad) {  // the cache came last
+      RETURN_IF_ERROR(context_.AllocateScratch(scratch.max_tokens));
+    }
     return cache;
   }
 

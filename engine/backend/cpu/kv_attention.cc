@@ -31,7 +31,8 @@ void PrepareRow(const Kernels& kernels, const AttentionShape& shape, const CpuWe
   if (shape.clip_qkv > 0.0f) {
     // Written so that NaN stays NaN.
     for (int64_t i = 0; i < shape.qkv_size(); ++i) {
-      at.row[i] = at.row[i] > shape.clip_qkv ? shape.clip_qkv : at.row[i] < -shape.clip_qkv ? -shape.clip_qkv : at.row[i];
+      const float x = at.row[i];
+      at.row[i] = x > shape.clip_qkv ? shape.clip_qkv : x < -shape.clip_qkv ? -shape.clip_qkv : x;
     }
   }
   const int64_t pairs = static_cast<int64_t>(shape.rope_inv_freq.size());
@@ -110,7 +111,7 @@ void RunAttention(Context& context, const AttentionShape& shape, std::span<const
   const int32_t heads_per_kv = shape.num_heads / shape.num_kv_heads;
   const int32_t tokens_per_task = std::max(1, kRowsPerTask / heads_per_kv);
   std::vector<int64_t>& offsets = context.scratch.task_offsets;
-  CHECK(offsets.capacity() > slices.size());
+  CHECK(offsets.capacity() > slices.size() && cache.layout().dim_pad <= context.scratch.sizes.dim_pad);
   offsets.assign(1, 0);
   for (const AttentionSlice& slice : slices) {
     offsets.push_back(offsets.back() + CeilDiv(slice.num_tokens, tokens_per_task) * shape.num_kv_heads);

@@ -33,7 +33,8 @@ class CpuKvCache final : public KvCache {
 
 // See Backend::PrepareQkv. Bytes: qkv once in and out, k and v once into the cache.
 void RunPrepareQkv(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices,
-                   const CpuWeight* q_norm, const CpuWeight* k_norm, int32_t layer, const CpuKvCache& cache, float* qkv);
+                   const CpuWeight* q_norm, const CpuWeight* k_norm, int32_t layer, const CpuKvCache& cache,
+                   float* qkv);
 
 // See Backend::Attention. Floor of decode: bytes of the keys and values seen / read bandwidth.
 void RunAttention(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,

@@ -80,7 +80,7 @@ void LinearByRows(Context& context, const float* in, int64_t num_rows, const Cpu
 void Linear(Context& context, const float* in, int64_t num_rows, const CpuWeight& weight, bool add, float* out) {
   const bool bf16 = weight.dtype == DType::kBF16;
   const int num_threads = context.pool.num_threads();
-  CHECK(!bf16 || weight.in <= context.sizes.linear_in);
+  CHECK(!bf16 || weight.in <= context.scratch.sizes.linear_in);
   CHECK(context.scratch.thread.bytes() > 0);
   if (bf16 && num_rows >= kMinRowsPerThread * num_threads) {
     context.pool.Run([&](int thread) { LinearByRows(context, in, num_rows, weight, add, out, thread); });

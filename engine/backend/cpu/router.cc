@@ -79,7 +79,7 @@ void RouteToken(const Kernels& kernels, const RouterConfig& config, float* score
 void RunRouter(Context& context, const float* in, int64_t num_tokens, const CpuWeight& weight,
                const RouterConfig& config, Routing* routing) {
   CHECK(num_tokens <= context.scratch.max_tokens);
-  CHECK(weight.out == config.num_experts && weight.out <= context.sizes.num_experts);
+  CHECK(weight.out == config.num_experts && weight.out <= context.scratch.sizes.num_experts);
   float* const scores = context.scratch.router_scores.as<float>();
   const int num_threads = context.pool.num_threads();
   const int64_t k = config.top_k;

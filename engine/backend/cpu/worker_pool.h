@@ -19,6 +19,7 @@
 #include <functional>
 #include <memory>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -50,7 +51,8 @@ class WorkerPool {
   // Runs body(thread) once on every thread; returns when all are done.
   template <typename Body>
   void Run(Body&& body) {
-    RunErased([](void* context, int thread) { (*static_cast<std::remove_reference_t<Body>*>(context))(thread); }, &body);
+    using Stored = std::remove_reference_t<Body>;
+    RunErased([](void* context, int thread) { (*static_cast<Stored*>(context))(thread); }, &body);
   }
 
   // Within Run: waits until all threads of the pool are here.

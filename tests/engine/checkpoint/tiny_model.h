@@ -8,8 +8,8 @@
 
 #include "engine/base/status_macros.h"
 #include "engine/checkpoint/weights.h"
-#include "engine/model/generation_config.h"
-#include "engine/model/model_config.h"
+#include "engine/config/generation_config.h"
+#include "engine/config/model_config.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_folder.h"
 

@@ -11,7 +11,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/checkpoint/weights.h"
-#include "engine/model/model_config.h"
+#include "engine/config/model_config.h"
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
 #include "tests/support/golden_file.h"

@@ -45,8 +45,9 @@ v1::GenerateRequest Prompt(const std::string& text, int32_t max_tokens) {
 }
 
 // Reads the whole stream; `on_message` may cancel through the context.
-StreamResult Stream(TestServer* server, const v1::GenerateRequest& request, grpc::ClientContext* context,
-                    const std::function<void(int)>& on_message = [](int) {}) {
+StreamResult Stream(
+    TestServer* server, const v1::GenerateRequest& request, grpc::ClientContext* context,
+    const std::function<void(int)>& on_message = [](int) {}) {
   StreamResult result;
   auto reader = server->stub->GenerateStream(context, request);
   v1::GenerateStreamResponse message;
@@ -57,9 +58,11 @@ StreamResult Stream(TestServer* server, const v1::GenerateRequest& request, grpc
   }
   result.status = reader->Finish();
   const auto header = context->GetServerInitialMetadata().find("x-request-id");
-  if (header != context->GetServerInitialMetadata().end()) result.request_id = std::string(header->second.data(), header->second.size());
+  if (header != context->GetServerInitialMetadata().end())
+    result.request_id = std::string(header->second.data(), header->second.size());
   const auto trailer = context->GetServerTrailingMetadata().find("grpc-retry-pushback-ms");
-  if (trailer != context->GetServerTrailingMetadata().end()) result.pushback = std::string(trailer->second.data(), trailer->second.size());
+  if (trailer != context->GetServerTrailingMetadata().end())
+    result.pushback = std::string(trailer->second.data(), trailer->second.size());
   return result;
 }
 
@@ -187,7 +190,8 @@ TEST(FrontendTest, UnaryAnswersWithAllChoices) {
 
 TEST(FrontendTest, TokenizeAndDetokenizeAreInverse) {
   TestServer server;
-  for (const std::string& text : {std::string("h\xC3\xA9llo \xF0\x9F\x98\x80"), std::string(16'000, 'x'), std::string()}) {
+  for (const std::string& text :
+       {std::string("h\xC3\xA9llo \xF0\x9F\x98\x80"), std::string(16'000, 'x'), std::string()}) {
     v1::TokenizeRequest tokenize;
     tokenize.set_text(text);
     v1::TokenizeResponse tokens;
@@ -442,7 +446,8 @@ TEST(FrontendTest, ReaderThatNeverReadsIsEndedAndFreed) {
   grpc::ClientContext context;
   auto reader = server.stub->GenerateStream(&context, request);
   reader->WaitForInitialMetadata();
-  for (int i = 0; i < 500 && server.metrics.counts().finished_total[static_cast<size_t>(FinishReason::kError)] == 0; ++i) {
+  for (int i = 0; i < 500 && server.metrics.counts().finished_total[static_cast<size_t>(FinishReason::kError)] == 0;
+       ++i) {
     std::this_thread::sleep_for(milliseconds(10));
   }
   EXPECT_EQ(server.metrics.counts().finished_total[static_cast<size_t>(FinishReason::kError)], 1);
@@ -485,9 +490,13 @@ void DrainWith64Streams(milliseconds limit, grpc::StatusCode expected) {
   EXPECT_EQ(as_expected, 64);
 }
 
-TEST(FrontendTest, DrainFinishes64StreamsInFlight) { DrainWith64Streams(std::chrono::seconds(20), grpc::StatusCode::OK); }
+TEST(FrontendTest, DrainFinishes64StreamsInFlight) {
+  DrainWith64Streams(std::chrono::seconds(20), grpc::StatusCode::OK);
+}
 
-TEST(FrontendTest, DrainLimitEndsWhatIsLeftAsUnavailable) { DrainWith64Streams(milliseconds(20), grpc::StatusCode::UNAVAILABLE); }
+TEST(FrontendTest, DrainLimitEndsWhatIsLeftAsUnavailable) {
+  DrainWith64Streams(milliseconds(20), grpc::StatusCode::UNAVAILABLE);
+}
 
 // Sum over all codes.
 double AnsweredCalls(const ServingMetrics& metrics) {
@@ -511,7 +520,8 @@ TEST(FrontendTest, StreamsCutAtRandomLeaveNothingBehind) {
       while (left-- > 0) {
         grpc::ClientContext context;
         const int cut_after = static_cast<int>(random() % 12);
-        if (cut_after == 0) context.set_deadline(std::chrono::system_clock::now() + std::chrono::microseconds(random() % 5000));
+        if (cut_after == 0)
+          context.set_deadline(std::chrono::system_clock::now() + std::chrono::microseconds(random() % 5000));
         const StreamResult result = Stream(&server, Prompt("abcdef", 40), &context, [&](int n) {
           if (n == cut_after) context.TryCancel();
         });
@@ -540,10 +550,10 @@ TEST(FrontendTest, EveryAnswerIsCountedOnceUnderItsCode) {
   Health(&server);
   const std::string page = server.metrics.Scrape();
   for (const std::string line : {"request_status_total{model_name=\"toy\",grpc_code=\"OK\"} 3",
-                                  "request_status_total{model_name=\"toy\",grpc_code=\"INVALID_ARGUMENT\"} 2",
-                                  "request_status_total{model_name=\"toy\",grpc_code=\"NOT_FOUND\"} 1",
-                                  "rejected_total{model_name=\"toy\",reason=\"invalid\"} 2",
-                                  "rejected_total{model_name=\"toy\",reason=\"not_found\"} 1"}) {
+                                 "request_status_total{model_name=\"toy\",grpc_code=\"INVALID_ARGUMENT\"} 2",
+                                 "request_status_total{model_name=\"toy\",grpc_code=\"NOT_FOUND\"} 1",
+                                 "rejected_total{model_name=\"toy\",reason=\"invalid\"} 2",
+                                 "rejected_total{model_name=\"toy\",reason=\"not_found\"} 1"}) {
     EXPECT_NE(page.find("switchyard_" + line + "\n"), std::string::npos) << line;
   }
   EXPECT_EQ(AnsweredCalls(server.metrics), 6.0);

@@ -110,7 +110,8 @@ class GenerationCallTest : public testing::Test {
 
   // Ended calls write through the writer's thread.
   void AwaitEnd() {
-    for (int i = 0; i < 2000 && transport_->num_ends == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    for (int i = 0; i < 2000 && transport_->num_ends == 0; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     ASSERT_EQ(transport_->num_ends.load(), 1);
   }
 
@@ -180,7 +181,8 @@ TEST_F(GenerationCallTest, TooManyOpenCallsAreRefusedWithRetry) {
 }
 
 TEST_F(GenerationCallTest, PhaseDecidesWhetherCallsAreTaken) {
-  for (const auto& [phase, reason] : {std::pair{ServingPhase::kStarting, "starting"}, {ServingPhase::kDraining, "shutting down"},
+  for (const auto& [phase, reason] : {std::pair{ServingPhase::kStarting, "starting"},
+                                      {ServingPhase::kDraining, "shutting down"},
                                       {ServingPhase::kEngineFailed, "engine failed"}}) {
     parts_.phase.store(phase);
     const auto call = Start(Hello());
@@ -316,7 +318,8 @@ TEST_F(GenerationCallTest, AnyOrderOfEventsEndsExactlyOnce) {
         case 2:
           if (!ended[i] && random() % 2 == 0) {
             ended[i] = true;
-            End(*batch.requests[i], FinishReason::kLength, random() % 4 == 0 ? TerminalStatus::kUnavailable : TerminalStatus::kOk);
+            End(*batch.requests[i], FinishReason::kLength,
+                random() % 4 == 0 ? TerminalStatus::kUnavailable : TerminalStatus::kOk);
           }
           break;
         case 3: writer_.Flush(); break;

@@ -29,7 +29,8 @@ Result Expected(const std::vector<std::string>& stops, bool include_stop, const 
   for (size_t end = 1; end <= text.size(); ++end) {
     std::string longest;
     for (const std::string& stop : stops) {
-      if (stop.size() <= end && text.compare(end - stop.size(), stop.size(), stop) == 0 && stop.size() > longest.size()) {
+      if (stop.size() <= end && text.compare(end - stop.size(), stop.size(), stop) == 0 &&
+          stop.size() > longest.size()) {
         longest = stop;
       }
     }

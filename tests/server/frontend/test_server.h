@@ -29,7 +29,8 @@ struct TestServerOptions {
 class TestServer : private LoopObserver {
  public:
   explicit TestServer(TestServerOptions options = {})
-      : metrics("toy", "1.2.3"), queue(options.scheduling.max_num_queued_reqs, options.scheduling.max_num_queued_tokens) {
+      : metrics("toy", "1.2.3"),
+        queue(options.scheduling.max_num_queued_reqs, options.scheduling.max_num_queued_tokens) {
     options.grpc.host = "127.0.0.1";
     options.grpc.port = 0;
     tokenizer = *Tokenizer::Parse(ByteTokenizerJson());
@@ -60,7 +61,8 @@ class TestServer : private LoopObserver {
     limits.max_model_len = scheduler.max_model_len;
     limits.eos_token_ids = engine.facts().eos_token_ids;
     limits.moe_layers = engine.facts().moe_layers;
-    frontend->BeginServing({engine.facts(), limits, scheduler, tokenizer.get(), &queue}, [this] { return loop->healthy(); });
+    frontend->BeginServing({engine.facts(), limits, scheduler, tokenizer.get(), &queue},
+                           [this] { return loop->healthy(); });
   }
 
   // What main does on SIGTERM.
@@ -75,7 +77,8 @@ class TestServer : private LoopObserver {
   bool BecomesIdle() {
     for (int i = 0; i < 1000; ++i) {
       const SchedulerCounts counts = metrics.counts();
-      if (counts.running == 0 && counts.waiting == 0 && counts.kv_blocks_used == 0 && metrics.open_calls() == 0) return true;
+      if (counts.running == 0 && counts.waiting == 0 && counts.kv_blocks_used == 0 && metrics.open_calls() == 0)
+        return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     return false;

@@ -137,7 +137,8 @@ TEST_F(TokenStreamTest, TextDoesNotDependOnWhenMessagesAreTaken) {
     options.include_stop = random() % 2 == 0;
     auto at_once = Make(options);
     auto in_pieces = Make(options);
-    const std::string expected = Generate(at_once.get(), TokenStream::Sink(at_once, 0).get(), text, [] { return false; });
+    const std::string expected =
+        Generate(at_once.get(), TokenStream::Sink(at_once, 0).get(), text, [] { return false; });
     ASSERT_EQ(Generate(in_pieces.get(), TokenStream::Sink(in_pieces, 0).get(), text, [&] { return random() % 2 == 0; }),
               expected);
   }

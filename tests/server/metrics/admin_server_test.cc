@@ -28,7 +28,8 @@ std::string Ask(int port, const std::string& request) {
   EXPECT_EQ(send(fd, request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
   std::string answer;
   char buffer[4096];
-  for (ssize_t size; (size = recv(fd, buffer, sizeof(buffer), 0)) > 0;) answer.append(buffer, static_cast<size_t>(size));
+  for (ssize_t size; (size = recv(fd, buffer, sizeof(buffer), 0)) > 0;)
+    answer.append(buffer, static_cast<size_t>(size));
   close(fd);
   return answer;
 }
@@ -38,7 +39,9 @@ std::string Get(int port, const std::string& path) { return Ask(port, "GET " + p
 std::unique_ptr<AdminServer> Start(std::atomic<int>* ready_code) {
   auto server = AdminServer::Listen("127.0.0.1", 0,
                                     {{"/metrics", [] { return AdminPage{.body = std::string(100'000, 'm')}; }},
-                                     {"/readyz", [=] { return AdminPage{ready_code->load(), "text/plain", "state\n"}; }}});
+                                     {"/readyz", [=] {
+                                        return AdminPage{ready_code->load(), "text/plain", "state\n"};
+                                      }}});
   EXPECT_TRUE(server.ok()) << server.status();
   return *std::move(server);
 }
@@ -51,7 +54,8 @@ TEST(AdminServerTest, ServesItsPagesAndNothingElse) {
   EXPECT_EQ(Get(server->port(), "/").substr(0, 12), "HTTP/1.1 404");
   EXPECT_EQ(Get(server->port(), "/metrics/x").substr(0, 12), "HTTP/1.1 404");
   EXPECT_EQ(Get(server->port(), "/../../etc/passwd").find("root:"), std::string::npos);
-  EXPECT_EQ(Ask(server->port(), "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").substr(0, 12), "HTTP/1.1 405");
+  EXPECT_EQ(Ask(server->port(), "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").substr(0, 12),
+            "HTTP/1.1 405");
   const std::string head = Ask(server->port(), "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_EQ(head.substr(0, 12), "HTTP/1.1 200");
   EXPECT_LT(head.size(), 1000u);

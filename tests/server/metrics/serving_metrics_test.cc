@@ -32,7 +32,8 @@ StepStats Step(int32_t layers, int32_t experts, int32_t num_tokens) {
   layer.tokens_per_expert.assign(static_cast<size_t>(experts), 0);
   layer.tokens_per_expert[0] = layer.tokens_per_expert[1] = num_tokens;
   layer.seconds_per_expert.assign(static_cast<size_t>(experts), 2e-5f);
-  layer.probability_sums.assign(static_cast<size_t>(experts), static_cast<float>(num_tokens) / static_cast<float>(experts));
+  layer.probability_sums.assign(static_cast<size_t>(experts),
+                                static_cast<float>(num_tokens) / static_cast<float>(experts));
   layer.seconds = 1e-4f;
   stats.moe_layers.assign(static_cast<size_t>(layers), layer);
   return stats;
@@ -96,10 +97,11 @@ TEST(ServingMetricsTest, EverySeriesExistsAtZeroBeforeTheFirstRequest) {
   EXPECT_EQ(series.at("switchyard_moe_expert_tokens_total{model_name=\"toy\",layer=\"5\",expert=\"7\"}"), 0.0);
   EXPECT_EQ(series.at("switchyard_moe_layer_imbalance_ratio{model_name=\"toy\",layer=\"3\"}"), 0.0);
   EXPECT_EQ(series.at("switchyard_moe_expert_batch_seconds_count{model_name=\"toy\",expert=\"7\"}"), 0.0);
-  EXPECT_EQ(series.at("switchyard_cache_config_info{model_name=\"toy\",block_size=\"16\",num_gpu_blocks=\"100\"}"), 1.0);
+  EXPECT_EQ(series.at("switchyard_cache_config_info{model_name=\"toy\",block_size=\"16\",num_gpu_blocks=\"100\"}"),
+            1.0);
   for (const auto& [name, value] : series) {
-    if (name.rfind("process_", 0) == 0 || name.find("_info") != std::string::npos || name.find("kv_blocks{") != std::string::npos ||
-        name.find("top_expert") != std::string::npos) {
+    if (name.rfind("process_", 0) == 0 || name.find("_info") != std::string::npos ||
+        name.find("kv_blocks{") != std::string::npos || name.find("top_expert") != std::string::npos) {
       continue;
     }
     EXPECT_EQ(value, 0.0) << name;
@@ -139,7 +141,8 @@ TEST(ServingMetricsTest, HistogramsCountEachExpertBatchWithRows) {
   ServingMetrics metrics("toy", "1");
   metrics.SetModel(Facts(3, 8), "full");
   RunStep(&metrics, Step(3, 8, 3));
-  EXPECT_EQ(Value(metrics, "switchyard_moe_expert_batch_rows_count{model_name=\"toy\"}"), 6.0) << "2 experts in 3 layers";
+  EXPECT_EQ(Value(metrics, "switchyard_moe_expert_batch_rows_count{model_name=\"toy\"}"), 6.0)
+      << "2 experts in 3 layers";
   EXPECT_EQ(Value(metrics, "switchyard_moe_expert_batch_rows_sum{model_name=\"toy\"}"), 18.0);
   EXPECT_EQ(Value(metrics, "switchyard_moe_expert_batch_rows_bucket{model_name=\"toy\",le=\"2\"}"), 0.0);
   EXPECT_EQ(Value(metrics, "switchyard_moe_expert_batch_rows_bucket{model_name=\"toy\",le=\"4\"}"), 6.0);
@@ -175,7 +178,8 @@ TEST(ServingMetricsTest, BusiestExpertsAreRanked) {
   RunStep(&metrics, stats);
   EXPECT_EQ(Value(metrics, "switchyard_moe_layer_top_expert{model_name=\"toy\",layer=\"1\",rank=\"1\"}"), 3.0);
   EXPECT_EQ(Value(metrics, "switchyard_moe_layer_top_expert{model_name=\"toy\",layer=\"1\",rank=\"2\"}"), 1.0);
-  EXPECT_DOUBLE_EQ(Value(metrics, "switchyard_moe_layer_top_share{model_name=\"toy\",layer=\"1\",rank=\"1\"}"), 9.0 / 16);
+  EXPECT_DOUBLE_EQ(Value(metrics, "switchyard_moe_layer_top_share{model_name=\"toy\",layer=\"1\",rank=\"1\"}"),
+                   9.0 / 16);
 }
 
 TEST(ServingMetricsTest, RequestHistogramsFollowTheEvent) {

@@ -1,4 +1,4 @@
-#include "engine/model/model_families.h"
+#include "engine/config/model_families.h"
 
 #include <algorithm>
 #include <vector>

@@ -1,4 +1,4 @@
-#include "engine/model/config_reader.h"
+#include "engine/config/config_reader.h"
 
 #include <nlohmann/json.hpp>
 #include <utility>

@@ -1,14 +1,14 @@
 // The model families that are served: one entry each, which fills the orthogonal blocks of ModelConfig from the keys
 // that its Hugging Face class knows. Adding a family is adding an entry here (and its tensor names in
 // engine/checkpoint/tensor_names.cc).
-#ifndef SWITCHYARD_ENGINE_MODEL_MODEL_FAMILIES_H_
-#define SWITCHYARD_ENGINE_MODEL_MODEL_FAMILIES_H_
+#ifndef SWITCHYARD_ENGINE_CONFIG_MODEL_FAMILIES_H_
+#define SWITCHYARD_ENGINE_CONFIG_MODEL_FAMILIES_H_
 
 #include <cstdint>
 #include <string>
 
-#include "engine/model/config_reader.h"
-#include "engine/model/model_config.h"
+#include "engine/config/config_reader.h"
+#include "engine/config/model_config.h"
 
 namespace switchyard {
 
@@ -46,4 +46,4 @@ std::string ServedModelTypes();
 
 }  // namespace switchyard
 
-#endif  // SWITCHYARD_ENGINE_MODEL_MODEL_FAMILIES_H_
+#endif  // SWITCHYARD_ENGINE_CONFIG_MODEL_FAMILIES_H_

@@ -8,7 +8,7 @@
 #include <ostream>
 #include <string>
 
-#include "engine/model/model_config.h"
+#include "engine/config/model_config.h"
 
 namespace switchyard {
 namespace {

@@ -1,4 +1,4 @@
-#include "engine/model/model_config.h"
+#include "engine/config/model_config.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,9 +9,9 @@
 #include "engine/base/json.h"
 #include "engine/base/model_folder.h"
 #include "engine/base/status_macros.h"
-#include "engine/model/config_reader.h"
-#include "engine/model/model_families.h"
-#include "engine/model/rope.h"
+#include "engine/config/config_reader.h"
+#include "engine/config/model_families.h"
+#include "engine/config/rope.h"
 
 namespace switchyard {
 namespace {

@@ -1,6 +1,6 @@
 // generation_config.json: how the makers of a model want it sampled, where a request does not say.
-#ifndef SWITCHYARD_ENGINE_MODEL_GENERATION_CONFIG_H_
-#define SWITCHYARD_ENGINE_MODEL_GENERATION_CONFIG_H_
+#ifndef SWITCHYARD_ENGINE_CONFIG_GENERATION_CONFIG_H_
+#define SWITCHYARD_ENGINE_CONFIG_GENERATION_CONFIG_H_
 
 #include <cstdint>
 #include <optional>
@@ -28,4 +28,4 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(const std::string& text);
 
 }  // namespace switchyard
 
-#endif  // SWITCHYARD_ENGINE_MODEL_GENERATION_CONFIG_H_
+#endif  // SWITCHYARD_ENGINE_CONFIG_GENERATION_CONFIG_H_

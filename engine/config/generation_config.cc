@@ -1,4 +1,4 @@
-#include "engine/model/generation_config.h"
+#include "engine/config/generation_config.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -6,7 +6,7 @@
 #include "engine/base/json.h"
 #include "engine/base/model_folder.h"
 #include "engine/base/status_macros.h"
-#include "engine/model/config_reader.h"
+#include "engine/config/config_reader.h"
 
 namespace switchyard {
 namespace {

@@ -1,4 +1,4 @@
-#include "engine/model/generation_config.h"
+#include "engine/config/generation_config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -3,8 +3,8 @@
 // A tensor of rank 1 reads as one column per element of a single row ([n] -> 1 x n); rank 2 is [rows, cols]. Backends
 // pull weights through this while they pack them, so the stored bytes pass memory once and no second copy of the
 // whole model ever exists. All methods are const and thread-safe.
-#ifndef SWITCHYARD_ENGINE_CHECKPOINT_TENSOR_READER_H_
-#define SWITCHYARD_ENGINE_CHECKPOINT_TENSOR_READER_H_
+#ifndef SWITCHYARD_ENGINE_BASE_TENSOR_READER_H_
+#define SWITCHYARD_ENGINE_BASE_TENSOR_READER_H_
 
 #include <cstdint>
 
@@ -29,4 +29,4 @@ class TensorReader {
 
 }  // namespace switchyard
 
-#endif  // SWITCHYARD_ENGINE_CHECKPOINT_TENSOR_READER_H_
+#endif  // SWITCHYARD_ENGINE_BASE_TENSOR_READER_H_

@@ -1,4 +1,4 @@
-#include "engine/model/rope.h"
+#include "engine/config/rope.h"
 
 #include <algorithm>
 #include <cmath>

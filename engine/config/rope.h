@@ -6,12 +6,12 @@
 //   llama3   long wavelengths divided by factor, short ones kept, those between blended
 //   yarn     a ramp over m between the two, and cos and sin scaled by an attention factor (Peng et al., 2309.00071)
 // `dynamic` and `longrope` depend on the length of the sequence and are not served.
-#ifndef SWITCHYARD_ENGINE_MODEL_ROPE_H_
-#define SWITCHYARD_ENGINE_MODEL_ROPE_H_
+#ifndef SWITCHYARD_ENGINE_CONFIG_ROPE_H_
+#define SWITCHYARD_ENGINE_CONFIG_ROPE_H_
 
 #include <vector>
 
-#include "engine/model/config_reader.h"
+#include "engine/config/config_reader.h"
 
 namespace switchyard {
 
@@ -26,4 +26,4 @@ Rope ReadRope(const ConfigReader& config, int rotated_dim, double default_theta,
 
 }  // namespace switchyard
 
-#endif  // SWITCHYARD_ENGINE_MODEL_ROPE_H_
+#endif  // SWITCHYARD_ENGINE_CONFIG_ROPE_H_

@@ -1,8 +1,8 @@
 // Reads the values of a JSON config by key and notes everything that is wrong, so that one run reports it all.
 //
 // A value that is wrong is noted once and read as 0 (or false, or empty); checks that combine values skip zeros.
-#ifndef SWITCHYARD_ENGINE_MODEL_CONFIG_READER_H_
-#define SWITCHYARD_ENGINE_MODEL_CONFIG_READER_H_
+#ifndef SWITCHYARD_ENGINE_CONFIG_CONFIG_READER_H_
+#define SWITCHYARD_ENGINE_CONFIG_CONFIG_READER_H_
 
 #include <cstdint>
 #include <initializer_list>
@@ -81,4 +81,4 @@ class ConfigReader {
 
 }  // namespace switchyard
 
-#endif  // SWITCHYARD_ENGINE_MODEL_CONFIG_READER_H_
+#endif  // SWITCHYARD_ENGINE_CONFIG_CONFIG_READER_H_

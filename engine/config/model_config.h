@@ -2,8 +2,8 @@
 //
 // The blocks are orthogonal: a family is a choice of blocks (see engine/model/README.md), never a branch in the
 // forward pass. Field names follow Hugging Face configs.
-#ifndef SWITCHYARD_ENGINE_MODEL_MODEL_CONFIG_H_
-#define SWITCHYARD_ENGINE_MODEL_MODEL_CONFIG_H_
+#ifndef SWITCHYARD_ENGINE_CONFIG_MODEL_CONFIG_H_
+#define SWITCHYARD_ENGINE_CONFIG_MODEL_CONFIG_H_
 
 #include <cstdint>
 #include <string>
@@ -53,4 +53,4 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir);
 
 }  // namespace switchyard
 
-#endif  // SWITCHYARD_ENGINE_MODEL_MODEL_CONFIG_H_
+#endif  // SWITCHYARD_ENGINE_CONFIG_MODEL_CONFIG_H_
