@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fetches the training text, cleans it, trains the tokenizer and writes token files.
 
-    python prepare_data.py --cache CACHE [--tokenizer-out DIR]
+    python prepare_data.py --cache CACHE [--tokenizer FILE]
 
 Everything comes from Debian packages (`apt-get download`, unpacked with `dpkg-deb -x`, nothing is installed).
 Six domains, each a list of documents; a document is the unit of the held-out split:
@@ -14,7 +14,7 @@ Six domains, each a list of documents; a document is the unit of the held-out sp
 Writes CACHE/data/{domain}.{train,heldout}.npy (uint16 tokens, every document followed by <|endoftext|>),
 CACHE/data/{domain}.heldout.bytes (number of UTF-8 bytes, for bits per byte) and CACHE/data/sources.json.
 
-Needs on the machine: apt-get, dpkg-deb, groff (with tbl) for the manual pages, libreadline for `bible`.
+Needs on the machine: apt-get, dpkg-deb and groff (with tbl, for the manual pages).
 """
 
 import argparse

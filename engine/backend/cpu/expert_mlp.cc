@@ -169,7 +169,8 @@ class ExpertWorker {
       const int64_t first_col = p * kTileCols;
       const int cols = static_cast<int>(std::clamp<int64_t>(experts_.intermediate - first_col, 0, kTileCols));
       if (bf16()) {
-        const char* const next = p + 1 < last ? experts_.gate_up_panel(unit.expert, p + 1) : FirstDownPanel(unit.expert);
+        const char* const next =
+            p + 1 < last ? experts_.gate_up_panel(unit.expert, p + 1) : FirstDownPanel(unit.expert);
         kernels_.gemm_bf16(input, unit.num_rows, reinterpret_cast<const uint16_t*>(panel), next,
                            KSteps(experts_.hidden), c_);
         kernels_.silu_mul_panel_bf16(c_, unit.num_rows, cols, first_col, KSteps(experts_.intermediate),

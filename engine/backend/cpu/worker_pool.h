@@ -8,7 +8,8 @@
 //
 // Who computes what never changes a result: a row has one order of additions whichever thread takes it. Waiting
 // threads spin for about 0.1 ms, because the next operation of a step follows within microseconds, and then sleep, so
-// that an idle server burns no CPU. A meeting of two running threads costs about 0.3 us, waking a sleeper 50 us.
+// that an idle server burns no CPU. Between two running threads a Run costs 0.4 us and a
+// Barrier 0.2 us; waking a sleeper costs 30 us.
 //
 // Threads: one caller at a time; bodies must not call Run.
 #ifndef SWITCHYARD_ENGINE_BACKEND_CPU_WORKER_POOL_H_

@@ -249,6 +249,18 @@ TEST_P(AttentionTest, RopeIsExactAtLongPositions) {
   }
 }
 
+TEST_P(AttentionTest, CacheMayBeAllocatedAfterScratch) {
+  const Case c = MakeCase("late", 2, 1, 256, 33);
+  auto backend = MakeBackend();
+  ASSERT_TRUE(backend->PrepareScratch(kSequences * c.num_tokens).ok());
+  auto cache = backend->AllocateKvCache({2, NumBlocks(c), c.block_size, 1, 256, dtype()});
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  cache_ = *std::move(cache);
+  const Values qkv = RandomValues(c.num_tokens * c.shape.qkv_size(), 1.0, 5);
+  const std::vector<float> whole = RunChunks(*backend, c, qkv, {c.num_tokens}, Table(c));
+  ExpectSameBits(RunChunks(*backend, c, qkv, {10}, Table(c)), whole, c.name);
+}
+
 TEST_P(AttentionTest, CacheRejectsImpossibleShapes) {
   auto backend = MakeBackend();
   EXPECT_EQ(backend->AllocateKvCache({1, 1, 16, 1, 33, dtype()}).status().code(), absl::StatusCode::kInvalidArgument);
