@@ -100,17 +100,28 @@ def check_blocked_log(args):
             ],
             stderr=stderr,
         )
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            check_serves(port, what)
+            process.terminate()
+            check(process.wait(20) == 0, "and exits 0")
+        finally:
+            process.kill()
+
+
+def check_serves(port, what):
+    request = pb.GenerateRequest(text="The ", max_tokens=5, ignore_eos=True)
+    for attempt in range(100):
+        # A channel of its own each time: one that was refused once backs off for longer than the server needs.
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
-            for _ in range(100):
-                try:
-                    reply = stub.Generate(pb.GenerateRequest(text="The ", max_tokens=5, ignore_eos=True), timeout=10)
-                    break
-                except grpc.RpcError:
-                    time.sleep(0.1)
-            check(reply.usage.completion_tokens == 5, f"serves with stderr on {what}")
-        process.terminate()
-        check(process.wait(20) == 0, "and exits 0")
+            try:
+                reply = stub.Generate(request, timeout=10)
+                break
+            except grpc.RpcError:
+                if attempt == 99:
+                    raise
+                time.sleep(0.1)
+    check(reply.usage.completion_tokens == 5, f"serves with stderr on {what}")
 
 
 def check_kill_and_restart(args):

@@ -21,7 +21,9 @@ namespace {
 
 constexpr int32_t kBlockSize = 4;
 constexpr double kLogitTolerance = 1e-5;   // of max |logit|
-constexpr double kWeightTolerance = 1e-6;  // of router weights, absolute
+// Of router weights, absolute. Scalar and AVX2 sum a dot product in fewer, longer chains of fp32 additions than
+// AVX-512; the largest error seen there is 1.3e-6.
+double WeightTolerance(const std::string& isa) { return isa == "avx512" ? 1e-6 : 2e-6; }
 
 
 class GoldenTest : public ::testing::TestWithParam<std::tuple<std::string, std::string>> {
@@ -99,7 +101,7 @@ class GoldenTest : public ::testing::TestWithParam<std::tuple<std::string, std::
       for (int32_t i = 0; i < size * routing.top_k; ++i) {
         const int32_t g = position * routing.top_k + i;
         ASSERT_EQ(routing.expert_ids[i], expert_ids[g]) << "layer " << l << ", choice " << g;
-        ASSERT_NEAR(routing.expert_weights[i], weights.values[g], kWeightTolerance) << "layer " << l;
+        ASSERT_NEAR(routing.expert_weights[i], weights.values[g], WeightTolerance(std::get<1>(GetParam()))) << "layer " << l;
       }
     }
     ASSERT_EQ(moe_index, model_->moe_layers().size());
