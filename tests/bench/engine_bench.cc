@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -23,8 +24,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "engine/backend/cpu/isa.h"
+#include "engine/backend/cpu/memory.h"
 #include "engine/engine.h"
-#include "tests/bench/machine_limits.h"
+#include "tests/bench/kernel_limits.h"
 
 namespace switchyard::bench {
 namespace {
@@ -43,6 +46,11 @@ constexpr int32_t kPrefillTokens = 512;
 constexpr int32_t kContext = 128;      // tokens in the cache when decoding is measured
 constexpr int kDecodeSteps = 12;
 
+struct MachineLimits {
+  double read_bytes_per_second = 0.0;  // all threads together, huge pages, far larger than the caches
+  double bf16_flops = 0.0;             // all threads together, by the best instruction set of the machine
+};
+
 struct Case {
   std::string name;
   int32_t num_sequences = 0;   // 0: prefill of one sequence
@@ -53,6 +61,16 @@ struct Measurement {
   std::vector<double> floors;
   int64_t tokens = 0;
 };
+
+MachineLimits MeasureLimits(int threads, const cpu::Buffer& memory) {
+  MachineLimits limits;
+  for (int pass = 0; pass < 3; ++pass) {
+    limits.read_bytes_per_second = std::max(limits.read_bytes_per_second,
+                                            MeasureReadBandwidth(threads, memory.as<char>(), memory.bytes()));
+  }
+  limits.bf16_flops = MeasurePeakFlops(threads, cpu::AvailableIsas().back(), DType::kBF16);
+  return limits;
+}
 
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -202,11 +220,18 @@ int Run(int argc, char** argv) {
   for (const int n : {1, 4, 8, 16, 32}) cases.push_back({"decode " + std::to_string(n), n});
   std::map<std::string, Measurement> results;
   std::vector<double> bandwidths, peaks;
+  const auto memory = cpu::Buffer::Allocate(int64_t{2} << 30, "the bandwidth test");
+  if (!memory.ok()) {
+    std::fprintf(stderr, "%s\n", memory.status().ToString().c_str());
+    return 1;
+  }
+  std::memset(memory->as<char>(), 1, static_cast<size_t>(memory->bytes()));
   for (int repeat = 0; repeat < std::stoi(flags["--repeat"]); ++repeat) {
-    const MachineLimits limits = MeasureMachineLimits(options.num_threads, int64_t{1} << 30, 1.5);
+    const MachineLimits limits = MeasureLimits(options.num_threads, *memory);
     bandwidths.push_back(limits.read_bytes_per_second);
     peaks.push_back(limits.bf16_flops);
-    std::printf("round %d: %s\n", repeat + 1, Describe(limits).c_str());
+    std::printf("round %d: %d threads read %.1f GB/s, bf16 %.0f GFLOP/s (%s)\n", repeat + 1, options.num_threads,
+                limits.read_bytes_per_second / 1e9, limits.bf16_flops / 1e9, cpu::IsaName(cpu::AvailableIsas().back()));
     for (const Case& c : cases) {
       Measurement& m = results[c.name];
       if (c.num_sequences == 0) {
