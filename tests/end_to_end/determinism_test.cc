@@ -71,9 +71,14 @@ struct Case {
 
 class DeterminismTest : public ::testing::TestWithParam<Case> {
  protected:
-  static bool Long() {
-    const char* value = std::getenv("SWITCHYARD_LONG_TESTS");
+  static bool IsSet(const char* variable) {
+    const char* value = std::getenv(variable);
     return value != nullptr && std::string(value) == "1";
+  }
+
+  static int NumPairs() {
+    if (IsSet("SWITCHYARD_LONG_TESTS")) return 20 * GetParam().num_pairs;
+    return IsSet("SWITCHYARD_SLOW_BUILD") ? GetParam().num_pairs / 20 : GetParam().num_pairs;
   }
 
   int Uniform(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
@@ -193,7 +198,7 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheScheduleBitForBit) {
     alone.push_back(answer[0]);
   }
 
-  const int num_pairs = GetParam().num_pairs * (Long() ? 20 : 1);
+  const int num_pairs = NumPairs();
   int pairs = 0;
   int64_t preemptions = 0, reused = 0, recomputed = 0;
   while (pairs < num_pairs) {
