@@ -45,7 +45,9 @@ configure_and_build() {
   local directory=$1
   shift
   say "Building in $directory"
-  cmake -S . -B "$directory" -G Ninja -DSWITCHYARD_TESTS=ON "$@" >"$directory.log" 2>&1 || { cat "$directory.log"; exit 1; }
+  mkdir -p "$directory"
+  local log=$directory/configure.log
+  cmake -S . -B "$directory" -G Ninja -DSWITCHYARD_TESTS=ON "$@" >"$log" 2>&1 || { cat "$log"; exit 1; }
   cmake --build "$directory"
 }
 
