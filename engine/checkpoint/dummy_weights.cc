@@ -134,12 +134,15 @@ bool IsNorm(WeightName name) {
          name == WeightName::kQNorm || name == WeightName::kKNorm;
 }
 
-DummyReader MakeReader(const WeightSpec& spec, uint64_t seed) {
+DummyReader MakeReader(const WeightSpec& spec, uint64_t seed, bool tied_embeddings) {
   uint64_t key = Mix(seed ^ static_cast<uint64_t>(spec.name));
   key = Mix(key ^ static_cast<uint64_t>(spec.layer + 1));
   key = Mix(key ^ static_cast<uint64_t>(spec.expert + 1));
   if (IsNorm(spec.name)) return {key, spec.rows, spec.cols, 1.0, 0.0};
   if (spec.is_vector) return {key, spec.rows, spec.cols, 0.0, kBiasDeviation};
+  // An embedding is looked up, not summed over: with deviation 1 it is not drowned by the mean over the context that
+  // attention adds, which is nearly the same for all tokens and would send them all to the same experts.
+  if (spec.name == WeightName::kEmbedding && !tied_embeddings) return {key, spec.rows, spec.cols, 0.0, 1.0};
   return {key, spec.rows, spec.cols, 0.0, 1.0 / std::sqrt(static_cast<double>(spec.cols))};
 }
 
@@ -147,7 +150,7 @@ DummyReader MakeReader(const WeightSpec& spec, uint64_t seed) {
 
 std::unique_ptr<Weights> MakeDummyWeights(const ModelConfig& config, uint64_t seed) {
   auto table = std::make_unique<WeightTable<DummyReader>>(config);
-  ForEachWeight(config, [&](const WeightSpec& spec) { table->Add(spec, MakeReader(spec, seed)); });
+  ForEachWeight(config, [&](const WeightSpec& spec) { table->Add(spec, MakeReader(spec, seed, config.tie_word_embeddings)); });
   return table;
 }
 
