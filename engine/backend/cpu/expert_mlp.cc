@@ -114,7 +114,7 @@ class ExpertWorker {
       Meet();
       Unit next = unit;
       const bool more = walk.Next(&next);
-      Down(unit, next.expert);
+      Down(unit);
       if (more) Gather(next, inputs_[turn ^ 1]);
       Meet();
       if (unit.last_of_expert) {
@@ -132,14 +132,6 @@ class ExpertWorker {
 
   void Meet() {
     if (shape_.team_size > 1) context_.pool.Barrier();
-  }
-
-  // Where this thread's share of an expert's panels begins.
-  const char* FirstGateUpPanel(int64_t expert) const {
-    return experts_.gate_up_panel(expert, WorkerPool::Part(experts_.gate_up_panels(), rank_, shape_.team_size).first);
-  }
-  const char* FirstDownPanel(int64_t expert) const {
-    return experts_.down_panel(expert, WorkerPool::Part(experts_.down_panels(), rank_, shape_.team_size).first);
   }
 
   const float* InputRow(int64_t row) const { return in_ + batches_.row_to_token[row] * experts_.hidden; }
@@ -169,10 +161,8 @@ class ExpertWorker {
       const int64_t first_col = p * kTileCols;
       const int cols = static_cast<int>(std::clamp<int64_t>(experts_.intermediate - first_col, 0, kTileCols));
       if (bf16()) {
-        const char* const next =
-            p + 1 < last ? experts_.gate_up_panel(unit.expert, p + 1) : FirstDownPanel(unit.expert);
-        kernels_.gemm_bf16(input, unit.num_rows, reinterpret_cast<const uint16_t*>(panel), next,
-                           KSteps(experts_.hidden), c_);
+        kernels_.gemm_bf16(input, unit.num_rows, reinterpret_cast<const uint16_t*>(panel), KSteps(experts_.hidden),
+                           c_);
         kernels_.silu_mul_panel_bf16(c_, unit.num_rows, cols, first_col, KSteps(experts_.intermediate),
                                      reinterpret_cast<uint16_t*>(middle_));
       } else {
@@ -183,8 +173,7 @@ class ExpertWorker {
     }
   }
 
-  // `next_expert`: whose weights are read after this.
-  void Down(const Unit& unit, int64_t next_expert) {
+  void Down(const Unit& unit) {
     const auto [first, last] = WorkerPool::Part(experts_.down_panels(), rank_, shape_.team_size);
     if (!bf16()) {
       for (int r = 0; r < unit.num_rows; ++r) {
@@ -194,10 +183,8 @@ class ExpertWorker {
     for (int64_t p = first; p < last; ++p) {
       const char* const panel = experts_.down_panel(unit.expert, p);
       if (bf16()) {
-        const char* const next =
-            p + 1 < last ? experts_.down_panel(unit.expert, p + 1) : FirstGateUpPanel(next_expert);
         kernels_.gemm_bf16(reinterpret_cast<const uint16_t*>(middle_), unit.num_rows,
-                           reinterpret_cast<const uint16_t*>(panel), next, KSteps(experts_.intermediate), c_);
+                           reinterpret_cast<const uint16_t*>(panel), KSteps(experts_.intermediate), c_);
       } else {
         kernels_.gemm_f32(rows_, unit.num_rows, reinterpret_cast<const float*>(panel), experts_.intermediate, c_);
       }

@@ -15,17 +15,18 @@ inline __m512bh BroadcastPair(const uint16_t* p) {
 
 template <int kRows>
 inline void GemmRowsVdpBf16(const uint16_t* a, int first_row, const uint16_t* panel, int64_t k_steps, float* c) {
+  const int64_t other_cols = k_steps * kTileElements;
   const uint16_t* rows[kRows];
   for (int r = 0; r < kRows; ++r) rows[r] = PackedRow(a, first_row + r, k_steps);
   __m512 low[kRows], high[kRows];
   for (int r = 0; r < kRows; ++r) low[r] = high[r] = _mm512_setzero_ps();
   for (int64_t step = 0; step < k_steps; ++step) {
     for (int pair = 0; pair < kStepK / 2; ++pair) {
-      const uint16_t* b = panel + step * 2 * kTileElements + pair * 2 * kTileCols;
+      const uint16_t* b = panel + step * kTileElements + pair * 2 * kTileCols;
       __builtin_prefetch(b + kPrefetchBytes / 2);
-      __builtin_prefetch(b + kTileElements + kPrefetchBytes / 2);
+      __builtin_prefetch(b + other_cols + kPrefetchBytes / 2);
       const __m512bh b_low = LoadBf16Pairs(b);
-      const __m512bh b_high = LoadBf16Pairs(b + kTileElements);
+      const __m512bh b_high = LoadBf16Pairs(b + other_cols);
       for (int r = 0; r < kRows; ++r) {
         const __m512bh x = BroadcastPair(rows[r] + step * kTileElements + pair * 2);
         low[r] = _mm512_dpbf16_ps(low[r], x, b_low);
@@ -40,8 +41,7 @@ inline void GemmRowsVdpBf16(const uint16_t* a, int first_row, const uint16_t* pa
 }
 
 // Eight rows give 16 independent chains, enough to hide the instruction's latency.
-void GemmVdpBf16(const uint16_t* a, int num_rows, const uint16_t* panel, const void* /*next*/, int64_t k_steps,
-                 float* c) {
+void GemmVdpBf16(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {
   int r = 0;
   for (; r + 8 <= num_rows; r += 8) GemmRowsVdpBf16<8>(a, r, panel, k_steps, c);
   switch (num_rows - r) {

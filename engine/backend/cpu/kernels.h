@@ -36,10 +36,8 @@ struct Kernels {
 
   // c[r][0..32) = rows[r][0..in) x panel. c: [num_rows][32].
   void (*gemm_f32)(const float* const* rows, int num_rows, const float* panel, int64_t in, float* c);
-  // The same on packed activations and a bfloat16 panel; accumulates in fp32. `next` is the weight memory that the same
-  // thread will read afterwards (never null): kernels may fetch it ahead. c: room for num_rows rounded up to 16.
-  void (*gemm_bf16)(const uint16_t* a, int num_rows, const uint16_t* panel, const void* next, int64_t k_steps,
-                    float* c);
+  // The same on packed activations and a bfloat16 panel; accumulates in fp32. c: room for num_rows rounded up to 16.
+  void (*gemm_bf16)(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c);
   // Rounds in[32 * first_step .. 32 * last_step), zeros beyond `cols`, to bfloat16. `a_row` is the row's place in the
   // first step of its row group.
   void (*pack_row)(const float* in, int64_t cols, int64_t first_step, int64_t last_step, uint16_t* a_row);

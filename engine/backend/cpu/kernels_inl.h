@@ -50,6 +50,7 @@ inline float Bf16At(const uint16_t* p) { return __builtin_bit_cast(float, static
 // Even k, then odd k of each pair: bfloat16 products are exact in fp32, so only the additions round.
 template <int kRows>
 inline void GemmRowsBf16(const uint16_t* a, int first_row, const uint16_t* panel, int64_t k_steps, float* c) {
+  const int64_t other_cols = k_steps * kTileElements;
   const uint16_t* rows[kRows];
   for (int r = 0; r < kRows; ++r) rows[r] = PackedRow(a, first_row + r, k_steps);
   Simd::F acc[kRows][kPanelVectors];
@@ -58,12 +59,12 @@ inline void GemmRowsBf16(const uint16_t* a, int first_row, const uint16_t* panel
   }
   for (int64_t step = 0; step < k_steps; ++step) {
     for (int pair = 0; pair < kStepK / 2; ++pair) {
-      const uint16_t* b = panel + step * 2 * kTileElements + pair * 2 * kTileCols;
+      const uint16_t* b = panel + step * kTileElements + pair * 2 * kTileCols;
       __builtin_prefetch(b + kPrefetchBytes / 2);
-      __builtin_prefetch(b + kTileElements + kPrefetchBytes / 2);
+      __builtin_prefetch(b + other_cols + kPrefetchBytes / 2);
       Simd::F even[kPanelVectors], odd[kPanelVectors];
       for (int v = 0; v < kPanelVectors; ++v) {
-        Simd::LoadPairs(b + (v / kTileVectors) * kTileElements + (v % kTileVectors) * kW * 2, &even[v], &odd[v]);
+        Simd::LoadPairs(b + (v / kTileVectors) * other_cols + (v % kTileVectors) * kW * 2, &even[v], &odd[v]);
       }
       for (int r = 0; r < kRows; ++r) {
         const uint16_t* x = rows[r] + step * kTileElements + pair * 2;
@@ -82,7 +83,7 @@ inline void GemmRowsBf16(const uint16_t* a, int first_row, const uint16_t* panel
   }
 }
 
-void GemmBf16(const uint16_t* a, int num_rows, const uint16_t* panel, const void* /*next*/, int64_t k_steps, float* c) {
+void GemmBf16(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {
   int r = 0;
   for (; r + Simd::kGemmRows <= num_rows; r += Simd::kGemmRows) {
     GemmRowsBf16<Simd::kGemmRows>(a, r, panel, k_steps, c);

@@ -3,12 +3,12 @@
 // A weight matrix [out, in] is cut into panels of 32 output columns, and a panel is one contiguous stream:
 //
 //   float32   [in][32]                      one row of 32 columns per k
-//   bfloat16  [in / 32][2][16][16][2]       per step of 32 k: two tiles (columns 0-15, 16-31) of 1 KiB each; in a
-//                                           tile, row i holds k = 2i and 2i+1 of each of its 16 columns, side by side
+//   bfloat16  [2][in / 32][16][16][2]       columns 0-15, then 16-31; per step of 32 k one tile of 1 KiB: its row i
+//                                           holds k = 2i and 2i+1 of each of the 16 columns, side by side
 //
 // One 64-byte tile row is one AVX-512 register for vdpbf16ps and one row of an AMX B tile. `out` is padded to 32 and
-// `in` of bfloat16 to 32, both with zeros. In the gate/up panels of an expert the first tile is gate, the second up, so
-// that 16 columns of silu(gate) * up come out of one stream.
+// `in` of bfloat16 to 32, both with zeros. In the gate/up panels of an expert the first 16 columns are gate, the others
+// up, so that 16 columns of silu(gate) * up come out of one panel.
 //
 // Activations in bfloat16 are packed by 16 rows: [rows / 16][in / 32][16][32], so that an AMX A tile is 1 KiB in a row
 // and no two of its lines share an L1 set.

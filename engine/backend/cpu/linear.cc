@@ -47,9 +47,7 @@ void MultiplyPanels(const Kernels& kernels, const CpuWeight& weight, const float
                     int num_rows, int64_t first_panel, int64_t last_panel, bool add, float* c, float* out) {
   for (int64_t p = first_panel; p < last_panel; ++p) {
     if (weight.dtype == DType::kBF16) {
-      const char* const next = weight.panel(p + 1 < last_panel ? p + 1 : first_panel);
-      kernels.gemm_bf16(packed, num_rows, reinterpret_cast<const uint16_t*>(weight.panel(p)), next, KSteps(weight.in),
-                        c);
+      kernels.gemm_bf16(packed, num_rows, reinterpret_cast<const uint16_t*>(weight.panel(p)), KSteps(weight.in), c);
     } else {
       kernels.gemm_f32(rows, num_rows, reinterpret_cast<const float*>(weight.panel(p)), weight.in, c);
     }

@@ -46,7 +46,7 @@ void PackTileF32(const float* rows, int num_rows, int64_t in, float* panel, int 
 void PackTileBf16(const uint16_t* rows, int num_rows, int64_t in, uint16_t* panel, int tile) {
   const int64_t steps = KSteps(in);
   for (int64_t step = 0; step < steps; ++step) {
-    uint16_t* to = panel + (step * 2 + tile) * kTileElements;
+    uint16_t* to = panel + (tile * steps + step) * kTileElements;
     for (int pair = 0; pair < kStepK / 2; ++pair, to += 2 * kTileCols) {
       const int64_t k = step * kStepK + 2 * pair;
       if (k + 1 < in) {
