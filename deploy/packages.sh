@@ -20,8 +20,30 @@ SWITCHYARD_BUILD_PACKAGES=(
 SWITCHYARD_TEST_PACKAGES=(
   libgtest-dev libgmock-dev
   python3 python3-venv
-  prometheus  # for promtool
 )
+
+# A compiler of this code base wants up to 1 GiB: no more of them at once than fit, into the machine or the container.
+num_jobs() {
+  local cores memory_gib limit
+  cores=$(nproc)
+  memory_gib=$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)
+  limit=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || echo max)
+  [ "$limit" = max ] || memory_gib=$((limit >> 30 < memory_gib ? limit >> 30 : memory_gib))
+  echo $((memory_gib < 1 ? 1 : memory_gib < cores ? memory_gib : cores))
+}
+
+# Puts promtool into the folder $1. Unpacked, not installed: the package would start a Prometheus server.
+unpack_promtool() {
+  local folder
+  [ ! -x "$1/promtool" ] || return 0
+  folder=$(mktemp -d)
+  if (cd "$folder" && apt-get -q download prometheus && dpkg-deb -x prometheus_*.deb .); then
+    mkdir -p "$1"
+    cp "$folder/usr/bin/promtool" "$1/promtool"
+  fi
+  rm -rf "$folder"
+  [ -x "$1/promtool" ] || { echo "promtool, of the package prometheus, is missing and could not be fetched" >&2; return 1; }
+}
 
 # Installs those of the named packages that are missing. Does nothing, and needs neither network nor rights, when all
 # are there. Returns 1, having said what to do, when it cannot.

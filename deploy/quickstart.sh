@@ -69,14 +69,6 @@ check_ports() {
     fail "port $admin_port is taken" "choose another: bash deploy/quickstart.sh --admin-port 8012"
 }
 
-# A compiler of this code base wants up to 1 GiB: no more of them than fit.
-num_jobs() {
-  local cores memory_gib
-  cores=$(nproc)
-  memory_gib=$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)
-  echo $((memory_gib < 1 ? 1 : memory_gib < cores ? memory_gib : cores))
-}
-
 # Shows ninja's "[12/345] ..." as one line that counts, or without a terminal as a line for each tenth.
 show_build_progress() {
   local line done_steps all_steps tenth shown=-1
@@ -125,18 +117,16 @@ start_server() {
   fail "the server did not become ready" "its log: $server_log; the last lines:" "$(tail -n 10 "$server_log")"
 }
 
-# GET of a path of the admin port; curl may not be there.
-admin_get() {
-  exec 3<>"/dev/tcp/127.0.0.1/$admin_port"
-  printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$1" >&3
-  tr -d '\r' <&3
-  exec 3>&-
-}
+# GET of a path of the admin port; curl may not be there. In a shell of its own, which closes the connection.
+admin_get() (
+  exec 3<>"/dev/tcp/127.0.0.1/$admin_port" || exit 1
+  printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$1" >&3 && tr -d '\r' <&3
+)
 
 # A few lines of /metrics: what came in and out, and the hottest experts.
 show_metrics() {
   local page
-  page=$(admin_get /metrics) || fail "/metrics did not answer on port $admin_port"
+  page=$(admin_get /metrics) && [[ $page == *switchyard_* ]] || fail "/metrics did not answer on port $admin_port"
   grep -E '^switchyard_(prompt|generation)_tokens_total|^switchyard_time_to_first_token_seconds_(sum|count)' <<<"$page" || true
   { grep '^switchyard_moe_expert_tokens_total' <<<"$page" || true; } | sort --key=2 --numeric-sort --reverse | head -n 3 || true
 }

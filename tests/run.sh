@@ -33,10 +33,11 @@ say() { printf '\n=== %s\n' "$*"; }
 # One private Python environment for the clients and reference libraries that the tests compare with.
 python_environment() {
   local venv=build/test-venv
-  if ! "$venv/bin/python" -c 'import grpc_tools, tokenizers, safetensors, numpy' 2>/dev/null; then
+  if ! cmp --silent tests/requirements.txt "$venv/installed.txt"; then
     say "Python packages for the tests"
-    python3 -m venv "$venv"
+    python3 -m venv --clear "$venv"
     "$venv/bin/python" -m pip install --quiet --requirement tests/requirements.txt
+    cp tests/requirements.txt "$venv/installed.txt"
   fi
 }
 
@@ -48,7 +49,7 @@ configure_and_build() {
   mkdir -p "$directory"
   local log=$directory/configure.log
   cmake -S . -B "$directory" -G Ninja -DSWITCHYARD_TESTS=ON "$@" >"$log" 2>&1 || { cat "$log"; exit 1; }
-  cmake --build "$directory"
+  cmake --build "$directory" --parallel "$(num_jobs)"
 }
 
 # run_tests DIRECTORY CTEST_ARGUMENTS...
@@ -66,8 +67,9 @@ for lane in "${lanes[@]}"; do
   case "$lane" in
     default)
       python_environment
+      unpack_promtool build/promtool
       configure_and_build build -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD_TEST_PYTHON="$PWD/build/test-venv/bin/python"
-      run_tests build
+      PATH=$PWD/build/promtool:$PATH run_tests build
       ;;
     asan)
       configure_and_build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSWITCHYARD_SANITIZE=address,undefined
