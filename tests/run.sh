@@ -72,7 +72,9 @@ for lane in "${lanes[@]}"; do
       PATH=$PWD/build/promtool:$PATH run_tests build
       ;;
     asan)
-      configure_and_build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSWITCHYARD_SANITIZE=address,undefined
+      # Optimised once: compiles in half the time of -O2, and the tests hardly notice.
+      configure_and_build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1 -DNDEBUG" \
+        -DSWITCHYARD_SANITIZE=address,undefined
       run_tests build-asan --label-exclude uninstrumented
       ;;
     tsan)
@@ -81,7 +83,8 @@ for lane in "${lanes[@]}"; do
       ;;
     clang)
       install_packages clang-16
-      configure_and_build build-clang -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_COMPILER=clang-16 -DCMAKE_CXX_COMPILER=clang++-16
+      # Nothing of it runs, so nothing is optimised.
+      configure_and_build build-clang -DCMAKE_BUILD_TYPE=None -DCMAKE_C_COMPILER=clang-16 -DCMAKE_CXX_COMPILER=clang++-16
       ;;
     fuzz)
       install_packages clang-16 libclang-rt-16-dev
