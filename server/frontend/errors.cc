@@ -132,6 +132,12 @@ int64_t RetryPushbackMillis(const absl::Status& status) {
   return retry.retry_delay().seconds() * 1000 + retry.retry_delay().nanos() / 1'000'000;
 }
 
+std::string ReasonOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(TypeUrl<google::rpc::ErrorInfo>());
+  google::rpc::ErrorInfo info;
+  return payload && info.ParseFromString(std::string(*payload)) ? info.reason() : "";
+}
+
 uint64_t InternalErrors() { return internal_errors.load(std::memory_order_relaxed); }
 
 }  // namespace switchyard

@@ -45,6 +45,9 @@ grpc::Status ToGrpcStatus(const absl::Status& status);
 // Milliseconds for the trailer `grpc-retry-pushback-ms`, or -1 where the status has no RetryInfo.
 int64_t RetryPushbackMillis(const absl::Status& status);
 
+// The reason of its ErrorInfo, or "".
+std::string ReasonOf(const absl::Status& status);
+
 // How many times ToGrpcStatus met INTERNAL or UNKNOWN.
 uint64_t InternalErrors();
 

@@ -16,7 +16,12 @@ namespace {
 
 class FakeTransport : public CallTransport {
  public:
-  void SendRequestId(const std::string& id) override { request_id = id; }
+  void SendRequestId(const std::string& id) override {
+    Begin();
+    EXPECT_EQ(num_messages.load(), 0) << "headers after output";
+    EXPECT_EQ(request_id, "") << "headers twice";
+    request_id = id;
+  }
   void Write(const google::protobuf::MessageLite& message) override {
     Begin();
     Take(message);
@@ -108,8 +113,9 @@ class GenerationCallTest : public testing::Test {
     request.sink->OnFinished(event);
   }
 
-  // Ended calls write through the writer's thread.
+  // What the loop does at the end of a step; the writer's thread writes.
   void AwaitEnd() {
+    writer_.Flush();
     for (int i = 0; i < 2000 && transport_->num_ends == 0; ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     ASSERT_EQ(transport_->num_ends.load(), 1);
@@ -119,7 +125,7 @@ class GenerationCallTest : public testing::Test {
   ServingMetrics metrics_{"toy", "1"};
   RequestQueue queue_{4, 1000};
   OpenCalls open_calls_{3};
-  TextWorker text_worker_{4};
+  TextWorker text_worker_{4, 100'000};
   ServedModel model_;
   FrontendParts parts_;
   std::shared_ptr<FakeTransport> transport_;
@@ -153,14 +159,29 @@ TEST_F(GenerationCallTest, ChoicesAreRequestsWithSeedsOfTheirOwn) {
   call->OnDone();
 }
 
-TEST_F(GenerationCallTest, FullQueueRefusesWithRetryAndCancelsWhatWasQueued) {
+// Without headers, or gRPC's clients would not retry; and all choices or none.
+TEST_F(GenerationCallTest, FullQueueRefusesTheWholeCallWithRetryAndWithoutHeaders) {
+  const auto first = Start(Hello());
+  EXPECT_FALSE(transport_->request_id.empty());
   v1::GenerateRequest request = Hello();
-  request.set_n(5);
+  request.set_n(4);
   const auto call = Start(request);
   EXPECT_EQ(transport_->num_ends.load(), 1);
   EXPECT_EQ(transport_->status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_GE(RetryPushbackMillis(transport_->status), 80);
-  EXPECT_EQ(TakeAll().cancelled.size(), 5u);
+  EXPECT_EQ(transport_->request_id, "");
+  EXPECT_EQ(TakeAll().requests.size(), 1u) << "the first call's";
+  call->OnDone();
+  first->OnDone();
+}
+
+TEST_F(GenerationCallTest, MoreChoicesThanCanEverWaitAreInvalid) {
+  parts_.limits.max_num_queued_reqs = 4;
+  v1::GenerateRequest request = Hello();
+  request.set_n(5);
+  const auto call = Start(request);
+  EXPECT_EQ(transport_->status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(transport_->status.message(), "n is 5, but only 4 requests may wait at this server; use at most that");
   call->OnDone();
 }
 
@@ -226,6 +247,7 @@ TEST_F(GenerationCallTest, EachTerminalStatusHasItsCode) {
       const auto call = Start(Hello(), streaming);
       auto batch = TakeAll();
       End(*batch.requests[0], FinishReason::kError, terminal);
+      writer_.Flush();
       for (int i = 0; i < 2000 && transport_->num_messages + transport_->num_ends == 0; ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
@@ -279,22 +301,151 @@ TEST_F(GenerationCallTest, StalledWriteIsBrokenOff) {
   call->OnDone();
 }
 
-TEST_F(GenerationCallTest, LongPromptsAreTokenizedElsewhere) {
-  model_.limits.max_model_len = 20'000;
-  model_.scheduler.max_model_len = 20'000;
-  model_.scheduler.num_kv_blocks = 2000;
-  RequestQueue large_queue(4, 100'000);
-  model_.queue = &large_queue;
-  v1::GenerateRequest request;
-  request.set_text(std::string(10'000, 'a'));
-  const auto call = Start(request);
-  RequestQueue::Batch batch;
-  for (int i = 0; i < 2000 && batch.requests.empty(); ++i) {
-    batch = large_queue.TakeAll();
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+TEST_F(GenerationCallTest, StalledLastMessageIsBrokenOff) {
+  for (bool streaming : {true, false}) {
+    const auto call = Start(Hello(), streaming);
+    auto batch = TakeAll();
+    SendToken(*batch.requests[0], 'a');
+    End(*batch.requests[0], FinishReason::kLength);
+    AwaitEnd();
+    const TimePoint now = std::chrono::steady_clock::now();
+    call->BreakIfStalled(now, std::chrono::seconds(60));
+    EXPECT_EQ(transport_->num_breaks, 0);
+    call->BreakIfStalled(now + std::chrono::seconds(61), std::chrono::seconds(60));
+    EXPECT_EQ(transport_->num_breaks, 1) << (streaming ? "WriteAndFinish" : "a unary answer");
+    call->OnDone();
+    call->BreakIfStalled(now + std::chrono::seconds(61), std::chrono::seconds(60));
+    EXPECT_EQ(transport_->num_breaks, 1) << "after the end";
   }
+}
+
+// Prompts that are tokenized by the text worker, which is busy until Release.
+class LongPromptTest : public GenerationCallTest {
+ protected:
+  LongPromptTest() {
+    model_.limits.max_model_len = 20'000;
+    model_.scheduler.max_model_len = 20'000;
+    model_.scheduler.num_kv_blocks = 2000;
+    model_.queue = &large_queue_;
+    std::atomic<bool> started{false};
+    text_worker_.Post(1, [&](bool) {
+      started = true;
+      while (!released_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    });
+    while (!started) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ~LongPromptTest() override { Release(); }
+
+  std::shared_ptr<GenerationCall> StartLong() {
+    v1::GenerateRequest request;
+    request.set_text(std::string(10'000, 'a'));
+    return Start(request);
+  }
+
+  // Lets the worker work, and waits until it has done all there was.
+  void Release() {
+    released_ = true;
+    std::atomic<bool> reached{false};
+    if (!text_worker_.Post(0, [&](bool) { reached = true; })) return;
+    while (!reached) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+  RequestQueue large_queue_{4, 100'000};
+  std::atomic<bool> released_{false};
+};
+
+TEST_F(LongPromptTest, IsTokenizedElsewhere) {
+  const auto call = StartLong();
+  EXPECT_TRUE(large_queue_.TakeAll().requests.empty());
+  EXPECT_EQ(transport_->request_id, "") << "not admitted yet";
+  Release();
+  const auto batch = large_queue_.TakeAll();
   ASSERT_EQ(batch.requests.size(), 1u);
   EXPECT_EQ(batch.requests[0]->prompt_tokens.size(), 10'000u);
+  EXPECT_FALSE(transport_->request_id.empty());
+  call->OnDone();
+}
+
+TEST_F(LongPromptTest, IsNotQueuedWhenTheClientLeftMeanwhile) {
+  const auto call = StartLong();
+  call->OnCancel();
+  EXPECT_EQ(transport_->num_ends.load(), 1);
+  Release();
+  EXPECT_TRUE(large_queue_.TakeAll().requests.empty());
+  call->OnDone();
+}
+
+TEST_F(LongPromptTest, AbortEndsItAtOnce) {
+  const auto call = StartLong();
+  call->Abort();
+  EXPECT_EQ(transport_->status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(transport_->status.message(), "the request was aborted");
+  Release();
+  EXPECT_TRUE(large_queue_.TakeAll().requests.empty());
+  EXPECT_EQ(transport_->num_ends.load(), 1);
+  call->OnDone();
+}
+
+TEST_F(LongPromptTest, IsRefusedWhenTooManyBytesWait) {
+  std::vector<std::shared_ptr<GenerationCall>> calls;
+  for (int i = 0; i < 2; ++i) calls.push_back(StartLong());
+  EXPECT_EQ(transport_->num_ends.load(), 0);
+  EXPECT_FALSE(text_worker_.Post(80'001, [](bool) {}));
+  EXPECT_TRUE(text_worker_.Post(80'000, [](bool) {}));
+  calls.push_back(StartLong());
+  EXPECT_EQ(ReasonOf(transport_->status), "TOKENIZER_BUSY");
+  EXPECT_EQ(transport_->status.code(), absl::StatusCode::kResourceExhausted);
+  Release();
+  for (const auto& call : calls) call->OnDone();
+}
+
+TEST_F(LongPromptTest, StoppingTheWorkerTokenizesNothing) {
+  const auto call = StartLong();
+  std::atomic<int> told{0};
+  text_worker_.Post(1, [&](bool stopping) { told += stopping ? 1 : 10; });
+  parts_.phase = ServingPhase::kDraining;
+  call->EndUnavailable();
+  EXPECT_EQ(ReasonOf(transport_->status), "DRAINING");
+  std::thread stop([&] { text_worker_.Stop(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  released_ = true;
+  stop.join();
+  EXPECT_EQ(told, 1);
+  EXPECT_TRUE(large_queue_.TakeAll().requests.empty());
+  EXPECT_FALSE(text_worker_.Post(1, [](bool) {})) << "after Stop";
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, EndUnavailableSendsWhatIsPendingThenTheStatus) {
+  parts_.phase = ServingPhase::kServing;
+  const auto call = Start(Hello());
+  const auto batch = TakeAll();
+  SendToken(*batch.requests[0], 'a');
+  parts_.phase = ServingPhase::kEngineFailed;
+  call->EndUnavailable();
+  EXPECT_EQ(transport_->text, "a");
+  ASSERT_TRUE(transport_->write_in_flight.exchange(false));
+  call->OnWriteDone(true);
+  EXPECT_EQ(transport_->num_ends.load(), 1);
+  EXPECT_EQ(ReasonOf(transport_->status), "ENGINE_FAILED");
+  EXPECT_EQ(TakeAll().cancelled, std::vector<uint64_t>{batch.requests[0]->id});
+  // The engine comes back.
+  SendToken(*batch.requests[0], 'b');
+  End(*batch.requests[0], FinishReason::kCancelled, TerminalStatus::kCancelled);
+  call->WritePending();
+  EXPECT_EQ(transport_->num_ends.load(), 1);
+  call->OnDone();
+}
+
+TEST_F(GenerationCallTest, EndUnavailableLeavesACompleteAnswerAlone) {
+  const auto call = Start(Hello(), /*streaming=*/false);
+  const auto batch = TakeAll();
+  SendToken(*batch.requests[0], 'a');
+  End(*batch.requests[0], FinishReason::kLength);
+  call->EndUnavailable();
+  AwaitEnd();
+  EXPECT_TRUE(transport_->status.ok());
+  EXPECT_EQ(transport_->num_messages.load(), 1);
   call->OnDone();
 }
 
@@ -310,7 +461,7 @@ TEST_F(GenerationCallTest, AnyOrderOfEventsEndsExactlyOnce) {
     std::vector<bool> ended(batch.requests.size());
     for (int event = 0; event < 15; ++event) {
       const size_t i = random() % batch.requests.size();
-      switch (random() % 6) {
+      switch (random() % 7) {
         case 0:
         case 1:
           if (!ended[i]) SendToken(*batch.requests[i], 'a');
@@ -327,6 +478,9 @@ TEST_F(GenerationCallTest, AnyOrderOfEventsEndsExactlyOnce) {
           if (random() % 8 == 0) call->OnCancel();
           break;
         case 5: call->WritePending(); break;
+        case 6:
+          if (random() % 8 == 0) random() % 2 == 0 ? call->EndUnavailable() : call->Abort();
+          break;
       }
     }
     for (size_t i = 0; i < ended.size(); ++i) {

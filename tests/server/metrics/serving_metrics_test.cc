@@ -134,7 +134,7 @@ TEST(ServingMetricsTest, ExpertTokensAddUpToTokensTimesTopKTimesLayers) {
   }
   EXPECT_EQ(sum, 508.0 * 2 * 3);
   EXPECT_EQ(Value(metrics, "switchyard_engine_tokens_total{model_name=\"toy\",kind=\"prefill\"}"), 508.0);
-  EXPECT_EQ(metrics.ExpertSnapshot().num_tokens, 508u);
+  EXPECT_EQ(metrics.ExpertSnapshot()->num_tokens, 508u);
 }
 
 TEST(ServingMetricsTest, HistogramsCountEachExpertBatchWithRows) {
