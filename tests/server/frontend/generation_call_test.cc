@@ -2,7 +2,9 @@
 #include "server/frontend/generation_call.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <random>
 #include <thread>
@@ -10,6 +12,7 @@
 #include "server/byte_tokenizer.h"
 #include "server/frontend/errors.h"
 #include "server/frontend/open_calls.h"
+#include "server/log.h"
 
 namespace switchyard {
 namespace {
@@ -261,6 +264,35 @@ TEST_F(GenerationCallTest, EachTerminalStatusHasItsCode) {
       call->OnDone();
     }
   }
+}
+
+// What a client quotes leads to a line of the log, and an end that was fine to none.
+TEST_F(GenerationCallTest, LogsEndsThatAreNotOk) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  SetLogFileDescriptor(ends[1]);
+  SetLogLevel(LogLevel::kDebug);
+  for (const auto terminal : {TerminalStatus::kOk, TerminalStatus::kDataLoss}) {
+    v1::GenerateRequest request = Hello();
+    request.set_request_id("mine");
+    const auto call = Start(request, /*streaming=*/false);
+    const auto batch = TakeAll();
+    SendToken(*batch.requests[0], 'a');
+    End(*batch.requests[0], FinishReason::kError, terminal);
+    AwaitEnd();
+    call->OnDone();
+  }
+  SetLogLevel(LogLevel::kInfo);
+  SetLogFileDescriptor(2);
+  close(ends[1]);
+  std::string log(4096, '\0');
+  log.resize(static_cast<size_t>(read(ends[0], log.data(), log.size())));
+  close(ends[0]);
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 1) << log;
+  EXPECT_NE(log.find(R"("event":"call_ended","request_id":"mine","code":"DATA_LOSS","reason":"NON_FINITE_LOGIT",)"
+                     R"("tokens":1})"),
+            std::string::npos)
+      << log;
 }
 
 TEST_F(GenerationCallTest, CancelWhileQueuedReachesTheQueueAndEndsTheCall) {
