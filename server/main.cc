@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/base/status_macros.h"
+#include "engine/config/model_config.h"
 #include "engine/engine.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/byte_tokenizer.h"
@@ -129,7 +130,24 @@ EngineOptions ToEngineOptions(const ServerOptions& options, const Tokenizer& tok
   return engine;
 }
 
+// A contradiction that only the model's config shows, found before its weights are read.
+absl::Status CheckStepSize(const ServerOptions& options) {
+  const SchedulingOptions& scheduling = options.scheduling;
+  if (scheduling.enable_chunked_prefill) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model.model));
+  const int64_t max_model_len =
+      options.model.max_model_len > 0 ? options.model.max_model_len : config.max_position_embeddings;
+  const int64_t needed = max_model_len + scheduling.max_num_seqs;
+  if (scheduling.max_num_batched_tokens >= needed) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "--max-num-batched-tokens is " + std::to_string(scheduling.max_num_batched_tokens) +
+      ", but with --no-enable-chunked-prefill a prompt of " + std::to_string(max_model_len) +
+      " tokens and one token for each of --max-num-seqs " + std::to_string(scheduling.max_num_seqs) +
+      " must fit into one step; use at least " + std::to_string(needed) + ", or lower --max-model-len");
+}
+
 absl::StatusOr<LoadedModel> LoadModel(const ServerOptions& options) {
+  RETURN_IF_ERROR(CheckStepSize(options));
   LoadedModel model;
   const auto start = Clock::now();
   ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(options.model));
@@ -140,18 +158,18 @@ absl::StatusOr<LoadedModel> LoadModel(const ServerOptions& options) {
   return model;
 }
 
-SchedulerOptions ToSchedulerOptions(const SchedulingOptions& options, const ModelFacts& facts) {
+SchedulerOptions ToSchedulerOptions(const ServerOptions& options, const ModelFacts& facts) {
   SchedulerOptions scheduler;
-  scheduler.max_num_seqs = options.max_num_seqs;
-  scheduler.max_num_batched_tokens = options.max_num_batched_tokens;
+  scheduler.max_num_seqs = options.scheduling.max_num_seqs;
+  scheduler.max_num_batched_tokens = options.scheduling.max_num_batched_tokens;
   scheduler.block_size = facts.block_size;
   scheduler.num_kv_blocks = facts.num_kv_blocks;
-  // A sequence cannot be longer than the pool.
-  scheduler.max_model_len =
-      static_cast<int32_t>(std::min<int64_t>(facts.max_model_len, int64_t{facts.num_kv_blocks} * facts.block_size));
-  scheduler.policy = options.scheduling_policy == "priority" ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
-  scheduler.enable_prefix_caching = options.enable_prefix_caching;
-  scheduler.enable_chunked_prefill = options.enable_chunked_prefill;
+  scheduler.max_model_len = facts.max_model_len;
+  scheduler.priority_step = PriorityStep(options.grpc.max_request_seconds);
+  const bool by_priority = options.scheduling.scheduling_policy == "priority";
+  scheduler.policy = by_priority ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
+  scheduler.enable_prefix_caching = options.scheduling.enable_prefix_caching;
+  scheduler.enable_chunked_prefill = options.scheduling.enable_chunked_prefill;
   return scheduler;
 }
 
@@ -265,7 +283,7 @@ int Serve(const ServerOptions& options) {
   if (!model.ok()) return Refuse(model.status());
 
   const ModelFacts& facts = model->engine->facts();
-  const SchedulerOptions scheduler = ToSchedulerOptions(options.scheduling, facts);
+  const SchedulerOptions scheduler = ToSchedulerOptions(options, facts);
   const absl::Status valid = ValidateSchedulerOptions(scheduler);
   if (!valid.ok()) return Refuse(valid);
   metrics.SetModel(facts, options.admin.metrics_expert_detail);

@@ -111,8 +111,7 @@ struct Frontend::Impl {
 
 absl::Status Frontend::Impl::Listen(const GrpcOptions& options) {
   if (options.enable_reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  const bool is_ipv6 = options.host.find(':') != std::string::npos && options.host.front() != '[';
-  const std::string address = (is_ipv6 ? "[" + options.host + "]" : options.host) + ":" + std::to_string(options.port);
+  const std::string address = HostAndPort(options.host, options.port);
   grpc::ServerBuilder builder;
   SetChannelArguments(options, &builder);
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
