@@ -249,7 +249,8 @@ void LogServing(const ServerOptions& options, const ModelFacts& facts, const Fro
 // Returns when all is done well. Clients have until the limit to read what was generated for them.
 void DrainAndStop(double shutdown_timeout, ServingLoop* loop, Frontend* frontend) {
   const auto start = Clock::now();
-  const auto limit = start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(shutdown_timeout));
+  const auto limit =
+      start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(shutdown_timeout));
   frontend->BeginDraining();
   ExitOnNextSignal();
   const bool ended = loop->Drain(limit);

@@ -9,9 +9,9 @@
 #include <thread>
 #include <utility>
 
-#include "server/frontend/errors.h"
 #include "server/frontend/expert_service.h"
 #include "server/frontend/generation_call.h"
+#include "server/frontend/grpc_status.h"
 #include "server/frontend/health_service.h"
 #include "server/frontend/inference_service.h"
 #include "server/frontend/library_log.h"

@@ -35,8 +35,8 @@ class Frontend {
 
   int port() const;
 
-  // `alive` is asked every 100 ms: false makes the server unhealthy for good, and ends all calls, which a hanging engine
-  // never would. Call once.
+  // `alive` is asked every 100 ms: false makes the server unhealthy for good, and ends all calls, which a hanging
+  // engine never would. Call once.
   void BeginServing(ServedModel model, std::function<bool()> alive);
   void BeginDraining();
   // Any thread. The calls are left to the loop, which ends them next.

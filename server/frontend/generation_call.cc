@@ -93,8 +93,7 @@ void GenerationCall::Start(std::shared_ptr<CallTransport> transport, v1::Generat
     if (!stopping) self->AdmitText(*model, text, spec);  // if it does, EndUnavailable has ended the call
   };
   if (!parts_->text_worker->Post(num_bytes, std::move(job))) {
-    Fail(parts_->TextWorkerRefused(),
-         parts_->AdmittingModel().ok() ? Rejection::kQueueFull : UnavailableReason());
+    Fail(parts_->TextWorkerRefused(), parts_->AdmittingModel().ok() ? Rejection::kQueueFull : UnavailableReason());
   }
 }
 

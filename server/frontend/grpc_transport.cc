@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "server/frontend/call_context.h"
-#include "server/frontend/errors.h"
 #include "server/frontend/generation_call.h"
+#include "server/frontend/grpc_status.h"
 #include "server/frontend/raw_message.h"
 
 namespace switchyard {

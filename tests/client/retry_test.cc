@@ -26,7 +26,8 @@ class RetryTest : public testing::Test {
     for (auto& context : contexts_) {
       readers_.push_back(server_.stub->GenerateStream(&context, Prompt(900)));
       readers_.back()->WaitForInitialMetadata();
-      for (int i = 0; i < 500 && server_.metrics.counts().running == 0; ++i) std::this_thread::sleep_for(milliseconds(10));
+      for (int i = 0; i < 500 && server_.metrics.counts().running == 0; ++i)
+        std::this_thread::sleep_for(milliseconds(10));
     }
   }
   ~RetryTest() override {

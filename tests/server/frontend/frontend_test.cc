@@ -338,9 +338,9 @@ TEST(FrontendTest, DeadlineOfTheCallEndsTheSequence) {
   EXPECT_TRUE(server.BecomesIdle());
   // A busy client may report its deadline so early that it looks like a cancel.
   const auto& finished = server.metrics.counts().finished_total;
-  EXPECT_EQ(finished[static_cast<size_t>(FinishReason::kDeadline)] +
-                finished[static_cast<size_t>(FinishReason::kCancelled)],
-            1);
+  EXPECT_EQ(
+      finished[static_cast<size_t>(FinishReason::kDeadline)] + finished[static_cast<size_t>(FinishReason::kCancelled)],
+      1);
   EXPECT_LT(server.metrics.counts().generation_tokens_total, 60);
 }
 

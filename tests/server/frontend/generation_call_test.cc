@@ -529,5 +529,60 @@ TEST_F(GenerationCallTest, AnyOrderOfEventsEndsExactlyOnce) {
   }
 }
 
+// The same with the threads of a server: clients that leave, abort and read, a loop, the writer, and somebody who ends
+// everything. For ThreadSanitizer.
+TEST_F(GenerationCallTest, ManyThreadsEndEachCallOnce) {
+  model_.limits.max_model_len = 6000;
+  model_.scheduler.max_model_len = 6000;
+  model_.scheduler.num_kv_blocks = 1000;
+  std::atomic<bool> stop{false};
+  std::thread loop([&] {
+    while (!stop) {
+      for (const auto& request : TakeAll().requests) {
+        for (int i = 0; i < 3; ++i) SendToken(*request, 'a');
+        End(*request, FinishReason::kLength);
+      }
+      writer_.Flush();
+      std::this_thread::yield();
+    }
+  });
+  std::thread sweeper([&] {
+    for (int round = 0; !stop; ++round) {
+      for (const auto& call : open_calls_.All()) {
+        call->BreakIfStalled(std::chrono::steady_clock::now(), std::chrono::seconds(60));
+        if (round % 64 == 0) call->EndUnavailable();
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+  });
+  std::vector<std::thread> clients;
+  for (unsigned t = 0; t < 3; ++t) {
+    clients.emplace_back([&, t] {
+      std::mt19937 random(t);
+      for (int i = 0; i < 500; ++i) {
+        v1::GenerateRequest request;
+        request.set_text(std::string(random() % 8 == 0 ? 5000 : 5, 'a'));  // the long ones pass through the text worker
+        request.set_n(1 + static_cast<int32_t>(random() % 2));
+        const auto transport = std::make_shared<FakeTransport>();
+        const auto call = std::make_shared<GenerationCall>(&parts_, random() % 4 != 0, TimePoint::max());
+        call->Start(transport, request, "client-" + std::to_string(t));
+        while (transport->num_ends == 0) {
+          if (transport->write_in_flight.exchange(false)) call->OnWriteDone(random() % 16 != 0);
+          if (random() % 64 == 0) call->OnCancel();
+          if (random() % 64 == 0) call->Abort();
+          std::this_thread::yield();
+        }
+        call->OnDone();
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  stop = true;
+  loop.join();
+  sweeper.join();
+  EXPECT_EQ(metrics_.open_calls(), 0);
+  EXPECT_TRUE(open_calls_.All().empty());
+}
+
 }  // namespace
 }  // namespace switchyard
