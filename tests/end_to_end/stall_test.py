@@ -18,7 +18,7 @@ SLOW = (
 
 
 def start_calls(server):
-    """A stream that runs, then a call whose prompts make the step that hangs. Results by name: (code, has the reason)."""
+    """A stream that runs, then a call whose prompts make the step that hangs. Results: (code, has the reason)."""
     results, threads, began = {}, [], threading.Event()
 
     def record(name, call, reason):
