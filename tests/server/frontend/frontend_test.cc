@@ -538,18 +538,29 @@ TEST(FrontendTest, ShutdownAnswersTextsThatWaitForTheWorker) {
   server.reset();
 }
 
+// A connection whose HTTP/2 window stays at 64 KiB, so that a client that does not read holds up the server's writes.
+std::unique_ptr<v1::InferenceService::Stub> NarrowStub(const TestServer& server) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return v1::InferenceService::NewStub(grpc::CreateCustomChannel(
+      "127.0.0.1:" + std::to_string(server.frontend->port()), grpc::InsecureChannelCredentials(), arguments));
+}
+
 // Its answer is complete long before the drain's limit, and it has until then to read it.
 TEST(FrontendTest, DrainLeavesSlowReadersTheirTime) {
   TestServer server;
   v1::GenerateRequest request = Prompt("abcdefgh", 900);
-  request.set_logprobs(20);  // more than the HTTP/2 window holds
+  request.set_logprobs(20);  // about 250 bytes per token
   grpc::ClientContext context;
-  auto reader = server.stub->GenerateStream(&context, request);
+  const auto stub = NarrowStub(server);
+  auto reader = stub->GenerateStream(&context, request);
   for (int i = 0; i < 500 && server.metrics.counts().generation_tokens_total < 900; ++i) {
     std::this_thread::sleep_for(milliseconds(10));
   }
   std::thread drain([&] { server.Drain(std::chrono::seconds(20)); });
   std::this_thread::sleep_for(milliseconds(1200));
+  EXPECT_EQ(server.metrics.open_calls(), 1) << "the answer waits for its reader";
   int num_tokens = 0;
   v1::GenerateStreamResponse message;
   while (reader->Read(&message)) {
