@@ -48,7 +48,8 @@ bool IsLoopback(const std::string& address) {
          absl::StartsWith(address, "[::1]");
 }
 
-// gRPC itself retries, before the first message of an answer, and waits as long as `grpc-retry-pushback-ms` asks.
+// gRPC itself retries what is refused before the server has sent headers, which it does when a request is queued, and
+// waits as long as `grpc-retry-pushback-ms` asks.
 std::string RetryServiceConfig(int max_attempts) {
   return absl::StrCat(
       R"({"methodConfig":[{"name":[{"service":"switchyard.v1.InferenceService"}],"retryPolicy":{"maxAttempts":)",

@@ -17,10 +17,12 @@
 
 #include "absl/status/statusor.h"
 #include "engine/base/status_macros.h"
+#include "engine/config/model_config.h"
 #include "engine/engine.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/byte_tokenizer.h"
 #include "server/frontend/frontend.h"
+#include "server/frontend/step_observer.h"
 #include "server/log.h"
 #include "server/metrics/admin_server.h"
 #include "server/metrics/serving_metrics.h"
@@ -128,7 +130,24 @@ EngineOptions ToEngineOptions(const ServerOptions& options, const Tokenizer& tok
   return engine;
 }
 
+// A contradiction that only the model's config shows, found before its weights are read.
+absl::Status CheckStepSize(const ServerOptions& options) {
+  const SchedulingOptions& scheduling = options.scheduling;
+  if (scheduling.enable_chunked_prefill) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model.model));
+  const int64_t max_model_len =
+      options.model.max_model_len > 0 ? options.model.max_model_len : config.max_position_embeddings;
+  const int64_t needed = max_model_len + scheduling.max_num_seqs;
+  if (scheduling.max_num_batched_tokens >= needed) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "--max-num-batched-tokens is " + std::to_string(scheduling.max_num_batched_tokens) +
+      ", but with --no-enable-chunked-prefill a prompt of " + std::to_string(max_model_len) +
+      " tokens and one token for each of --max-num-seqs " + std::to_string(scheduling.max_num_seqs) +
+      " must fit into one step; use at least " + std::to_string(needed) + ", or lower --max-model-len");
+}
+
 absl::StatusOr<LoadedModel> LoadModel(const ServerOptions& options) {
+  RETURN_IF_ERROR(CheckStepSize(options));
   LoadedModel model;
   const auto start = Clock::now();
   ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(options.model));
@@ -139,18 +158,18 @@ absl::StatusOr<LoadedModel> LoadModel(const ServerOptions& options) {
   return model;
 }
 
-SchedulerOptions ToSchedulerOptions(const SchedulingOptions& options, const ModelFacts& facts) {
+SchedulerOptions ToSchedulerOptions(const ServerOptions& options, const ModelFacts& facts) {
   SchedulerOptions scheduler;
-  scheduler.max_num_seqs = options.max_num_seqs;
-  scheduler.max_num_batched_tokens = options.max_num_batched_tokens;
+  scheduler.max_num_seqs = options.scheduling.max_num_seqs;
+  scheduler.max_num_batched_tokens = options.scheduling.max_num_batched_tokens;
   scheduler.block_size = facts.block_size;
   scheduler.num_kv_blocks = facts.num_kv_blocks;
-  // A sequence cannot be longer than the pool.
-  scheduler.max_model_len =
-      static_cast<int32_t>(std::min<int64_t>(facts.max_model_len, int64_t{facts.num_kv_blocks} * facts.block_size));
-  scheduler.policy = options.scheduling_policy == "priority" ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
-  scheduler.enable_prefix_caching = options.enable_prefix_caching;
-  scheduler.enable_chunked_prefill = options.enable_chunked_prefill;
+  scheduler.max_model_len = facts.max_model_len;
+  scheduler.priority_step = PriorityStep(options.grpc.max_request_seconds);
+  const bool by_priority = options.scheduling.scheduling_policy == "priority";
+  scheduler.policy = by_priority ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
+  scheduler.enable_prefix_caching = options.scheduling.enable_prefix_caching;
+  scheduler.enable_chunked_prefill = options.scheduling.enable_chunked_prefill;
   return scheduler;
 }
 
@@ -166,21 +185,6 @@ RequestLimits ToRequestLimits(const ModelOptions& options, const ModelFacts& fac
 }
 
 // ---------------------------------------------------------------------------------------------------- the serving
-
-// Metrics first, then the streams: whoever reads a message finds it counted.
-class StepObserver : public LoopObserver {
- public:
-  StepObserver(ServingMetrics* metrics, Frontend* frontend) : metrics_(metrics), frontend_(frontend) {}
-  void OnStep(const StepReport& report) override {
-    metrics_->OnStep(report);
-    frontend_->Flush();
-  }
-  void OnFinished(const Request& request, const FinishedEvent& event) override { metrics_->OnFinished(request, event); }
-
- private:
-  ServingMetrics* const metrics_;
-  Frontend* const frontend_;
-};
 
 AdminServer::Pages AdminPages(const ServingMetrics& metrics, const Frontend& frontend) {
   return {
@@ -206,9 +210,7 @@ AdminServer::Pages AdminPages(const ServingMetrics& metrics, const Frontend& fro
 // True while the loop works or idles; otherwise wakes main, which ends the process.
 std::function<bool()> EngineAlive(const ServingLoop& loop, double stall_timeout) {
   return [&loop, stall_timeout] {
-    const int64_t now = std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
-    const bool stalled = static_cast<double>(now - loop.last_progress_nanos()) > stall_timeout * 1e9;
-    if (loop.healthy() && !stalled) return true;
+    if (loop.Alive(std::chrono::duration<double>(stall_timeout))) return true;
     kill(getpid(), kEngineDeadSignal);
     return false;
   };
@@ -235,35 +237,40 @@ void LogServing(const ServerOptions& options, const ModelFacts& facts, const Fro
        {"version", SoftwareVersion()}});
 }
 
-// The exit code after the last signal.
-int DrainAndStop(double shutdown_timeout, ServingLoop* loop, Frontend* frontend) {
-  const auto start = Clock::now();
-  frontend->BeginDraining();
-  ExitOnNextSignal();
-  loop->Drain(start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(shutdown_timeout)));
-  frontend->Shutdown(Clock::now() + kFlushTime);
-  Log(LogLevel::kInfo, "stopped", {{"drain_seconds", SecondsSince(start)}});
-  return 0;
+// The loop may hang in the engine for ever, so nothing is waited for but the calls, and nothing is destroyed.
+[[noreturn]] void StopAfterFailure(const ServingLoop& loop, Frontend* frontend, Clock::time_point deadline) {
+  const std::string reason =
+      loop.healthy() ? "the engine makes no progress" : std::string(loop.engine_failure().message());
+  Log(LogLevel::kError, "engine_failed", {{"reason", reason}});
+  frontend->Shutdown(deadline);
+  _exit(kExitEngineFailed);
 }
 
-// The loop may hang in the engine for ever, so nothing is waited for but the calls.
-[[noreturn]] void StopAfterFailure(const ServingLoop& loop, Frontend* frontend) {
-  const std::string reason =
-      loop.healthy() ? "no progress for --stall-timeout" : std::string(loop.engine_failure().message());
-  Log(LogLevel::kError, "engine_failed", {{"reason", reason}});
-  frontend->Shutdown(Clock::now() + kFlushTime);
-  _exit(kExitEngineFailed);
+// Returns when all is done well. Clients have until the limit to read what was generated for them.
+void DrainAndStop(double shutdown_timeout, ServingLoop* loop, Frontend* frontend) {
+  const auto start = Clock::now();
+  const auto limit =
+      start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(shutdown_timeout));
+  frontend->BeginDraining();
+  ExitOnNextSignal();
+  const bool ended = loop->Drain(limit);
+  const auto deadline = std::max(Clock::now(), limit) + kFlushTime;
+  if (!ended || !loop->healthy()) StopAfterFailure(*loop, frontend, deadline);
+  frontend->Shutdown(deadline);
+  Log(LogLevel::kInfo, "stopped", {{"drain_seconds", SecondsSince(start)}});
 }
 
 int Serve(const ServerOptions& options) {
   const auto start = Clock::now();
+  // The frontend uses all of these until it is gone.
+  absl::StatusOr<LoadedModel> model = absl::UnknownError("not loaded");
+  RequestQueue queue(options.scheduling.max_num_queued_reqs, options.scheduling.max_num_queued_tokens);
   ServingMetrics metrics(options.model.served_model_name, SoftwareVersion());
   auto frontend = Frontend::Listen(options.grpc, options.scheduling, &metrics);
   if (!frontend.ok()) return Refuse(frontend.status());
   auto admin = AdminServer::Listen(options.admin.admin_host, options.admin.admin_port, AdminPages(metrics, **frontend));
   if (!admin.ok()) return Refuse(admin.status());
 
-  absl::StatusOr<LoadedModel> model = absl::UnknownError("not loaded");
   std::thread loader([&] {
     model = LoadModel(options);
     kill(getpid(), kLoadedSignal);
@@ -277,14 +284,13 @@ int Serve(const ServerOptions& options) {
   if (!model.ok()) return Refuse(model.status());
 
   const ModelFacts& facts = model->engine->facts();
-  const SchedulerOptions scheduler = ToSchedulerOptions(options.scheduling, facts);
+  const SchedulerOptions scheduler = ToSchedulerOptions(options, facts);
   const absl::Status valid = ValidateSchedulerOptions(scheduler);
   if (!valid.ok()) return Refuse(valid);
   metrics.SetModel(facts, options.admin.metrics_expert_detail);
   metrics.SetStartSeconds("tokenizer", model->tokenizer_seconds);
   metrics.SetStartSeconds("engine", model->engine_seconds);
   metrics.SetStartSeconds("total", SecondsSince(start));
-  RequestQueue queue(options.scheduling.max_num_queued_reqs, options.scheduling.max_num_queued_tokens);
   StepObserver observer(&metrics, frontend->get());
   ServingLoop loop(model->engine.get(), &queue, scheduler, &observer);
   loop.Start();
@@ -295,10 +301,13 @@ int Serve(const ServerOptions& options) {
 
   do {
     signal = WaitForSignal();
-    if (signal == kEngineDeadSignal && !(*frontend)->healthy()) StopAfterFailure(loop, frontend->get());
+    if (signal == kEngineDeadSignal && !(*frontend)->healthy()) {
+      StopAfterFailure(loop, frontend->get(), Clock::now() + kFlushTime);
+    }
   } while (signal != SIGTERM && signal != SIGINT);
   LogSignal(signal, "draining");
-  return DrainAndStop(options.lifecycle.shutdown_timeout, &loop, frontend->get());
+  DrainAndStop(options.lifecycle.shutdown_timeout, &loop, frontend->get());
+  return 0;
 }
 
 LogLevel ToLogLevel(const std::string& name) {

@@ -177,7 +177,7 @@ class Table {
     Integer("max-metadata-bytes", 1024, 1'048'576, "headers of one call", &o->max_metadata_bytes);
     Seconds("keepalive-time", 1, 86'400, "silence before a connection is probed", &o->keepalive_time);
     Seconds("keepalive-timeout", 0.1, 3600, "then, until it is closed", &o->keepalive_timeout);
-    Seconds("max-connection-age", 0, 31'536'000, "until a connection is asked to reconnect; 0: never",
+    Seconds("max-connection-age", 0, 2'000'000, "until a connection is asked to reconnect; 0: never",
             &o->max_connection_age);
     Seconds("max-connection-age-grace", 1, 86'400, "then, for its calls to finish", &o->max_connection_age_grace);
     Seconds("max-request-seconds", 0.1, 604'800, "longest a request may take", &o->max_request_seconds);

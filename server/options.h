@@ -97,6 +97,12 @@ ParsedOptions ParseOptions(const OptionSources& sources);
 // The sources of this process.
 OptionSources ProcessSources(int argc, char** argv);
 
+// "host:port" to listen on; an IPv6 address gets its brackets.
+inline std::string HostAndPort(const std::string& host, int port) {
+  const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
+  return (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
 // Version of the software, e.g. "0.1.0".
 std::string SoftwareVersion();
 

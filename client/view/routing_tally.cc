@@ -59,7 +59,6 @@ void RoutingTally::Add(const v1::TokenDetail& detail) {
   for (const v1::LayerRouting& routing : detail.routing()) {
     LayerTally& layer = layers_[routing.layer()];
     ++layer.num_tokens;
-    layer.margin_sum += routing.margin();
     for (int rank = 0; rank < routing.expert_ids_size(); ++rank) {
       ExpertTally& expert = layer.experts[routing.expert_ids(rank)];
       expert.expert = routing.expert_ids(rank);

@@ -25,7 +25,6 @@ struct ExpertTally {
 // One MoE layer.
 struct LayerTally {
   int64_t num_tokens = 0;
-  double margin_sum = 0;               // of the scores between the last expert chosen and the next
   std::map<int, ExpertTally> experts;  // by expert; those with tokens only
 };
 

@@ -1,22 +1,17 @@
 #include "server/frontend/errors.h"
 
-#include <atomic>
 #include <cctype>
 #include <cmath>
 #include <cstdio>
 
 #include "absl/strings/cord.h"
 #include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
-#include "server/log.h"
 
 namespace switchyard {
 namespace {
 
 constexpr char kTypePrefix[] = "type.googleapis.com/";
 constexpr char kDomain[] = "switchyard";
-
-std::atomic<uint64_t> internal_errors{0};
 
 template <typename Message>
 std::string TypeUrl() {
@@ -39,16 +34,6 @@ std::string OneDecimal(double value) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.1f", value);
   return text;
-}
-
-// The text stays in our log under an id that the client can quote.
-absl::Status WithoutInsides(const absl::Status& status) {
-  if (status.code() != absl::StatusCode::kInternal && status.code() != absl::StatusCode::kUnknown) return status;
-  const uint64_t number = internal_errors.fetch_add(1, std::memory_order_relaxed) + 1;
-  char id[24];
-  std::snprintf(id, sizeof(id), "%08llx", static_cast<unsigned long long>(number));
-  Log(LogLevel::kError, "internal_error", {{"id", id}, {"text", std::string(status.message())}});
-  return absl::InternalError(std::string("internal error, id ") + id);
 }
 
 }  // namespace
@@ -110,21 +95,6 @@ std::string Sanitized(const std::string& text) {
   return text.size() > 64 ? shown + "..." : shown;
 }
 
-grpc::Status ToGrpcStatus(const absl::Status& original) {
-  if (original.ok()) return grpc::Status::OK;
-  const absl::Status status = WithoutInsides(original);
-  google::rpc::Status details;
-  details.set_code(static_cast<int>(status.code()));
-  details.set_message(std::string(status.message()));
-  status.ForEachPayload([&details](auto type_url, const absl::Cord& value) {
-    auto* detail = details.add_details();
-    detail->set_type_url(std::string(type_url));
-    detail->set_value(std::string(value));
-  });
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()),
-                      details.details_size() > 0 ? details.SerializeAsString() : std::string());
-}
-
 int64_t RetryPushbackMillis(const absl::Status& status) {
   const auto payload = status.GetPayload(TypeUrl<google::rpc::RetryInfo>());
   google::rpc::RetryInfo retry;
@@ -132,6 +102,10 @@ int64_t RetryPushbackMillis(const absl::Status& status) {
   return retry.retry_delay().seconds() * 1000 + retry.retry_delay().nanos() / 1'000'000;
 }
 
-uint64_t InternalErrors() { return internal_errors.load(std::memory_order_relaxed); }
+std::string ReasonOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(TypeUrl<google::rpc::ErrorInfo>());
+  google::rpc::ErrorInfo info;
+  return payload && info.ParseFromString(std::string(*payload)) ? info.reason() : "";
+}
 
 }  // namespace switchyard

@@ -1,14 +1,13 @@
-// What goes wrong in the frontend, as absl::Status, and the one function that turns it into a gRPC status.
+// What goes wrong in the frontend, as absl::Status; grpc_status.h has the one function that turns it into gRPC's.
 //
 // Details (google.rpc.BadRequest, ErrorInfo, RetryInfo) travel as payloads of the absl::Status under their type URLs.
 // A message is one sentence: the field, then the class or size of the value (never its content), the limit, what to do.
 #ifndef SWITCHYARD_SERVER_FRONTEND_ERRORS_H_
 #define SWITCHYARD_SERVER_FRONTEND_ERRORS_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
-
-#include <grpcpp/support/status.h>
 
 #include "absl/status/status.h"
 
@@ -38,15 +37,11 @@ absl::Status ErrorWithReason(absl::StatusCode code, const std::string& message, 
 // At most 64 characters of `text`; what is not a letter, digit or one of ._:/- becomes '?'.
 std::string Sanitized(const std::string& text);
 
-// Status and details, ready to be sent. INTERNAL and UNKNOWN lose their text, which may name our insides: the client
-// gets "internal error, id XXXX" and the log line with that id has the text.
-grpc::Status ToGrpcStatus(const absl::Status& status);
-
 // Milliseconds for the trailer `grpc-retry-pushback-ms`, or -1 where the status has no RetryInfo.
 int64_t RetryPushbackMillis(const absl::Status& status);
 
-// How many times ToGrpcStatus met INTERNAL or UNKNOWN.
-uint64_t InternalErrors();
+// The reason of its ErrorInfo, or "".
+std::string ReasonOf(const absl::Status& status);
 
 }  // namespace switchyard
 

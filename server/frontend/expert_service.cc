@@ -2,13 +2,13 @@
 
 #include <grpcpp/alarm.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <utility>
 
 #include "engine/base/status_macros.h"
 #include "server/frontend/errors.h"
+#include "server/frontend/proto_time.h"
 #include "server/frontend/raw_message.h"
 #include "server/frontend/unary_call.h"
 #include "server/frontend/watch_reactor.h"
@@ -18,19 +18,7 @@ namespace {
 
 constexpr double kMinInterval = 0.05;
 constexpr double kMaxInterval = 3600.0;
-
-void SetDuration(double seconds, google::protobuf::Duration* duration) {
-  const int64_t nanos = std::llround(seconds * 1e9);
-  duration->set_seconds(nanos / 1'000'000'000);
-  duration->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
-}
-
-void SetNow(google::protobuf::Timestamp* time) {
-  const int64_t nanos =
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-  time->set_seconds(nanos / 1'000'000'000);
-  time->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
-}
+constexpr size_t kMaxWatchers = 64;  // each costs a message per interval, whether or not anything changed
 
 void SetBalance(const LayerBalance& balance, v1::LayerBalance* out) {
   out->set_window_tokens(balance.window_tokens);
@@ -48,7 +36,7 @@ void SetLoad(const ModelFacts& facts, const std::vector<int32_t>& positions, con
   const auto since = [](const auto& totals, const auto& earlier, size_t i) {
     return earlier.empty() ? totals[i] : totals[i] - earlier[i];
   };
-  SetNow(out->mutable_time());
+  SetTime(std::chrono::system_clock::now(), out->mutable_time());
   out->set_num_tokens(now.num_tokens - before.num_tokens);
   out->set_num_steps(now.num_steps - before.num_steps);
   out->set_num_experts(facts.num_experts);
@@ -95,11 +83,11 @@ class ExpertService::Watcher final : public WatchReactor {
  private:
   grpc::ByteBuffer Produce() override {
     v1::ExpertLoad load;
-    ExpertLoadTotals now = parts_->metrics->ExpertSnapshot();
-    SetLoad(model_->facts, positions_, now, before_, &load);
+    const auto now = parts_->metrics->ExpertSnapshot();
+    SetLoad(model_->facts, positions_, *now, before_ == nullptr ? ExpertLoadTotals() : *before_, &load);
     SetDuration(SecondsSince(period_start_), load.mutable_period());
     if (delta_) {
-      before_ = std::move(now);
+      before_ = now;
       period_start_ = std::chrono::steady_clock::now();
     }
     return SerializeMessage(load);
@@ -121,7 +109,7 @@ class ExpertService::Watcher final : public WatchReactor {
   std::vector<int32_t> positions_;
   std::chrono::microseconds interval_{1'000'000};
   bool delta_ = false;
-  ExpertLoadTotals before_;  // written by Produce only
+  std::shared_ptr<const ExpertLoadTotals> before_;  // null: nothing yet; written by Produce only
   TimePoint period_start_ = parts_->start;
   grpc::Alarm alarm_;
 };
@@ -135,7 +123,7 @@ grpc::ServerUnaryReactor* ExpertService::GetExpertLoad(grpc::CallbackServerConte
         ASSIGN_OR_RETURN(const ServedModel* model, parts_->LoadedModel());
         RETURN_IF_ERROR(CheckModelName(in.model(), model->limits));
         ASSIGN_OR_RETURN(const auto positions, MoeLayerPositions("layers", in.layers(), model->limits));
-        SetLoad(model->facts, positions, parts_->metrics->ExpertSnapshot(), ExpertLoadTotals(), out);
+        SetLoad(model->facts, positions, *parts_->metrics->ExpertSnapshot(), ExpertLoadTotals(), out);
         SetDuration(SecondsSince(parts_->start), out->mutable_period());
         return absl::OkStatus();
       });
@@ -160,19 +148,25 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ExpertService::WatchExpertLoad(grpc:
                                                                            const grpc::ByteBuffer* request) {
   auto watcher = std::make_shared<Watcher>(parts_);
   watcher->Begin();
-  const absl::Status prepared = PrepareWatch(*request, watcher.get());
-  if (!prepared.ok()) {
+  absl::Status prepared = PrepareWatch(*request, watcher.get());
+  if (prepared.ok() && !AddWatcher(watcher)) {
+    prepared = Overloaded("this server has " + std::to_string(kMaxWatchers) + " open watches, its limit",
+                          "TOO_MANY_WATCHES", 5.0);
+  }
+  if (prepared.ok()) {
+    watcher->Start();
+  } else {
     watcher->End(prepared);
-    return watcher.get();
   }
-  {
-    MutexLock lock(&mutex_);
-    watchers_.erase(std::remove_if(watchers_.begin(), watchers_.end(), [](const auto& w) { return w.expired(); }),
-                    watchers_.end());
-    watchers_.push_back(watcher);
-  }
-  watcher->Start();
   return watcher.get();
+}
+
+bool ExpertService::AddWatcher(const std::shared_ptr<Watcher>& watcher) {
+  MutexLock lock(&mutex_);
+  std::erase_if(watchers_, [](const auto& weak) { return weak.expired(); });
+  if (watchers_.size() >= kMaxWatchers) return false;
+  watchers_.push_back(watcher);
+  return true;
 }
 
 void ExpertService::EndWatches() {

@@ -29,6 +29,7 @@ class ExpertService final : public RawExpertService {
 
  private:
   class Watcher;
+  bool AddWatcher(const std::shared_ptr<Watcher>& watcher);
   absl::Status PrepareWatch(const grpc::ByteBuffer& bytes, Watcher* watcher) const;
 
   FrontendParts* const parts_;

@@ -9,9 +9,9 @@
 #include <thread>
 #include <utility>
 
-#include "server/frontend/errors.h"
 #include "server/frontend/expert_service.h"
 #include "server/frontend/generation_call.h"
+#include "server/frontend/grpc_status.h"
 #include "server/frontend/health_service.h"
 #include "server/frontend/inference_service.h"
 #include "server/frontend/library_log.h"
@@ -22,10 +22,11 @@ namespace switchyard {
 namespace {
 
 constexpr std::chrono::milliseconds kProbeInterval{100};
-constexpr std::chrono::seconds kProbeTimeout{5};
+constexpr std::chrono::milliseconds kProbeTimeout{500};
 constexpr std::chrono::seconds kSweepInterval{5};
 constexpr std::chrono::seconds kStalledFor{60};  // a client that reads nothing for so long is cut off
 constexpr size_t kTextJobs = 256;
+constexpr size_t kTextJobBytes = size_t{64} << 20;  // all of them together
 
 FrontendLimits LimitsFrom(const GrpcOptions& grpc, const SchedulingOptions& scheduling) {
   FrontendLimits limits;
@@ -65,7 +66,7 @@ void SetChannelArguments(const GrpcOptions& options, grpc::ServerBuilder* builde
 struct Frontend::Impl {
   Impl(const GrpcOptions& grpc, const SchedulingOptions& scheduling, ServingMetrics* serving_metrics)
       : open_calls(grpc.max_open_calls),
-        text_worker(kTextJobs),
+        text_worker(kTextJobs, kTextJobBytes),
         health({"switchyard.v1.InferenceService", "switchyard.v1.ExpertService"}),
         inference(&parts),
         expert(&parts) {
@@ -80,7 +81,8 @@ struct Frontend::Impl {
   void Probe();
   bool StopAsked(std::chrono::milliseconds wait);
   void StopProbe();
-  void SetPhase(ServingPhase phase);
+  bool AdvancePhase(ServingPhase phase);
+  void EndCalls();
   void CheckEngine();
   void CheckGrpc(grpc::health::v1::Health::Stub* stub);
   void BreakStalledCalls();
@@ -88,26 +90,28 @@ struct Frontend::Impl {
   FrontendParts parts;
   StreamWriter writer;
   OpenCalls open_calls;
-  TextWorker text_worker;  // after what its jobs use
+  ServedModel model;
+  TextWorker text_worker;
   HealthService health;
   InferenceService inference;
   ExpertService expert;
-  ServedModel model;
   std::unique_ptr<grpc::Server> server;
   int port = 0;
   bool shut_down = false;
+
+  Mutex phase_mutex;  // of who changes the phase
 
   Mutex mutex;
   CondVar stop_changed;
   bool stop ABSL_GUARDED_BY(mutex) = false;
   std::function<bool()> alive ABSL_GUARDED_BY(mutex);
+  grpc::ClientContext* probe_call ABSL_GUARDED_BY(mutex) = nullptr;  // in flight
   std::thread probe;
 };
 
 absl::Status Frontend::Impl::Listen(const GrpcOptions& options) {
   if (options.enable_reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  const bool is_ipv6 = options.host.find(':') != std::string::npos && options.host.front() != '[';
-  const std::string address = (is_ipv6 ? "[" + options.host + "]" : options.host) + ":" + std::to_string(options.port);
+  const std::string address = HostAndPort(options.host, options.port);
   grpc::ServerBuilder builder;
   SetChannelArguments(options, &builder);
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
@@ -122,13 +126,21 @@ absl::Status Frontend::Impl::Listen(const GrpcOptions& options) {
   return absl::OkStatus();
 }
 
-// Health first: nobody may be refused before the health check says so.
-void Frontend::Impl::SetPhase(ServingPhase phase) {
+// Health first: nobody may be refused before the health check says so. False: that phase, or a later one, was reached
+// before.
+bool Frontend::Impl::AdvancePhase(ServingPhase phase) {
+  MutexLock lock(&phase_mutex);
+  if (phase <= parts.phase.load(std::memory_order_relaxed)) return false;
   const bool serving = phase == ServingPhase::kServing;
   if (!serving) health.SetServing(false);
   parts.metrics->SetReady(serving);
   parts.phase.store(phase, std::memory_order_release);
   if (serving) health.SetServing(true);
+  return true;
+}
+
+void Frontend::Impl::EndCalls() {
+  for (const auto& call : open_calls.All()) call->EndUnavailable();
 }
 
 bool Frontend::Impl::StopAsked(std::chrono::milliseconds wait) {
@@ -143,6 +155,7 @@ void Frontend::Impl::StopProbe() {
   {
     MutexLock lock(&mutex);
     stop = true;
+    if (probe_call != nullptr) probe_call->TryCancel();
   }
   stop_changed.NotifyAll();
   if (probe.joinable()) probe.join();
@@ -166,11 +179,11 @@ void Frontend::Impl::CheckEngine() {
     MutexLock lock(&mutex);
     is_alive = alive;
   }
-  if (!is_alive || is_alive()) return;
-  const ServingPhase phase = parts.phase.load(std::memory_order_acquire);
-  if (phase == ServingPhase::kEngineFailed || phase == ServingPhase::kDraining) return;
-  SetPhase(ServingPhase::kEngineFailed);
+  // While it drains, the drain's own limit ends a hanging engine.
+  if (!is_alive || parts.phase.load(std::memory_order_acquire) == ServingPhase::kDraining || is_alive()) return;
+  if (!AdvancePhase(ServingPhase::kEngineFailed)) return;
   Log(LogLevel::kError, "engine_dead", {});
+  EndCalls();
 }
 
 void Frontend::Impl::CheckGrpc(grpc::health::v1::Health::Stub* stub) {
@@ -178,8 +191,15 @@ void Frontend::Impl::CheckGrpc(grpc::health::v1::Health::Stub* stub) {
   context.set_deadline(std::chrono::system_clock::now() + kProbeTimeout);
   grpc::health::v1::HealthCheckRequest request;
   grpc::health::v1::HealthCheckResponse response;
+  {
+    MutexLock lock(&mutex);
+    if (stop) return;
+    probe_call = &context;
+  }
   const grpc::Status status = stub->Check(&context, request, &response);
-  if (!status.ok())
+  MutexLock lock(&mutex);
+  probe_call = nullptr;
+  if (!status.ok() && !stop)
     Log(LogLevel::kWarning, "self_check_failed", {{"grpc_code", static_cast<int>(status.error_code())}});
 }
 
@@ -213,14 +233,19 @@ void Frontend::BeginServing(ServedModel model, std::function<bool()> alive) {
     MutexLock lock(&impl_->mutex);
     impl_->alive = std::move(alive);
   }
-  impl_->SetPhase(ServingPhase::kServing);
+  impl_->AdvancePhase(ServingPhase::kServing);
 }
 
-void Frontend::BeginDraining() { impl_->SetPhase(ServingPhase::kDraining); }
+void Frontend::BeginDraining() { impl_->AdvancePhase(ServingPhase::kDraining); }
+
+void Frontend::MarkEngineFailed() { impl_->AdvancePhase(ServingPhase::kEngineFailed); }
 
 void Frontend::Shutdown(TimePoint deadline) {
   impl_->shut_down = true;
+  impl_->AdvancePhase(ServingPhase::kDraining);
   impl_->StopProbe();
+  impl_->EndCalls();
+  impl_->text_worker.Stop();
   impl_->expert.EndWatches();
   impl_->health.EndWatches();
   const auto remaining = deadline - std::chrono::steady_clock::now();

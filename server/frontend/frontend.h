@@ -3,7 +3,8 @@
 //   Listen            the port is open; health says NOT_SERVING, calls get UNAVAILABLE STARTING
 //   BeginServing      the model is there: SERVING
 //   BeginDraining     NOT_SERVING first, then new calls get UNAVAILABLE DRAINING; running ones go on
-//   Shutdown          waits for what runs until a deadline, then ends everything
+//   MarkEngineFailed  NOT_SERVING first, then new calls get UNAVAILABLE ENGINE_FAILED; for good
+//   Shutdown          ends what the loop has not ended, waits until the clients have read it or a deadline
 //
 // A probe thread calls the health check through gRPC every 100 ms: that keeps gRPC's callback threads awake (they sleep
 // up to 100 ms after an idle second, which would be the latency of the next first token), asks whether the engine is
@@ -34,10 +35,15 @@ class Frontend {
 
   int port() const;
 
-  // `alive` is asked every 100 ms: false makes the server unhealthy for good. Call once.
+  // `alive` is asked every 100 ms: false makes the server unhealthy for good, and ends all calls, which a hanging
+  // engine never would. Call once.
   void BeginServing(ServedModel model, std::function<bool()> alive);
   void BeginDraining();
-  // Blocks until all calls have ended, or `deadline`, when the rest is cancelled. Call once.
+  // Any thread. The calls are left to the loop, which ends them next.
+  void MarkEngineFailed();
+  // REQUIRES: the loop has ended or hangs. What it has not ended gets UNAVAILABLE; blocks until all clients have read
+  // their answers, or `deadline`, when the rest is cut off. Afterwards nothing of the served model is used any more.
+  // Call once.
   void Shutdown(TimePoint deadline);
 
   // The end of a step: what the streams have pending is sent.

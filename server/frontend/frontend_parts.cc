@@ -27,4 +27,10 @@ absl::Status FrontendParts::EndedByServer() const {
   return Unavailable("the engine failed; retry on another replica", "ENGINE_FAILED");
 }
 
+absl::Status FrontendParts::TextWorkerRefused() const {
+  const auto admitting = AdmittingModel();
+  if (!admitting.ok()) return admitting.status();
+  return Overloaded("too many long texts wait to be tokenized", "TOKENIZER_BUSY", 0.5);
+}
+
 }  // namespace switchyard

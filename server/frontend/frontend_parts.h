@@ -30,6 +30,7 @@ struct ServedModel {
   RequestQueue* queue = nullptr;
 };
 
+// A phase is never followed by an earlier one.
 enum class ServingPhase : uint8_t { kStarting, kServing, kDraining, kEngineFailed };
 
 struct FrontendLimits {
@@ -37,8 +38,8 @@ struct FrontendLimits {
   int64_t stream_buffer_bytes = int64_t{1} << 20;
   int64_t max_message_bytes = int64_t{8} << 20;
   int32_t max_open_calls = 4096;
-  int64_t max_num_queued_reqs = 0;  // shown by GetServer
-  int64_t max_num_queued_tokens = 0;
+  int64_t max_num_queued_reqs = 256;  // of the request queue; so the most choices of one call, too
+  int64_t max_num_queued_tokens = 262'144;
   std::string version;
 };
 
@@ -61,6 +62,8 @@ struct FrontendParts {
   absl::StatusOr<const ServedModel*> LoadedModel() const;
   // Why the loop ends requests that could have gone on.
   absl::Status EndedByServer() const;
+  // Why the text worker took no job: RESOURCE_EXHAUSTED TOKENIZER_BUSY, or UNAVAILABLE when the server admits no more.
+  absl::Status TextWorkerRefused() const;
 };
 
 }  // namespace switchyard

@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "server/frontend/errors.h"
 #include "server/frontend/open_calls.h"
+#include "server/log.h"
 
 namespace switchyard {
 namespace {
@@ -53,17 +54,19 @@ GenerationCall::GenerationCall(FrontendParts* parts, bool streaming, TimePoint c
 
 GenerationCall::~GenerationCall() = default;
 
-void GenerationCall::Start(std::shared_ptr<CallTransport> transport, const v1::GenerateRequest& request,
+void GenerationCall::Start(std::shared_ptr<CallTransport> transport, v1::GenerateRequest request,
                            const std::string& metadata_id) {
   request_id_ = !request.request_id().empty() ? request.request_id() : metadata_id;
   if (!IsValidRequestId(request_id_)) request_id_ = MakeRequestId();
   {
     MutexLock lock(&mutex_);
-    transport_ = transport;
+    transport_ = std::move(transport);
   }
+  // Whoever ends all open calls when the phase changes finds this one, or it sees the new phase here.
+  const bool has_place = parts_->open_calls->Add(request_id_, shared_from_this());
   const absl::StatusOr<const ServedModel*> model = parts_->AdmittingModel();
   if (!model.ok()) return Fail(model.status(), UnavailableReason());
-  if (!parts_->open_calls->Add(this)) {
+  if (!has_place) {
     return Fail(
         Overloaded("this server has " + std::to_string(parts_->limits.max_open_calls) + " open calls, its limit",
                    "TOO_MANY_CALLS", RetrySeconds(*parts_->metrics)),
@@ -73,17 +76,24 @@ void GenerationCall::Start(std::shared_ptr<CallTransport> transport, const v1::G
   if (!spec.ok()) {
     return Fail(spec.status(), absl::IsNotFound(spec.status()) ? Rejection::kNotFound : Rejection::kInvalid);
   }
-  parts_->open_calls->SetRequestId(request_id_, shared_from_this());
-  transport->SendRequestId(request_id_);
-  if (request.text().size() <= TextWorker::kInlineBytes) {
-    Admit(**model, request, *std::move(spec));
-    return;
+  if (spec->n > parts_->limits.max_num_queued_reqs) {
+    return Fail(InvalidRequest("n", "n is " + std::to_string(spec->n) + ", but only " +
+                                        std::to_string(parts_->limits.max_num_queued_reqs) +
+                                        " requests may wait at this server; use at most that"),
+                Rejection::kInvalid);
   }
-  auto job = [self = shared_from_this(), model = *model, request, spec = *std::move(spec)] {
-    self->Admit(*model, request, spec);
+  if (!request.has_text()) {
+    const auto& ids = request.token_ids().ids();
+    return Admit(**model, {ids.begin(), ids.end()}, *std::move(spec));
+  }
+  const size_t num_bytes = request.text().size();
+  if (num_bytes <= TextWorker::kInlineBytes) return AdmitText(**model, request.text(), *std::move(spec));
+  auto job = [self = shared_from_this(), model = *model, text = std::move(*request.mutable_text()),
+              spec = *std::move(spec)](bool stopping) {
+    if (!stopping) self->AdmitText(*model, text, spec);  // if it does, EndUnavailable has ended the call
   };
-  if (!parts_->text_worker->Post(std::move(job))) {
-    Fail(Overloaded("too many long prompts wait to be tokenized", "TOKENIZER_BUSY", 0.5), Rejection::kQueueFull);
+  if (!parts_->text_worker->Post(num_bytes, std::move(job))) {
+    Fail(parts_->TextWorkerRefused(), parts_->AdmittingModel().ok() ? Rejection::kQueueFull : UnavailableReason());
   }
 }
 
@@ -95,44 +105,46 @@ void GenerationCall::Refuse(std::shared_ptr<CallTransport> transport, const absl
   Fail(status, Rejection::kInvalid);
 }
 
-void GenerationCall::Admit(const ServedModel& model, const v1::GenerateRequest& request, GenerationSpec spec) {
-  absl::StatusOr<std::vector<int32_t>> prompt = TokenizePrompt(model, request, &spec);
-  if (!prompt.ok()) return Fail(prompt.status(), Rejection::kInvalid);
-  const absl::Status queued = Enqueue(model, *std::move(prompt), spec);
-  if (!queued.ok()) Fail(queued, absl::IsUnavailable(queued) ? UnavailableReason() : Rejection::kQueueFull);
+void GenerationCall::AdmitText(const ServedModel& model, const std::string& text, GenerationSpec spec) {
+  {
+    // The client may have left while the text waited.
+    MutexLock lock(&mutex_);
+    if (IsOver()) return;
+  }
+  EncodeOptions options;
+  options.add_special_tokens = spec.add_special_tokens;
+  options.allow_special_tokens = spec.allow_special_tokens;
+  absl::StatusOr<std::vector<int32_t>> prompt = model.tokenizer->Encode(text, options);
+  if (!prompt.ok()) {
+    return Fail(InvalidRequest("text", "prompt cannot be tokenized: " + std::string(prompt.status().message())),
+                Rejection::kInvalid);
+  }
+  // A tokenizer may know more tokens than the model has rows for.
+  for (int32_t id : *prompt) {
+    if (id < model.limits.vocab_size) continue;
+    return Fail(InvalidRequest("text", "prompt has token " + std::to_string(id) + ", but this model has tokens 0 to " +
+                                           WithCommas(model.limits.vocab_size - 1)),
+                Rejection::kInvalid);
+  }
+  Admit(model, *std::move(prompt), std::move(spec));
 }
 
-absl::StatusOr<std::vector<int32_t>> GenerationCall::TokenizePrompt(const ServedModel& model,
-                                                                    const v1::GenerateRequest& request,
-                                                                    GenerationSpec* spec) {
-  std::vector<int32_t> prompt;
-  if (request.has_text()) {
-    EncodeOptions options;
-    options.add_special_tokens = spec->add_special_tokens;
-    options.allow_special_tokens = spec->allow_special_tokens;
-    auto encoded = model.tokenizer->Encode(request.text(), options);
-    if (!encoded.ok())
-      return InvalidRequest("text", "prompt cannot be tokenized: " + std::string(encoded.status().message()));
-    prompt = *std::move(encoded);
-    // A tokenizer may know more tokens than the model has rows for.
-    for (int32_t id : prompt) {
-      if (id < model.limits.vocab_size) continue;
-      return InvalidRequest("text", "prompt has token " + std::to_string(id) + ", but this model has tokens 0 to " +
-                                        WithCommas(model.limits.vocab_size - 1));
-    }
-  } else {
-    prompt.assign(request.token_ids().ids().begin(), request.token_ids().ids().end());
-  }
-  RETURN_IF_ERROR(FitPrompt(static_cast<int64_t>(prompt.size()), model.limits, spec));
-  const absl::Status fits = CheckFits(model.scheduler, static_cast<int64_t>(prompt.size()), spec->max_tokens);
-  if (!fits.ok()) return InvalidRequest("max_tokens", std::string(fits.message()));
-  return prompt;
+void GenerationCall::Admit(const ServedModel& model, std::vector<int32_t> prompt, GenerationSpec spec) {
+  const int64_t num_tokens = static_cast<int64_t>(prompt.size());
+  const absl::Status fits_model = FitPrompt(num_tokens, model.limits, &spec);
+  if (!fits_model.ok()) return Fail(fits_model, Rejection::kInvalid);
+  const absl::Status fits_pool = CheckFits(model.scheduler, num_tokens, spec.max_tokens);
+  if (!fits_pool.ok()) return Fail(InvalidRequest("max_tokens", std::string(fits_pool.message())), Rejection::kInvalid);
+  const absl::Status queued = Enqueue(model, std::move(prompt), spec);
+  if (!queued.ok()) Fail(queued, absl::IsUnavailable(queued) ? UnavailableReason() : Rejection::kQueueFull);
 }
 
 absl::Status GenerationCall::Enqueue(const ServedModel& model, std::vector<int32_t> prompt,
                                      const GenerationSpec& spec) {
   const uint64_t seed = spec.seed.value_or(RandomNumber());
-  OpenStream(model, prompt.size(), spec, seed);
+  const std::shared_ptr<TokenStream> stream = MakeStream(model, prompt.size(), spec, seed);
+  std::vector<std::unique_ptr<Request>> group;
+  std::vector<uint64_t> ids;
   for (int32_t i = 0; i < spec.n; ++i) {
     auto request = std::make_unique<Request>();
     request->id = parts_->next_request_id.fetch_add(1, std::memory_order_relaxed);
@@ -146,30 +158,36 @@ absl::Status GenerationCall::Enqueue(const ServedModel& model, std::vector<int32
     request->allow_prefix_reuse = spec.allow_prefix_reuse;
     request->arrival = arrival_;
     request->deadline = deadline_;
-    {
-      // The id is known before the loop can see the request, so that a cancel in between is not lost.
-      MutexLock lock(&mutex_);
-      if (sequencer_.cancelled()) break;
-      request->sink = TokenStream::Sink(stream_, i);
-      queued_ids_.push_back(request->id);
-    }
-    const absl::Status pushed = model.queue->Push(std::move(request));
-    if (pushed.ok()) continue;
-    CancelRequests();
-    if (pushed.code() == absl::StatusCode::kUnavailable) return parts_->EndedByServer();
-    return Overloaded(std::string(pushed.message()), "QUEUE_FULL", RetrySeconds(*parts_->metrics));
+    request->sink = TokenStream::Sink(stream, i);
+    ids.push_back(request->id);
+    group.push_back(std::move(request));
   }
-  bool cancelled = false;
   {
     MutexLock lock(&mutex_);
-    cancelled = sequencer_.cancelled();
+    if (IsOver()) return absl::OkStatus();
+    stream_ = stream;
+    queue_ = model.queue;
+    queued_ids_ = std::move(ids);
   }
-  if (cancelled) CancelRequests();
+  const absl::Status pushed = model.queue->Push(std::move(group));
+  if (absl::IsUnavailable(pushed)) return parts_->EndedByServer();
+  if (!pushed.ok()) {
+    return Overloaded(std::string(pushed.message()), "QUEUE_FULL", RetrySeconds(*parts_->metrics));
+  }
+  bool over = false;
+  {
+    MutexLock lock(&mutex_);
+    admitted_ = true;
+    over = IsOver();
+  }
+  // An end from elsewhere may have sent its cancels before there was anything to cancel.
+  if (over) CancelRequests();
+  WritePending();
   return absl::OkStatus();
 }
 
-void GenerationCall::OpenStream(const ServedModel& model, size_t num_prompt_tokens, const GenerationSpec& spec,
-                                uint64_t seed) {
+std::shared_ptr<TokenStream> GenerationCall::MakeStream(const ServedModel& model, size_t num_prompt_tokens,
+                                                        const GenerationSpec& spec, uint64_t seed) {
   TokenStreamOptions options;
   options.prompt.set_request_id(request_id_);
   options.prompt.set_model(model.limits.served_model_name);
@@ -185,20 +203,24 @@ void GenerationCall::OpenStream(const ServedModel& model, size_t num_prompt_toke
   options.explain_layers = spec.explain_layers;
   options.moe_layers = model.limits.moe_layers;
   options.max_pending_bytes = streaming_ ? parts_->limits.stream_buffer_bytes : parts_->limits.max_message_bytes;
-  auto stream = std::make_shared<TokenStream>(model.tokenizer, std::move(options), weak_from_this(), parts_->metrics);
-  MutexLock lock(&mutex_);
-  stream_ = std::move(stream);
-  queue_ = model.queue;
+  return std::make_shared<TokenStream>(model.tokenizer, std::move(options), weak_from_this(), parts_->metrics);
 }
 
 void GenerationCall::Fail(const absl::Status& status, Rejection reason) {
   parts_->metrics->OnRejected(reason);
   {
     MutexLock lock(&mutex_);
-    failure_ = status;
+    EndWith(status);
   }
   WritePending();
 }
+
+// The first one counts.
+void GenerationCall::EndWith(const absl::Status& status) {
+  if (failure_.ok()) failure_ = status;
+}
+
+bool GenerationCall::IsOver() const { return sequencer_.cancelled() || !failure_.ok(); }
 
 Rejection GenerationCall::UnavailableReason() const {
   switch (parts_->phase.load(std::memory_order_relaxed)) {
@@ -239,13 +261,31 @@ void GenerationCall::OnCancel() {
 }
 
 void GenerationCall::OnDone() {
-  parts_->open_calls->Remove(this, request_id_);
+  parts_->open_calls->Remove(request_id_, this);
   parts_->metrics->OnOpenCalls(-1);
   MutexLock lock(&mutex_);
   transport_.reset();
 }
 
-void GenerationCall::Abort() { CancelRequests(); }
+void GenerationCall::Abort() {
+  {
+    // Before admission there is nothing that the loop could end.
+    MutexLock lock(&mutex_);
+    if (!admitted_) EndWith(absl::CancelledError("the request was aborted"));
+  }
+  CancelRequests();
+  WritePending();
+}
+
+void GenerationCall::EndUnavailable() {
+  {
+    MutexLock lock(&mutex_);
+    if (stream_ != nullptr && stream_->ended()) return;
+    EndWith(parts_->EndedByServer());
+  }
+  CancelRequests();
+  WritePending();
+}
 
 void GenerationCall::BreakIfStalled(TimePoint now, std::chrono::seconds stalled_for) {
   std::shared_ptr<CallTransport> transport;
@@ -261,10 +301,7 @@ void GenerationCall::OnPending() {
   if (streaming_) parts_->writer->Announce(shared_from_this());
 }
 
-void GenerationCall::OnEnded() {
-  parts_->writer->Announce(shared_from_this());
-  parts_->writer->Flush();
-}
+void GenerationCall::OnEnded() { parts_->writer->Announce(shared_from_this()); }
 
 void GenerationCall::WritePending() {
   WriteAction action = WriteAction::kNothing;
@@ -275,13 +312,22 @@ void GenerationCall::WritePending() {
     MutexLock lock(&mutex_);
     action = sequencer_.Poll(Demand());
     if (action == WriteAction::kNothing) return;
-    if (action == WriteAction::kWrite) write_started_ = Now();
+    if (action != WriteAction::kSendHeaders) write_started_ = Now();
     status = FinalStatus();
     transport = transport_;
     stream = stream_;
   }
+  if (action == WriteAction::kSendHeaders) {
+    transport->SendRequestId(request_id_);
+    {
+      MutexLock lock(&mutex_);
+      sequencer_.OnHeadersSent();
+    }
+    return WritePending();  // what could not go before
+  }
   if (action == WriteAction::kWrite) return transport->Write(stream->TakeMessage());
   parts_->metrics->OnCallAnswered(static_cast<int>(status.code()));
+  LogEnd(status, stream.get());
   if (action == WriteAction::kFinish) {
     transport->Finish(status);
   } else if (streaming_) {
@@ -293,16 +339,27 @@ void GenerationCall::WritePending() {
 
 WriteDemand GenerationCall::Demand() const {
   WriteDemand demand;
-  if (!failure_.ok()) {
-    demand.ended = true;
-    demand.ok = false;
-  } else if (stream_ != nullptr) {
+  demand.has_headers = admitted_;
+  demand.ended = !failure_.ok();
+  demand.ok = failure_.ok();
+  if (!admitted_) return demand;
+  if (failure_.ok()) {
     // The end first: what is pending after it is final.
     demand.ended = stream_->ended();
     demand.ok = stream_->terminal_status() == TerminalStatus::kOk;
-    demand.has_output = streaming_ ? stream_->has_pending() : demand.ended && demand.ok;
   }
+  demand.has_output = streaming_ ? stream_->has_pending() : demand.ended && demand.ok;
   return demand;
+}
+
+// So that a request id in a client's hands leads to a reason. What ended well is not worth a line.
+void GenerationCall::LogEnd(const absl::Status& status, const TokenStream* stream) const {
+  if (status.ok()) return;
+  Log(LogLevel::kDebug, "call_ended",
+      {{"request_id", request_id_},
+       {"code", absl::StatusCodeToString(status.code())},
+       {"reason", ReasonOf(status)},
+       {"tokens", stream == nullptr ? 0 : stream->num_tokens()}});
 }
 
 // What the client is told at the end. After a cancel it hears nothing, but the code is counted.

@@ -1,8 +1,10 @@
 // One call of Generate or GenerateStream, from the parsed message to its one status. Knows no gRPC types: what it says
 // to the client goes through a CallTransport, so that tests drive it with events in any order.
 //
-//   Start -> validate -> tokenize (long texts: TextWorker) -> n Requests into the RequestQueue
+//   Start -> validate -> tokenize (long texts: TextWorker) -> n Requests into the RequestQueue -> headers
 //   serving loop -> TokenStream -> Announce -> StreamWriter -> WritePending -> transport
+//
+// Nothing is sent before all choices are queued: a refusal without headers is one that gRPC's clients may retry.
 //
 // Threads: all methods, any thread. `mutex_` orders reading the demand, polling the WriteSequencer, and cancelling; the
 // transport is called without it.
@@ -23,11 +25,11 @@
 
 namespace switchyard {
 
-// The client's side of a call. One of Write, WriteAndFinish, Finish at a time; after the last two, none.
+// The client's side of a call. One of SendRequestId, Write, WriteAndFinish, Finish at a time; after the last two, none.
 class CallTransport {
  public:
   virtual ~CallTransport() = default;
-  // Before any of the others, at most once.
+  // Before any output, at most once.
   virtual void SendRequestId(const std::string& request_id) = 0;
   // Answered by GenerationCall::OnWriteDone.
   virtual void Write(const google::protobuf::MessageLite& message) = 0;
@@ -47,8 +49,7 @@ class GenerationCall final : public StreamListener,
   ~GenerationCall() override;
 
   // `metadata_id`: the caller's x-request-id, or "". Call once; may end in transport->Finish before it returns.
-  void Start(std::shared_ptr<CallTransport> transport, const v1::GenerateRequest& request,
-             const std::string& metadata_id);
+  void Start(std::shared_ptr<CallTransport> transport, v1::GenerateRequest request, const std::string& metadata_id);
   // Instead of Start, for a message that cannot be parsed: ends the call at once.
   void Refuse(std::shared_ptr<CallTransport> transport, const absl::Status& status);
 
@@ -59,6 +60,9 @@ class GenerationCall final : public StreamListener,
 
   // Ends the requests as cancelled; the client gets what there is so far.
   void Abort();
+  // Ends the call as UNAVAILABLE, after what is pending, without waiting for the engine: it hangs, or the server goes
+  // down. No-op when all choices have ended.
+  void EndUnavailable();
   // Breaks the call off if its client has not read anything for `stalled_for`.
   void BreakIfStalled(TimePoint now, std::chrono::seconds stalled_for);
 
@@ -67,14 +71,17 @@ class GenerationCall final : public StreamListener,
   void WritePending() override;
 
  private:
-  void Admit(const ServedModel& model, const v1::GenerateRequest& request, GenerationSpec spec);
-  static absl::StatusOr<std::vector<int32_t>> TokenizePrompt(const ServedModel& model,
-                                                             const v1::GenerateRequest& request, GenerationSpec* spec);
+  void AdmitText(const ServedModel& model, const std::string& text, GenerationSpec spec);
+  void Admit(const ServedModel& model, std::vector<int32_t> prompt, GenerationSpec spec);
   absl::Status Enqueue(const ServedModel& model, std::vector<int32_t> prompt, const GenerationSpec& spec);
-  void OpenStream(const ServedModel& model, size_t num_prompt_tokens, const GenerationSpec& spec, uint64_t seed);
+  std::shared_ptr<TokenStream> MakeStream(const ServedModel& model, size_t num_prompt_tokens,
+                                          const GenerationSpec& spec, uint64_t seed);
   void Fail(const absl::Status& status, Rejection reason);
+  void EndWith(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsOver() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Rejection UnavailableReason() const;
   void CancelRequests();
+  void LogEnd(const absl::Status& status, const TokenStream* stream) const;
   WriteDemand Demand() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status FinalStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -86,12 +93,15 @@ class GenerationCall final : public StreamListener,
 
   mutable Mutex mutex_;
   std::shared_ptr<CallTransport> transport_ ABSL_GUARDED_BY(mutex_);
-  std::shared_ptr<TokenStream> stream_ ABSL_GUARDED_BY(mutex_);  // once admitted
+  std::shared_ptr<TokenStream> stream_ ABSL_GUARDED_BY(mutex_);  // from just before the requests are queued
   RequestQueue* queue_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::vector<uint64_t> queued_ids_ ABSL_GUARDED_BY(mutex_);
-  absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // of admission
+  bool admitted_ ABSL_GUARDED_BY(mutex_) = false;  // all requests are queued: the client may hear of it
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);   // a refusal, or an end that does not come from the loop
   WriteSequencer sequencer_ ABSL_GUARDED_BY(mutex_);
-  TimePoint write_started_ ABSL_GUARDED_BY(mutex_) = TimePoint::max();  // max: no write in flight
+  // Of the write or the end in flight, max: of none. A client that does not read holds up the last message and the
+  // status just as any other.
+  TimePoint write_started_ ABSL_GUARDED_BY(mutex_) = TimePoint::max();
 };
 
 }  // namespace switchyard

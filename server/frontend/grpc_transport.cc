@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "server/frontend/call_context.h"
-#include "server/frontend/errors.h"
 #include "server/frontend/generation_call.h"
+#include "server/frontend/grpc_status.h"
 #include "server/frontend/raw_message.h"
 
 namespace switchyard {
@@ -28,7 +28,7 @@ class GenerationReactor : public Reactor,
     v1::GenerateRequest request;
     const absl::Status parsed = ParseMessage(bytes, &request);
     if (parsed.ok()) {
-      call_->Start(alive, request, MetadataRequestId(*context_));
+      call_->Start(alive, std::move(request), MetadataRequestId(*context_));
     } else {
       call_->Refuse(alive, parsed);
     }
@@ -66,7 +66,8 @@ class StreamReactor final : public GenerationReactor<grpc::ServerWriteReactor<gr
   StreamReactor(FrontendParts* parts, grpc::CallbackServerContext* context)
       : GenerationReactor(parts, /*streaming=*/true, context) {}
 
-  // Headers go out at admission, so that the client knows the request's id before the first token.
+  // Headers go out at admission, so that the client knows the request's id before the first token. Not before it: with
+  // headers sent gRPC's clients do not retry, and a refusal is the retry's very purpose.
   void SendRequestId(const std::string& request_id) override {
     GenerationReactor::SendRequestId(request_id);
     StartSendInitialMetadata();

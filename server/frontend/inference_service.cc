@@ -1,7 +1,6 @@
 #include "server/frontend/inference_service.h"
 
 #include <chrono>
-#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -10,15 +9,11 @@
 #include "server/frontend/generation_call.h"
 #include "server/frontend/grpc_transport.h"
 #include "server/frontend/open_calls.h"
+#include "server/frontend/proto_time.h"
 #include "server/frontend/unary_call.h"
 
 namespace switchyard {
 namespace {
-
-void SetNanos(int64_t nanos, auto* out) {
-  out->set_seconds(nanos / 1'000'000'000);
-  out->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
-}
 
 // A unary call whose work may be long runs on the text worker; gRPC keeps context and buffers until the reactor is
 // done.
@@ -31,13 +26,15 @@ grpc::ServerUnaryReactor* AnswerOnWorker(FrontendParts* parts, grpc::CallbackSer
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   auto request = std::make_shared<Request>();
   absl::Status status = ParseMessage(bytes, request.get());
-  const auto job = [parts, context, reactor, request, out, run] {
+  const auto job = [parts, context, reactor, request, out, run](bool stopping) {
     Response response;
-    const absl::Status done = run(*request, &response);
+    const absl::Status done = stopping                 ? parts->EndedByServer()
+                              : context->IsCancelled() ? absl::CancelledError("the client went away")
+                                                       : run(*request, &response);
     FinishUnary(context, reactor, parts->metrics, done, response, out);
   };
-  if (status.ok() && parts->text_worker->Post(job)) return reactor;
-  if (status.ok()) status = Overloaded("too many long texts wait to be tokenized", "TOKENIZER_BUSY", 0.5);
+  if (status.ok() && parts->text_worker->Post(bytes.Length(), job)) return reactor;
+  if (status.ok()) status = parts->TextWorkerRefused();
   FinishUnary(context, reactor, parts->metrics, status, Response(), out);
   return reactor;
 }
@@ -105,6 +102,11 @@ absl::Status InferenceService::DoDetokenize(const v1::DetokenizeRequest& request
                                             v1::DetokenizeResponse* response) const {
   ASSIGN_OR_RETURN(const ServedModel* model, parts_->LoadedModel());
   RETURN_IF_ERROR(CheckModelName(request.model(), model->limits));
+  if (request.token_ids_size() > model->limits.max_model_len) {
+    return InvalidRequest("token_ids", "token_ids has " + WithCommas(request.token_ids_size()) +
+                                           " entries; use at most " + WithCommas(model->limits.max_model_len) +
+                                           ", the model's context");
+  }
   RETURN_IF_ERROR(CheckTokenIds("token_ids", request.token_ids(), model->limits));
   const bool skip_special = !request.has_skip_special_tokens() || request.skip_special_tokens();
   response->set_text(model->tokenizer->Decode(
@@ -136,16 +138,14 @@ absl::Status InferenceService::DoGetModel(const v1::GetModelRequest& request, v1
 }
 
 absl::Status InferenceService::DoGetServer(v1::Server* response) const {
-  using std::chrono::nanoseconds;
   const auto uptime = std::chrono::steady_clock::now() - parts_->start;
-  const auto started = std::chrono::system_clock::now() - uptime;
   response->set_version(parts_->limits.version);
-  SetNanos(std::chrono::duration_cast<nanoseconds>(started.time_since_epoch()).count(), response->mutable_start_time());
-  SetNanos(std::chrono::duration_cast<nanoseconds>(uptime).count(), response->mutable_uptime());
+  SetTime(std::chrono::system_clock::now() - uptime, response->mutable_start_time());
+  SetDuration(std::chrono::duration<double>(uptime).count(), response->mutable_uptime());
   ASSIGN_OR_RETURN(const ServedModel* model, parts_->LoadedModel());
   response->set_backend(model->facts.backend);
   response->set_model(model->limits.served_model_name);
-  SetNanos(std::llround(model->facts.load_seconds * 1e9), response->mutable_load_duration());
+  SetDuration(model->facts.load_seconds, response->mutable_load_duration());
   v1::ServerLimits* limits = response->mutable_limits();
   limits->set_max_model_len(model->limits.max_model_len);
   limits->set_max_num_seqs(model->scheduler.max_num_seqs);

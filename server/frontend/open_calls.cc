@@ -2,25 +2,20 @@
 
 namespace switchyard {
 
-bool OpenCalls::Add(GenerationCall* call) {
+bool OpenCalls::Add(const std::string& request_id, const std::shared_ptr<GenerationCall>& call) {
   MutexLock lock(&mutex_);
-  if (calls_.size() >= max_calls_) return false;
-  calls_.insert(call);
+  if (by_request_id_.size() >= max_calls_) return false;
+  by_request_id_.emplace(request_id, call);
   return true;
 }
 
-void OpenCalls::SetRequestId(const std::string& request_id, const std::shared_ptr<GenerationCall>& call) {
+void OpenCalls::Remove(const std::string& request_id, GenerationCall* call) {
   MutexLock lock(&mutex_);
-  by_request_id_.emplace(request_id, call);
-}
-
-void OpenCalls::Remove(GenerationCall* call, const std::string& request_id) {
-  MutexLock lock(&mutex_);
-  calls_.erase(call);
   const auto [begin, end] = by_request_id_.equal_range(request_id);
-  for (auto it = begin; it != end;) {
-    const std::shared_ptr<GenerationCall> other = it->second.lock();
-    it = other == nullptr || other.get() == call ? by_request_id_.erase(it) : std::next(it);
+  for (auto it = begin; it != end; ++it) {
+    if (it->second.lock().get() != call) continue;
+    by_request_id_.erase(it);
+    return;
   }
 }
 

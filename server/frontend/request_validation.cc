@@ -144,6 +144,7 @@ void ReadStops(const v1::GenerateRequest& request, const RequestLimits& limits, 
   }
   for (int i = 0; i < std::min(request.stop_size(), kMaxStopStrings); ++i) {
     const std::string& stop = request.stop(i);
+    spec->stop.push_back(stop);
     if (!stop.empty() && stop.size() <= kMaxStopBytes) continue;
     const std::string field = Indexed("stop", i);
     checker->Fail(
@@ -151,18 +152,17 @@ void ReadStops(const v1::GenerateRequest& request, const RequestLimits& limits, 
                    (stop.empty() ? " is empty" : " has " + WithCommas(static_cast<int64_t>(stop.size())) + " bytes") +
                    "; use 1 to " + std::to_string(kMaxStopBytes) + " bytes");
   }
-  spec->stop.assign(request.stop().begin(), request.stop().end());
 
   if (request.stop_token_ids_size() > kMaxStopTokenIds) {
     checker->Fail("stop_token_ids", "stop_token_ids has " + WithCommas(request.stop_token_ids_size()) +
                                         " entries; use at most " + std::to_string(kMaxStopTokenIds));
   }
+  std::vector<int32_t>& ids = spec->sampling.stop_token_ids;
   for (int i = 0; i < std::min(request.stop_token_ids_size(), kMaxStopTokenIds); ++i) {
     checker->TokenId(Indexed("stop_token_ids", i), request.stop_token_ids(i), limits.vocab_size);
+    ids.push_back(request.stop_token_ids(i));
   }
   if (!request.ignore_eos()) spec->eos_token_ids = limits.eos_token_ids;
-  std::vector<int32_t>& ids = spec->sampling.stop_token_ids;
-  ids.assign(request.stop_token_ids().begin(), request.stop_token_ids().end());
   ids.insert(ids.end(), spec->eos_token_ids.begin(), spec->eos_token_ids.end());
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
@@ -217,7 +217,6 @@ absl::StatusOr<GenerationSpec> ValidateGenerateRequest(const v1::GenerateRequest
     checker.Fail("request_id", "request_id has " + WithCommas(static_cast<int64_t>(request.request_id().size())) +
                                    " bytes or unusual characters; use at most 128 of A-Z a-z 0-9 . _ : -");
   }
-  spec.request_id = request.request_id();
   ReadLengths(request, limits, &checker, &spec);
   ReadSampling(request, limits, &checker, &spec);
   ReadLogitBias(request, limits, &checker, &spec.sampling);
@@ -272,6 +271,10 @@ absl::Status CheckTokenIds(const std::string& field, const ProtoIds& ids, const 
 absl::StatusOr<std::vector<int32_t>> MoeLayerPositions(const std::string& field, const ProtoIds& layers,
                                                        const RequestLimits& limits) {
   const std::vector<int32_t>& moe = limits.moe_layers;
+  if (layers.size() > static_cast<int>(moe.size())) {
+    return InvalidRequest(field, field + " has " + WithCommas(layers.size()) + " entries; this model has " +
+                                     std::to_string(moe.size()) + " MoE layers");
+  }
   std::vector<bool> wanted(moe.size(), layers.empty());
   for (int i = 0; i < layers.size(); ++i) {
     const auto found = std::find(moe.begin(), moe.end(), layers[i]);

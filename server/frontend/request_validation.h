@@ -8,6 +8,8 @@
 #ifndef SWITCHYARD_SERVER_FRONTEND_REQUEST_VALIDATION_H_
 #define SWITCHYARD_SERVER_FRONTEND_REQUEST_VALIDATION_H_
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -28,6 +30,13 @@ inline constexpr int kMaxStopTokenIds = 64;
 inline constexpr int kMaxLogitBias = 1024;
 inline constexpr int kMaxRequestIdBytes = 128;
 inline constexpr int kMaxPriority = 1000;
+// What one level of priority is worth in waiting, under the priority policy: so little that the least urgent request
+// waits behind the most urgent newcomers for half of what it may take in all, and never starves.
+inline std::chrono::nanoseconds PriorityStep(double max_request_seconds) {
+  const std::chrono::duration<double> step(max_request_seconds / (4 * kMaxPriority));
+  return std::min<std::chrono::nanoseconds>(std::chrono::seconds(10),
+                                            std::chrono::duration_cast<std::chrono::nanoseconds>(step));
+}
 inline constexpr int kMaxPromptBytesPerToken = 16;  // of context: longer texts cannot fit and are not tokenized
 
 using ProtoIds = google::protobuf::RepeatedField<int32_t>;
@@ -46,7 +55,6 @@ struct RequestLimits {
 
 // A checked request, apart from its prompt.
 struct GenerationSpec {
-  std::string request_id;   // empty: the caller gave none
   SamplingParams sampling;  // with all stop token ids; the seed is set by SeedOfChoice
   std::optional<uint64_t> seed;
   std::vector<int32_t> eos_token_ids;  // empty with ignore_eos

@@ -4,38 +4,46 @@
 
 namespace switchyard {
 
-TextWorker::TextWorker(size_t capacity) : capacity_(capacity), thread_([this] { Run(); }) {}
+TextWorker::TextWorker(size_t max_jobs, size_t max_bytes)
+    : max_jobs_(max_jobs), max_bytes_(max_bytes), thread_([this] { Run(); }) {}
 
-TextWorker::~TextWorker() {
+TextWorker::~TextWorker() { Stop(); }
+
+void TextWorker::Stop() {
   {
     MutexLock lock(&mutex_);
     stop_ = true;
   }
-  posted_.NotifyOne();
-  thread_.join();
+  changed_.NotifyOne();
+  if (thread_.joinable()) thread_.join();
 }
 
-bool TextWorker::Post(std::function<void()> job) {
+bool TextWorker::Post(size_t num_bytes, Job job) {
   {
     MutexLock lock(&mutex_);
-    if (jobs_.size() >= capacity_) return false;
-    jobs_.push_back(std::move(job));
+    if (stop_ || jobs_.size() >= max_jobs_) return false;
+    if (!jobs_.empty() && waiting_bytes_ + num_bytes > max_bytes_) return false;
+    jobs_.push_back({num_bytes, std::move(job)});
+    waiting_bytes_ += num_bytes;
   }
-  posted_.NotifyOne();
+  changed_.NotifyOne();
   return true;
 }
 
 void TextWorker::Run() {
   while (true) {
-    std::function<void()> job;
+    Entry entry;
+    bool stopping = false;
     {
       MutexLock lock(&mutex_);
-      while (jobs_.empty() && !stop_) posted_.Wait(&mutex_);
+      while (jobs_.empty() && !stop_) changed_.Wait(&mutex_);
       if (jobs_.empty()) return;
-      job = std::move(jobs_.front());
+      entry = std::move(jobs_.front());
       jobs_.pop_front();
+      waiting_bytes_ -= entry.num_bytes;
+      stopping = stop_;
     }
-    job();
+    entry.job(stopping);
   }
 }
 

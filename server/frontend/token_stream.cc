@@ -75,6 +75,8 @@ SinkVerdict TokenStream::AddToken(int32_t index, const SampledToken& token, bool
   SinkVerdict verdict = SinkVerdict::kContinue;
   {
     MutexLock lock(&mutex_);
+    // Before the token is taken: one that is refused does not count, so it must not be sent either.
+    if (pending_bytes_ > options_.max_pending_bytes) return SinkVerdict::kSlowReader;
     ChoiceState& choice = choices_[static_cast<size_t>(index)];
     was_empty = pending_.choices_size() == 0;
     ObserveLatency(&choice);
@@ -86,8 +88,6 @@ SinkVerdict TokenStream::AddToken(int32_t index, const SampledToken& token, bool
     if (!is_stop_token || options_.include_stop) {
       if (AddText(&choice, choice.decoder.Push(token.token), delta)) verdict = SinkVerdict::kStop;
     }
-    if (verdict == SinkVerdict::kContinue && pending_bytes_ > options_.max_pending_bytes)
-      verdict = SinkVerdict::kSlowReader;
   }
   if (was_empty) {
     if (auto listener = listener_.lock()) listener->OnPending();
@@ -193,6 +193,13 @@ void TokenStream::ObserveLatency(ChoiceState* choice) {
 bool TokenStream::has_pending() const {
   MutexLock lock(&mutex_);
   return pending_.choices_size() > 0;
+}
+
+int32_t TokenStream::num_tokens() const {
+  int32_t count = 0;
+  MutexLock lock(&mutex_);
+  for (const ChoiceState& choice : choices_) count += choice.num_tokens;
+  return count;
 }
 
 bool TokenStream::ended() const {

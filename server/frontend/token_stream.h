@@ -33,8 +33,9 @@ class TokenStream;
 class StreamListener {
  public:
   virtual ~StreamListener() = default;
-  virtual void OnPending() = 0;  // may wait for the end of the step
-  virtual void OnEnded() = 0;    // send now
+  // Both may wait for the end of the step.
+  virtual void OnPending() = 0;
+  virtual void OnEnded() = 0;
 };
 
 struct TokenStreamOptions {
@@ -62,6 +63,8 @@ class TokenStream {
   static std::shared_ptr<TokenSink> Sink(const std::shared_ptr<TokenStream>& stream, int32_t index);
 
   bool has_pending() const;
+  // Of all choices so far.
+  int32_t num_tokens() const;
   // All choices have ended.
   bool ended() const;
 

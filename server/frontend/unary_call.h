@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "server/frontend/call_context.h"
-#include "server/frontend/errors.h"
+#include "server/frontend/grpc_status.h"
 #include "server/frontend/raw_message.h"
 #include "server/metrics/serving_metrics.h"
 

@@ -1,6 +1,6 @@
 #include "server/frontend/watch_reactor.h"
 
-#include "server/frontend/errors.h"
+#include "server/frontend/grpc_status.h"
 
 namespace switchyard {
 

@@ -4,6 +4,10 @@ namespace switchyard {
 
 WriteAction WriteSequencer::Poll(const WriteDemand& demand) {
   if (finished_ || writing_) return WriteAction::kNothing;
+  if (!cancelled_ && demand.has_headers && !headers_sent_) {
+    writing_ = true;
+    return WriteAction::kSendHeaders;
+  }
   if (!cancelled_ && demand.has_output) {
     const bool last = demand.ended && demand.ok;
     (last ? finished_ : writing_) = true;
@@ -12,6 +16,11 @@ WriteAction WriteSequencer::Poll(const WriteDemand& demand) {
   if (!cancelled_ && !demand.ended) return WriteAction::kNothing;
   finished_ = true;
   return WriteAction::kFinish;
+}
+
+void WriteSequencer::OnHeadersSent() {
+  writing_ = false;
+  headers_sent_ = true;
 }
 
 void WriteSequencer::OnWriteDone(bool ok) {

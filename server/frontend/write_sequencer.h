@@ -1,10 +1,10 @@
 // Decides what a call does next on its transport, so that every call is finished exactly once and never while a write
 // is in flight. No gRPC types: each order of events is tested alone.
 //
-//            OnWriteDone
-//          .-------------.
-//          v             |
-//   idle --Poll: output-> writing        cancelled or ended and nothing in flight --Poll--> finished
+//         OnHeadersSent, OnWriteDone
+//          .----------------------.
+//          v                      |
+//   idle --Poll: headers, output-> writing     cancelled or ended and nothing in flight --Poll--> finished
 //
 // Whoever gets an action from Poll has the transport for itself until the action's completion comes back, so actions
 // never overlap although many threads poll. Not thread-safe: the caller reads the demand and polls under one lock, or a
@@ -19,13 +19,15 @@ namespace switchyard {
 
 enum class WriteAction : uint8_t {
   kNothing,
+  kSendHeaders,     // send what precedes all output; report with OnHeadersSent
   kWrite,           // take the pending output and write it; report with OnWriteDone
   kWriteAndFinish,  // take the last output and send it together with the status, which is OK
   kFinish,          // send the status
 };
 
-// What there is to send. Output and end only ever appear; output disappears only by being taken after kWrite.
+// What there is to send. All only ever appear; output disappears only by being taken after kWrite.
 struct WriteDemand {
+  bool has_headers = false;  // before any output; an end without output needs none
   bool has_output = false;
   bool ended = false;  // no more output will come
   bool ok = true;      // the final status
@@ -34,6 +36,7 @@ struct WriteDemand {
 class WriteSequencer {
  public:
   WriteAction Poll(const WriteDemand& demand);
+  void OnHeadersSent();
   // `ok` false: the peer is gone.
   void OnWriteDone(bool ok);
   void OnCancel();
@@ -42,7 +45,8 @@ class WriteSequencer {
   bool finished() const { return finished_; }
 
  private:
-  bool writing_ = false;
+  bool writing_ = false;  // or sending headers
+  bool headers_sent_ = false;
   bool cancelled_ = false;
   bool finished_ = false;
 };

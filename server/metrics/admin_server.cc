@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "server/options.h"
+
 namespace switchyard {
 namespace {
 
@@ -35,8 +37,7 @@ int DropMessage(const mg_connection*, const char*) { return 1; }
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Listen(const std::string& host, int port, Pages pages) {
   std::unique_ptr<AdminServer> server(new AdminServer(std::move(pages)));
-  const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
-  const std::string address = (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+  const std::string address = HostAndPort(host, port);
   const char* options[] = {"listening_ports",
                            address.c_str(),
                            "num_threads",

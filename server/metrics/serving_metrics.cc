@@ -22,6 +22,7 @@ using Labels = std::vector<prometheus::ClientMetric::Label>;
 
 constexpr int64_t kMaxExpertSeries = 4096;
 constexpr size_t kTopRanks = 4;
+constexpr std::chrono::milliseconds kSnapshotAge{50};
 constexpr const char* kFinishReasonNames[kNumFinishReasons] = {"stop",      "eos",      "length",
                                                                "cancelled", "deadline", "error"};
 constexpr const char* kPhaseNames[kNumPhases] = {"queued", "prefill", "decode", "preempted"};
@@ -129,8 +130,10 @@ class ServingMetrics::Page {
     Value(Family::kRequestsRunning, c.running);
     const int32_t total = std::max(c.kv_blocks_total, s.num_kv_blocks);
     Value(Family::kKvCacheUsage, total == 0 ? 0.0 : static_cast<double>(c.kv_blocks_used) / total);
-    Value(Family::kCacheConfig, 1.0,
-          {{"block_size", std::to_string(s.block_size)}, {"num_gpu_blocks", std::to_string(s.num_kv_blocks)}});
+    if (s.num_kv_blocks > 0) {  // labels that are not known yet would become a second series later
+      Value(Family::kCacheConfig, 1.0,
+            {{"block_size", std::to_string(s.block_size)}, {"num_gpu_blocks", std::to_string(s.num_kv_blocks)}});
+    }
     Value(Family::kWaitingTokens, static_cast<double>(c.waiting_tokens));
     Value(Family::kOldestWaiting, c.oldest_waiting_seconds);
     Value(Family::kKvBlocks, total);
@@ -361,9 +364,17 @@ SchedulerCounts ServingMetrics::counts() const {
   return shared_->counts;
 }
 
-ExpertLoadTotals ServingMetrics::ExpertSnapshot() const {
-  MutexLock lock(&mutex_);
-  return shared_->expert_load ? shared_->expert_load->Snapshot() : ExpertLoadTotals();
+std::shared_ptr<const ExpertLoadTotals> ServingMetrics::ExpertSnapshot() const {
+  MutexLock snapshot_lock(&snapshot_mutex_);
+  const TimePoint now = std::chrono::steady_clock::now();
+  if (snapshot_ != nullptr && now - snapshot_time_ < kSnapshotAge) return snapshot_;
+  const std::optional<ExpertLoad> load = [this] {
+    MutexLock lock(&mutex_);
+    return shared_->expert_load;
+  }();
+  snapshot_ = std::make_shared<const ExpertLoadTotals>(load ? load->Snapshot() : ExpertLoadTotals());
+  snapshot_time_ = now;
+  return snapshot_;
 }
 
 double ServingMetrics::EstimateQueueSeconds() const {
@@ -374,15 +385,16 @@ double ServingMetrics::EstimateQueueSeconds() const {
 }
 
 std::string ServingMetrics::Scrape() const {
-  Page page(model_name_);
-  {
+  const Shared shared = [this] {
     MutexLock lock(&mutex_);
-    page.Requests(*shared_);
-    page.Steps(*shared_);
-    page.Experts(*shared_);
-    if (!shared_->backend.empty())
-      page.Value(Family::kBuildInfo, 1.0, {{"version", version_}, {"backend", shared_->backend}});
-  }
+    return *shared_;
+  }();
+  Page page(model_name_);
+  page.Requests(shared);
+  page.Steps(shared);
+  page.Experts(shared);
+  if (!shared.backend.empty())
+    page.Value(Family::kBuildInfo, 1.0, {{"version", version_}, {"backend", shared.backend}});
   page.Value(Family::kReady, ready_.load(std::memory_order_relaxed) ? 1.0 : 0.0);
   page.Value(Family::kOpenCalls, open_calls());
   for (size_t i = 0; i < kNumGrpcCodes; ++i) {

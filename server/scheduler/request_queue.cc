@@ -1,5 +1,6 @@
 #include "server/scheduler/request_queue.h"
 
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,19 +11,28 @@ RequestQueue::RequestQueue(int64_t max_requests, int64_t max_tokens)
     : max_requests_(max_requests), max_tokens_(max_tokens) {}
 
 absl::Status RequestQueue::Push(std::unique_ptr<Request> request) {
-  const int64_t num_tokens = static_cast<int64_t>(request->prompt_tokens.size());
+  std::vector<std::unique_ptr<Request>> group;
+  group.push_back(std::move(request));
+  return Push(std::move(group));
+}
+
+absl::Status RequestQueue::Push(std::vector<std::unique_ptr<Request>> group) {
+  int64_t num_tokens = 0;
+  for (const auto& request : group) num_tokens += static_cast<int64_t>(request->prompt_tokens.size());
   MutexLock lock(&mutex_);
   if (closed_) return absl::UnavailableError("the server is draining and takes no new requests");
   const int64_t requests = waiting_requests_ + static_cast<int64_t>(pending_.requests.size());
   const int64_t tokens = waiting_tokens_ + pending_tokens_;
-  if (requests >= max_requests_) {
-    return absl::ResourceExhaustedError(absl::StrCat("the request queue is full: ", requests, " requests wait"));
+  if (requests + static_cast<int64_t>(group.size()) > max_requests_) {
+    return absl::ResourceExhaustedError(absl::StrCat("the request queue is full: ", requests, " requests wait and ",
+                                                     group.size(), " more exceed the limit of ", max_requests_));
   }
   if (requests > 0 && tokens + num_tokens > max_tokens_) {
     return absl::ResourceExhaustedError(absl::StrCat("the request queue is full: ", tokens, " tokens wait and ",
                                                      num_tokens, " more exceed the limit of ", max_tokens_));
   }
-  pending_.requests.push_back(std::move(request));
+  pending_.requests.insert(pending_.requests.end(), std::make_move_iterator(group.begin()),
+                           std::make_move_iterator(group.end()));
   pending_tokens_ += num_tokens;
   arrived_.NotifyOne();
   return absl::OkStatus();

@@ -18,12 +18,14 @@ namespace switchyard {
 
 class RequestQueue {
  public:
-  // max_requests: how many may wait. max_tokens: how many prompt tokens may wait together (one request always fits).
+  // max_requests: how many may wait. max_tokens: how many prompt tokens may wait together (one group always fits).
   RequestQueue(int64_t max_requests, int64_t max_tokens);
 
-  // Takes the request. RESOURCE_EXHAUSTED: full; the message says which bound. UNAVAILABLE: closed, the server drains.
-  // On an error nothing was kept and the sink was not called.
-  absl::Status Push(std::unique_ptr<Request> request);
+  // Takes the whole group or nothing: the choices of one call. REQUIRES: not empty, at most `max_requests`.
+  // RESOURCE_EXHAUSTED: full; the message says which bound. UNAVAILABLE: closed, the server drains.
+  // On an error nothing was kept and no sink was called.
+  absl::Status Push(std::vector<std::unique_ptr<Request>> group);
+  absl::Status Push(std::unique_ptr<Request> request);  // a group of one
 
   // Asks the loop to end the request as cancelled; unknown or finished ids are ignored.
   void Cancel(uint64_t request_id);

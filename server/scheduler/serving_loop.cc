@@ -9,6 +9,9 @@ namespace {
 // How long an idle loop sleeps at most: its sign of life for the watchdog, at no cost worth naming.
 constexpr std::chrono::seconds kHeartbeat{1};
 
+// After the drain's deadline, for the step that still runs.
+constexpr std::chrono::seconds kLastStep{1};
+
 // No drain yet; as a deadline: never.
 constexpr int64_t kNotDraining = INT64_MAX;
 
@@ -41,23 +44,31 @@ ServingLoop::ServingLoop(Engine* engine, RequestQueue* queue, const SchedulerOpt
 ServingLoop::~ServingLoop() {
   queue_->Close();
   stop_.store(true, std::memory_order_release);
-  Stop();
+  queue_->Wake();
+  if (thread_.joinable()) thread_.join();
 }
 
 void ServingLoop::Start() {
-  thread_ = std::thread([this] { Run(); });
+  thread_ = std::thread([this] {
+    Run();
+    ended_.set_value();
+  });
 }
 
-void ServingLoop::Drain(TimePoint deadline) {
+bool ServingLoop::Drain(TimePoint deadline) {
+  // Closed before the loop is told to end, so that its last look at the queue misses nothing.
   queue_->Close();
   drain_deadline_nanos_.store(std::min(ToNanos(deadline), kNotDraining - 1), std::memory_order_release);
-  Stop();
+  queue_->Wake();
+  const TimePoint hung = deadline < TimePoint::max() - kLastStep ? deadline + kLastStep : deadline;
+  if (ended_.get_future().wait_until(hung) == std::future_status::timeout) return false;
+  thread_.join();
+  return true;
 }
 
-// REQUIRES: the queue was closed before the loop was told to end, so that its last look at the queue misses nothing.
-void ServingLoop::Stop() {
-  queue_->Wake();
-  if (thread_.joinable()) thread_.join();
+bool ServingLoop::Alive(std::chrono::duration<double> stall_timeout) const {
+  const TimePoint progress = FromNanos(last_progress_nanos_.load(std::memory_order_relaxed));
+  return healthy() && Now() - progress <= stall_timeout;
 }
 
 void ServingLoop::Run() {
@@ -78,6 +89,8 @@ bool ServingLoop::Turn() {
   const SchedulerCounts counts = scheduler_.counts(now);
   queue_->SetWaiting(counts.waiting, counts.waiting_tokens);
   if (batch != nullptr) {
+    // What ended outside of a step is counted and sent before the next one runs.
+    if (counts.finished_total != reported_.finished_total) Report({}, now);
     RunStep(*batch);
     return true;
   }
@@ -106,10 +119,10 @@ void ServingLoop::RunStep(const StepBatch& batch) {
   Report(report, now);
 }
 
-// Unhealthy first: no client may hear of the failure before the health check does.
 void ServingLoop::FailEngine(const absl::Status& failure) {
   engine_failure_ = failure;
   healthy_.store(false, std::memory_order_release);
+  observer_->OnEngineFailed();
   queue_->Close();
   scheduler_.FailAll(TerminalStatus::kUnavailable, Now());
 }

@@ -2,14 +2,16 @@
 //
 //   loop: take requests and cancels -> scheduler.Plan -> engine.Launch / Collect -> scheduler.Apply -> sinks, observer
 //
-// Sleeps when there is nothing to do. An engine failure ends every sequence as kUnavailable, is remembered, and makes
-// healthy() false; the queue is closed.
+// Sleeps when there is nothing to do. An engine failure makes healthy() false and is remembered, the observer is told,
+// the queue is closed, and every sequence ends as kUnavailable, in this order: nobody hears of the failure from a call
+// before the health check knows of it.
 #ifndef SWITCHYARD_SERVER_SCHEDULER_SERVING_LOOP_H_
 #define SWITCHYARD_SERVER_SCHEDULER_SERVING_LOOP_H_
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <future>
 #include <memory>
 #include <thread>
 
@@ -35,6 +37,8 @@ class LoopObserver {
   virtual void OnStep(const StepReport& report) = 0;
   // A sequence ended; `request` is still whole.
   virtual void OnFinished(const Request& request, const FinishedEvent& event) = 0;
+  // The engine failed; the sequences end after this.
+  virtual void OnEngineFailed() {}
 };
 
 class ServingLoop {
@@ -47,16 +51,17 @@ class ServingLoop {
   void Start();
 
   // Drain: closes the queue, finishes what was admitted, gives up at `deadline` (the rest ends as kUnavailable), then
-  // stops the thread. Blocks. Call once.
-  void Drain(TimePoint deadline);
+  // stops the thread. Blocks. Call once. False: a second after the deadline the thread still hangs in the engine; what
+  // is left was not ended, and nothing that the loop uses may go away.
+  bool Drain(TimePoint deadline);
 
   // False after an engine failure.
   bool healthy() const { return healthy_.load(std::memory_order_acquire); }
+  // For the watchdog: false when not healthy, or after `stall_timeout` without a sign of progress (a step ended, or the
+  // loop was idle; an idle one gives a sign each second).
+  bool Alive(std::chrono::duration<double> stall_timeout) const;
   // What the engine said. REQUIRES: not healthy().
   const absl::Status& engine_failure() const { return engine_failure_; }
-  // Steady-clock nanoseconds of the last sign of progress (a step ended, or the loop was idle): for the watchdog.
-  // At most a second old while idle.
-  int64_t last_progress_nanos() const { return last_progress_nanos_.load(std::memory_order_relaxed); }
 
  private:
   void Run();
@@ -65,7 +70,6 @@ class ServingLoop {
   void RunStep(const StepBatch& batch);
   void FailEngine(const absl::Status& failure);
   void Report(StepReport report, TimePoint now);
-  void Stop();
 
   Engine* const engine_;
   RequestQueue* const queue_;
@@ -77,6 +81,7 @@ class ServingLoop {
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> drain_deadline_nanos_{INT64_MAX};
   std::atomic<int64_t> last_progress_nanos_{0};
+  std::promise<void> ended_;
   std::thread thread_;
 };
 

@@ -66,6 +66,14 @@ def check_refusals(args):
         "--max-num-batched-tokens=60000",
     )
     check(code == 3, f"not enough memory: exit {code}: {text.strip().splitlines()[-1][:160]}")
+    code, seconds, refused = run(
+        args, "--model", args.model, "--port=0", "--admin-port=0", "--no-enable-chunked-prefill"
+    )
+    named = all(flag in refused for flag in ("--max-num-batched-tokens", "--max-num-seqs", "--max-model-len"))
+    check(
+        code == 2 and named,
+        f"steps too small for unchunked prompts: exit 2, {seconds:.2f} s: {refused.strip()[-160:]}",
+    )
     for text in (run(args, "--bogus")[2], text):
         check("terminate called" not in text and "Aborted" not in text, "no stack trace, no abort")
 

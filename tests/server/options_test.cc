@@ -36,6 +36,12 @@ TEST(OptionsTest, DefaultsNeedOnlyTheModel) {
   EXPECT_TRUE(parsed.options.scheduling.enable_prefix_caching);
 }
 
+TEST(OptionsTest, IPv6AddressesGetBrackets) {
+  EXPECT_EQ(HostAndPort("::", 1), "[::]:1");
+  EXPECT_EQ(HostAndPort("[::1]", 1), "[::1]:1");
+  EXPECT_EQ(HostAndPort("127.0.0.1", 1), "127.0.0.1:1");
+}
+
 TEST(OptionsTest, FlagWinsOverEnvironmentOverFileOverDefault) {
   Given given;
   given.arguments = {"--model", "m", "--config", "c.yaml"};
@@ -140,6 +146,7 @@ TEST(OptionsTest, EachMistakeIsNamedWithItsRemedy) {
       flag({"--port=1.5"}, "--port is \"1.5\""),
       flag({"--port= 1"}, "--port is \" 1\""),
       flag({"--port=99999999999999999999"}, "--port is \"99999999999999999999\""),
+      flag({"--max-connection-age=2000001"}, "--max-connection-age is \"2000001\"; use seconds from 0 to 2e+06"),
       flag({"--max-num-seqs=0"}, "--max-num-seqs is \"0\"; use a whole number from 1 to 65536"),
       flag({"--max-num-batched-tokens=0"}, "--max-num-batched-tokens is \"0\""),
       flag({"--block-size=0"}, "--block-size is \"0\"; use a whole number from 1 to 1024"),

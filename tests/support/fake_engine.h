@@ -3,7 +3,7 @@
 //   prompt "abc"  ->  output "abcabcabc..."      (output token i = prompt token i modulo the length of the prompt)
 //
 // Every token goes to top_k experts of each MoE layer, starting at expert (token + layer) modulo the experts. Steps can
-// be slowed down and made to fail.
+// be slowed down, made to fail and made to hang.
 #ifndef SWITCHYARD_TESTS_SUPPORT_FAKE_ENGINE_H_
 #define SWITCHYARD_TESTS_SUPPORT_FAKE_ENGINE_H_
 
@@ -43,6 +43,8 @@ class FakeEngine : public Engine {
 
   void set_step_time(std::chrono::microseconds time) { step_time_micros_.store(time.count()); }
   void FailNextStep() { fail_.store(true); }
+  // The step in flight ends only when this is false again.
+  void set_hangs(bool hangs) { hangs_.store(hangs); }
 
   absl::Status Launch(const StepBatch& batch) override {
     if (fail_.load()) return absl::InternalError("the fake device is gone");
@@ -56,6 +58,7 @@ class FakeEngine : public Engine {
   }
 
   absl::StatusOr<const StepOutput*> Collect() override {
+    while (hangs_.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     std::this_thread::sleep_for(std::chrono::microseconds(step_time_micros_.load()));
     output_.stats.seconds = 1e-6f * static_cast<float>(step_time_micros_.load());
     return &output_;
@@ -125,6 +128,7 @@ class FakeEngine : public Engine {
   StepOutput output_;
   std::atomic<int64_t> step_time_micros_{0};
   std::atomic<bool> fail_{false};
+  std::atomic<bool> hangs_{false};
 };
 
 }  // namespace switchyard

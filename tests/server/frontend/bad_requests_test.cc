@@ -420,6 +420,14 @@ void AddOtherMethods(Table* table) {
     table->AddFor(inference + "Detokenize", "R6", request.SerializeAsString(),
                   "token_ids[0] is token " + std::to_string(id));
   }
+  v1::DetokenizeRequest long_one;
+  for (int i = 0; i < 1025; ++i) long_one.add_token_ids(5);
+  table->AddFor(inference + "Detokenize", "R2", long_one.SerializeAsString(),
+                "token_ids has 1,025 entries; use at most 1,024, the model's context");
+  v1::GetExpertLoadRequest many_layers;
+  for (int i = 0; i < 1'000'000; ++i) many_layers.add_layers(1);
+  table->AddFor(expert + "GetExpertLoad", "a million layers", many_layers.SerializeAsString(),
+                "layers has 1,000,000 entries; this model has 2 MoE layers");
   table->AddFor(inference + "Detokenize", "R8", Field(1, "x"), "model \"x\" is not served here",
                 grpc::StatusCode::NOT_FOUND);
   table->AddFor(inference + "GetModel", "R8", Field(1, "x"), "model \"x\" is not served here",
@@ -516,6 +524,23 @@ TEST(BadRequestsTest, R9HostileMetadataIsNoInternalError) {
   call([](auto* c) { c->AddMetadata("noise-bin", std::string("\x00\xFF\x80", 3)); });
   call([](auto* c) { c->AddMetadata("x-request-id", std::string(5000, 'i')); });
   call([](auto* c) { c->AddMetadata("x-request-id", "a b/c"); });
+}
+
+// gRPC refuses it before any code of ours: it would inflate the message before it checks the size.
+TEST(BadRequestsTest, CompressedMessagesAreUnimplemented) {
+  TestServer server;
+  v1::GenerateRequest request;
+  request.set_text(std::string(500, 'a'));
+  request.set_max_tokens(1);
+  for (bool streaming : {true, false}) {
+    grpc::ClientContext context;
+    context.set_compression_algorithm(GRPC_COMPRESS_GZIP);
+    const grpc::Status status =
+        RawCall(server.channel.get(), std::string(kInference) + (streaming ? "GenerateStream" : "Generate"), streaming,
+                request.SerializeAsString(), &context);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << status.error_message();
+    ExpectGoodService(&server);
+  }
 }
 
 // Looks odd, is fine.

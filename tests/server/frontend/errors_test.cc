@@ -4,6 +4,7 @@
 
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "server/frontend/grpc_status.h"
 
 namespace switchyard {
 namespace {

@@ -145,5 +145,13 @@ TEST(RequestValidationTest, NumbersAreShownInGroupsOfThree) {
   EXPECT_EQ(WithCommas(-1234567), "-1,234,567");
 }
 
+TEST(RequestValidationTest, NobodyWaitsBehindUrgentOnesToTheEnd) {
+  for (double max_seconds : {0.1, 600.0, 86'400.0}) {
+    const std::chrono::duration<double> longest_wait = 2 * kMaxPriority * PriorityStep(max_seconds);
+    EXPECT_LE(longest_wait.count(), max_seconds / 2);
+  }
+  EXPECT_EQ(PriorityStep(1e9), std::chrono::seconds(10));
+}
+
 }  // namespace
 }  // namespace switchyard

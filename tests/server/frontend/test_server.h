@@ -5,6 +5,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "server/byte_tokenizer.h"
 #include "server/frontend/frontend.h"
+#include "server/frontend/step_observer.h"
 #include "server/metrics/serving_metrics.h"
 #include "server/scheduler/serving_loop.h"
 #include "switchyard/v1/expert_service.grpc.pb.h"
@@ -24,9 +26,10 @@ struct TestServerOptions {
   GrpcOptions grpc;
   SchedulingOptions scheduling;
   bool begin_serving = true;
+  std::chrono::milliseconds stall_timeout{30'000};
 };
 
-class TestServer : private LoopObserver {
+class TestServer {
  public:
   explicit TestServer(TestServerOptions options = {})
       : metrics("toy", "1.2.3"),
@@ -42,7 +45,9 @@ class TestServer : private LoopObserver {
     scheduler.block_size = facts.block_size;
     scheduler.num_kv_blocks = facts.num_kv_blocks;
     metrics.SetModel(facts, "auto");
-    loop = std::make_unique<ServingLoop>(&engine, &queue, scheduler, static_cast<LoopObserver*>(this));
+    observer = std::make_unique<StepObserver>(&metrics, frontend.get());
+    loop = std::make_unique<ServingLoop>(&engine, &queue, scheduler, observer.get());
+    stall_timeout = options.stall_timeout;
     loop->Start();
     channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(frontend->port()), grpc::InsecureChannelCredentials());
     stub = v1::InferenceService::NewStub(channel);
@@ -62,15 +67,17 @@ class TestServer : private LoopObserver {
     limits.eos_token_ids = engine.facts().eos_token_ids;
     limits.moe_layers = engine.facts().moe_layers;
     frontend->BeginServing({engine.facts(), limits, scheduler, tokenizer.get(), &queue},
-                           [this] { return loop->healthy(); });
+                           [this] { return loop->Alive(stall_timeout); });
   }
 
-  // What main does on SIGTERM.
-  void Drain(std::chrono::milliseconds limit) {
+  // What main does on SIGTERM. False: the engine hangs.
+  bool Drain(std::chrono::milliseconds limit) {
     drained = true;
+    const auto deadline = std::chrono::steady_clock::now() + limit;
     frontend->BeginDraining();
-    loop->Drain(std::chrono::steady_clock::now() + limit);
-    frontend->Shutdown(std::chrono::steady_clock::now() + std::chrono::milliseconds(800));
+    const bool ended = loop->Drain(deadline);
+    frontend->Shutdown(std::max(std::chrono::steady_clock::now(), deadline) + std::chrono::milliseconds(800));
+    return ended;
   }
 
   // Waits until nothing runs or waits any more; false after 10 s.
@@ -90,18 +97,13 @@ class TestServer : private LoopObserver {
   SchedulerOptions scheduler;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Frontend> frontend;
+  std::unique_ptr<StepObserver> observer;
   std::unique_ptr<ServingLoop> loop;
+  std::chrono::milliseconds stall_timeout{};
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::InferenceService::Stub> stub;
   std::unique_ptr<v1::ExpertService::Stub> experts;
   bool drained = false;
-
- private:
-  void OnStep(const StepReport& report) override {
-    metrics.OnStep(report);
-    frontend->Flush();
-  }
-  void OnFinished(const Request& request, const FinishedEvent& event) override { metrics.OnFinished(request, event); }
 };
 
 }  // namespace switchyard

@@ -149,7 +149,19 @@ TEST_F(TokenStreamTest, StopStringNamesItselfAndEndsTheChoice) {
   options.stop = {"##"};
   auto stream = Make(std::move(options));
   auto sink = TokenStream::Sink(stream, 0);
-  EXPECT_EQ(Generate(stream.get(), sink.get(), "ab##cd", [] { return false; }), "ab");
+  SampledToken token;
+  for (char c : std::string("ab##")) {
+    token.token = c;
+    const SinkVerdict verdict = sink->OnToken(token, false);
+    EXPECT_EQ(verdict, stream->num_tokens() == 4 ? SinkVerdict::kStop : SinkVerdict::kContinue);
+  }
+  FinishedEvent event;
+  event.reason = FinishReason::kStop;
+  sink->OnFinished(event);
+  const auto message = stream->TakeMessage();
+  EXPECT_EQ(Text(message), "ab");
+  EXPECT_EQ(message.choices(0).matched_stop(), "##");
+  EXPECT_EQ(message.choices(0).finish_reason(), v1::FINISH_REASON_STOP);
 }
 
 TEST_F(TokenStreamTest, StopStringsDoNotCountBeforeMinTokens) {
@@ -172,7 +184,8 @@ TEST_F(TokenStreamTest, FullBufferAsksForTheEnd) {
   while (sink->OnToken(token, false) == SinkVerdict::kContinue && taken < 1000) ++taken;
   EXPECT_GT(taken, 5);
   EXPECT_LT(taken, 100);
-  stream->TakeMessage();
+  EXPECT_EQ(stream->num_tokens(), taken);
+  EXPECT_EQ(stream->TakeMessage().choices(0).token_ids_size(), taken) << "the refused token is not sent";
   EXPECT_EQ(sink->OnToken(token, false), SinkVerdict::kContinue) << "room again";
 }
 

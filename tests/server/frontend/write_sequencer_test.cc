@@ -16,6 +16,31 @@ TEST(WriteSequencerTest, WritesOneAtATime) {
   EXPECT_EQ(sequencer.Poll({.has_output = true}), WriteAction::kWrite);
 }
 
+TEST(WriteSequencerTest, HeadersGoBeforeOutputAndOnce) {
+  WriteSequencer sequencer;
+  EXPECT_EQ(sequencer.Poll({.has_headers = true, .has_output = true}), WriteAction::kSendHeaders);
+  EXPECT_EQ(sequencer.Poll({.has_headers = true, .has_output = true}), WriteAction::kNothing);
+  sequencer.OnHeadersSent();
+  EXPECT_EQ(sequencer.Poll({.has_headers = true, .has_output = true}), WriteAction::kWrite);
+}
+
+TEST(WriteSequencerTest, EndWithoutHeadersNeedsNone) {
+  WriteSequencer sequencer;
+  EXPECT_EQ(sequencer.Poll({.ended = true, .ok = false}), WriteAction::kFinish);
+  WriteSequencer cancelled;
+  cancelled.OnCancel();
+  EXPECT_EQ(cancelled.Poll({.has_headers = true}), WriteAction::kFinish);
+}
+
+TEST(WriteSequencerTest, CancelWhileHeadersAreSentFinishesAfterThem) {
+  WriteSequencer sequencer;
+  EXPECT_EQ(sequencer.Poll({.has_headers = true}), WriteAction::kSendHeaders);
+  sequencer.OnCancel();
+  EXPECT_EQ(sequencer.Poll({.has_headers = true}), WriteAction::kNothing);
+  sequencer.OnHeadersSent();
+  EXPECT_EQ(sequencer.Poll({.has_headers = true}), WriteAction::kFinish);
+}
+
 TEST(WriteSequencerTest, LastOutputOfAGoodCallGoesWithItsStatus) {
   WriteSequencer sequencer;
   EXPECT_EQ(sequencer.Poll({.has_output = true, .ended = true, .ok = true}), WriteAction::kWriteAndFinish);

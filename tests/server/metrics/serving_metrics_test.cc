@@ -108,6 +108,12 @@ TEST(ServingMetricsTest, EverySeriesExistsAtZeroBeforeTheFirstRequest) {
   }
 }
 
+// Labels that are not known yet must not make a series that disappears later.
+TEST(ServingMetricsTest, CacheConfigAppearsWithTheModel) {
+  ServingMetrics metrics("toy", "1.2.3");
+  EXPECT_EQ(metrics.Scrape().find("switchyard_cache_config_info{"), std::string::npos);
+}
+
 TEST(ServingMetricsTest, TrafficAddsNoSeries) {
   ServingMetrics metrics("toy", "1");
   metrics.SetModel(Facts(2, 4), "full");
@@ -134,7 +140,7 @@ TEST(ServingMetricsTest, ExpertTokensAddUpToTokensTimesTopKTimesLayers) {
   }
   EXPECT_EQ(sum, 508.0 * 2 * 3);
   EXPECT_EQ(Value(metrics, "switchyard_engine_tokens_total{model_name=\"toy\",kind=\"prefill\"}"), 508.0);
-  EXPECT_EQ(metrics.ExpertSnapshot().num_tokens, 508u);
+  EXPECT_EQ(metrics.ExpertSnapshot()->num_tokens, 508u);
 }
 
 TEST(ServingMetricsTest, HistogramsCountEachExpertBatchWithRows) {

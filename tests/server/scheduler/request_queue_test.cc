@@ -26,7 +26,7 @@ TEST(RequestQueueTest, RefusesWhenSoManyWait) {
   EXPECT_TRUE(queue.Push(RequestOf(2, 1)).ok());
   const absl::Status refused = queue.Push(RequestOf(3, 1));
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(refused.message(), "the request queue is full: 2 requests wait");
+  EXPECT_EQ(refused.message(), "the request queue is full: 2 requests wait and 1 more exceed the limit of 2");
 }
 
 TEST(RequestQueueTest, RefusesWhenSoManyTokensWait) {
@@ -41,6 +41,27 @@ TEST(RequestQueueTest, RefusesWhenSoManyTokensWait) {
 TEST(RequestQueueTest, OneRequestAlwaysFits) {
   RequestQueue queue(1, 10);
   EXPECT_TRUE(queue.Push(RequestOf(1, 1000)).ok());
+}
+
+std::vector<std::unique_ptr<Request>> GroupOf(int num_requests, size_t num_tokens) {
+  std::vector<std::unique_ptr<Request>> group;
+  for (int i = 0; i < num_requests; ++i) group.push_back(RequestOf(100 + static_cast<uint64_t>(i), num_tokens));
+  return group;
+}
+
+TEST(RequestQueueTest, TakesAGroupWholeOrNotAtAll) {
+  RequestQueue queue(4, 100);
+  ASSERT_TRUE(queue.Push(GroupOf(2, 10)).ok());
+  EXPECT_EQ(queue.Push(GroupOf(3, 1)).message(),
+            "the request queue is full: 2 requests wait and 3 more exceed the limit of 4");
+  EXPECT_EQ(queue.Push(GroupOf(2, 41)).message(),
+            "the request queue is full: 20 tokens wait and 82 more exceed the limit of 100");
+  EXPECT_EQ(queue.TakeAll().requests.size(), 2u) << "nothing of what was refused";
+}
+
+TEST(RequestQueueTest, OneGroupAlwaysFits) {
+  RequestQueue queue(4, 100);
+  EXPECT_TRUE(queue.Push(GroupOf(4, 1000)).ok());
 }
 
 TEST(RequestQueueTest, WhatTheSchedulerHoldsCountsAgainstTheBound) {

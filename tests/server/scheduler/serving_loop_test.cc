@@ -42,6 +42,7 @@ class PositionEngine : public Engine {
   }
 
   absl::StatusOr<const StepOutput*> Collect() override {
+    while (hangs.load()) std::this_thread::sleep_for(milliseconds(1));
     if (step_time > milliseconds(0)) std::this_thread::sleep_for(step_time);
     if (num_steps_.load() == fail_collect_at) return absl::InternalError("device lost");
     return &output_;
@@ -53,6 +54,7 @@ class PositionEngine : public Engine {
   milliseconds step_time{0};
   int fail_launch_at = 0;  // 1: the first step
   int fail_collect_at = 0;
+  std::atomic<bool> hangs{false};  // in Collect, until it is false
 
  private:
   ModelFacts facts_;
@@ -89,6 +91,10 @@ class CountingObserver : public LoopObserver {
  public:
   void OnStep(const StepReport& report) override {
     if (report.stats != nullptr) ++num_steps;
+    if (report.stats == nullptr && report.counts.running > 0 &&
+        report.counts.finished_total[static_cast<size_t>(FinishReason::kDeadline)] > 0) {
+      saw_end_without_step = true;
+    }
     last = report;
   }
   void OnFinished(const Request& request, const FinishedEvent&) override {
@@ -96,9 +102,16 @@ class CountingObserver : public LoopObserver {
     EXPECT_FALSE(request.prompt_tokens.empty());
   }
 
+  void OnEngineFailed() override {
+    EXPECT_EQ(num_finished, 0) << "before the first client hears of it";
+    ++num_failures;
+  }
+
   // Loop's thread; read them after Drain.
+  int num_failures = 0;
   int num_steps = 0;
   int num_finished = 0;
+  bool saw_end_without_step = false;  // an end was reported while others went on, and no step with it
   StepReport last;
 };
 
@@ -156,12 +169,13 @@ TEST_F(ServingLoopTest, WakesUpForEachArrival) {
 }
 
 TEST_F(ServingLoopTest, EndsACancelledRequestWhileOthersGoOn) {
-  engine_.step_time = milliseconds(1);
+  // Both requests and the cancel are taken during the first step, which waits for them.
+  engine_.hangs = true;
   Start();
   const auto cancelled = Push(2, 60);
   const auto other = Push(2, 30);
-  std::this_thread::sleep_for(milliseconds(5));
   queue_.Cancel(1);
+  engine_.hangs = false;
   EXPECT_EQ(cancelled->Wait().status, TerminalStatus::kCancelled);
   EXPECT_EQ(other->Wait().status, TerminalStatus::kOk);
   EXPECT_EQ(other->tokens.size(), 30u);
@@ -203,6 +217,31 @@ TEST_F(ServingLoopTest, DrainGivesUpAtItsDeadline) {
   EXPECT_EQ(observer_.last.counts.kv_blocks_used, 0);
 }
 
+TEST_F(ServingLoopTest, DrainSaysWhenTheEngineHangs) {
+  engine_.hangs = true;
+  Start();
+  const auto sink = Push(2, 60);
+  const auto start = steady_clock::now();
+  EXPECT_FALSE(loop_->Drain(start + milliseconds(20)));
+  EXPECT_LT(steady_clock::now() - start, seconds(5));
+  EXPECT_FALSE(loop_->Alive(milliseconds(500)));
+  EXPECT_TRUE(loop_->Alive(seconds(60)));
+  engine_.hangs = false;
+  EXPECT_EQ(sink->Wait().status, TerminalStatus::kUnavailable);
+}
+
+TEST_F(ServingLoopTest, ReportsAnEndBeforeTheNextStep) {
+  engine_.step_time = milliseconds(1);
+  engine_.hangs = true;  // until both are there
+  Start();
+  const auto other = Push(2, 60);
+  const auto late = Push(2, 60, steady_clock::now() + milliseconds(10));
+  engine_.hangs = false;
+  EXPECT_EQ(late->Wait().reason, FinishReason::kDeadline);
+  loop_->Drain(TimePoint::max());
+  EXPECT_TRUE(observer_.saw_end_without_step);
+}
+
 TEST_F(ServingLoopTest, DrainOfAnIdleLoopReturnsAtOnce) {
   Start();
   const auto start = steady_clock::now();
@@ -236,6 +275,7 @@ TEST_F(ServingLoopTest, AFailedLaunchEndsEverythingAsUnavailable) {
   Start();
   ExpectFailure(*loop_, queue_, sinks);
   loop_->Drain(TimePoint::max());
+  EXPECT_EQ(observer_.num_failures, 1);
 }
 
 TEST_F(ServingLoopTest, AFailedCollectEndsEverythingAsUnavailable) {
@@ -262,9 +302,8 @@ TEST_F(ServingLoopTest, ReportsStepsAndCounts) {
 
 TEST_F(ServingLoopTest, ShowsSignsOfLifeWhileIdle) {
   Start();
-  const int64_t before = loop_->last_progress_nanos();
   std::this_thread::sleep_for(milliseconds(1500));
-  EXPECT_GT(loop_->last_progress_nanos(), before);
+  EXPECT_TRUE(loop_->Alive(seconds(1) + milliseconds(400)));
 }
 
 // Many threads push, cancel and set deadlines; the pool is small enough to preempt. Every request ends once, and
