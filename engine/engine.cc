@@ -35,7 +35,7 @@ class ModelEngine : public Engine {
   absl::Status LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
   absl::Status CreateKvCache(const EngineOptions& options, const ModelConfig& config);
   absl::Status CheckBatch(const StepBatch& batch) const;
-  void SampleRow(int64_t i);
+  void SampleRow(Sampler* sampler, int64_t i);
   void FillRoutingTrace(int32_t row, RoutingTrace* trace) const;
 
   ModelFacts facts_;
@@ -53,7 +53,7 @@ class ModelEngine : public Engine {
   Clock::time_point step_start_;
   Matrix logits_;
   std::span<const float> host_logits_;
-  std::vector<Sampler> samplers_;  // one per row that is sampled at the same time
+  std::vector<Sampler> samplers_;  // one per host thread
   StepOutput output_;
 };
 
@@ -146,7 +146,8 @@ absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelCon
   output_.tokens.reserve(max_num_seqs_);
   int32_t num_valid_ids = config.vocab_size;
   if (options.num_tokenizer_ids > 0) num_valid_ids = std::min(num_valid_ids, options.num_tokenizer_ids);
-  samplers_ = std::vector<Sampler>(max_num_seqs_, Sampler(num_valid_ids));
+  samplers_.reserve(backend_->num_host_threads());
+  for (int thread = 0; thread < backend_->num_host_threads(); ++thread) samplers_.emplace_back(num_valid_ids);
   output_.stats.moe_layers.resize(model_->moe_layers().size());
   return absl::OkStatus();
 }
@@ -229,7 +230,7 @@ absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
   output_.tokens.resize(num_sampled);
   if (num_sampled > 0) {
     host_logits_ = backend_->HostView(logits_);
-    backend_->ParallelFor(num_sampled, [this](int64_t i) { SampleRow(i); });
+    backend_->ParallelFor(num_sampled, [this](int thread, int64_t i) { SampleRow(&samplers_[thread], i); });
   }
   const auto moe_layers = model_->moe_layers();
   for (size_t i = 0; i < moe_layers.size(); ++i) moe_layers[i]->FillStats(&output_.stats.moe_layers[i]);
@@ -238,13 +239,13 @@ absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
   return &output_;
 }
 
-void ModelEngine::SampleRow(int64_t i) {
+void ModelEngine::SampleRow(Sampler* sampler, int64_t i) {
   const SequenceSlice& slice = *sampled_slices_[i];
   SampledToken& out = output_.tokens[i];
   out.sequence_id = slice.sequence_id;
   const auto logits = host_logits_.subspan(static_cast<size_t>(i) * facts_.vocab_size, facts_.vocab_size);
   const int64_t position = slice.first_position + static_cast<int64_t>(slice.tokens.size());
-  samplers_[i].Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, position, &out);
+  sampler->Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, position, &out);
   if (slice.explain_routing) {
     FillRoutingTrace(logit_rows_[i], &out.routing);
   } else {

@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/sampling/sampling_params.h"
+#include "engine/sampling_params.h"
 
 namespace switchyard {
 

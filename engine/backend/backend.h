@@ -234,8 +234,10 @@ class Backend {
   virtual absl::Status Wait() = 0;
   // The matrix in host memory as fp32, row-major; valid until the next step operation. Call after Wait().
   virtual std::span<const float> HostView(Matrix matrix) = 0;
-  // Runs body(0) ... body(count - 1) on the backend's host threads and returns when all are done (sampling uses it).
-  virtual void ParallelFor(int64_t count, const std::function<void(int64_t)>& body) = 0;
+  virtual int num_host_threads() const = 0;
+  // Runs body(thread, i) for i = 0 ... count - 1 on the backend's host threads and returns when all are done (sampling
+  // uses it). 0 <= thread < num_host_threads(); no two bodies run with the same thread at once.
+  virtual void ParallelFor(int64_t count, const std::function<void(int thread, int64_t i)>& body) = 0;
 
  private:
   std::chrono::steady_clock::time_point timer_start_;

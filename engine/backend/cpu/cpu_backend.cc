@@ -183,7 +183,9 @@ class CpuBackend final : public Backend {
     return {Floats(matrix), static_cast<size_t>(matrix.rows * matrix.cols)};
   }
 
-  void ParallelFor(int64_t count, const std::function<void(int64_t)>& body) override {
+  int num_host_threads() const override { return context_.pool.num_threads(); }
+
+  void ParallelFor(int64_t count, const std::function<void(int, int64_t)>& body) override {
     context_.pool.ParallelFor(count, body);
   }
 

@@ -103,16 +103,16 @@ void WorkerPool::WorkerLoop(int thread) {
   }
 }
 
-void WorkerPool::ParallelFor(int64_t count, const std::function<void(int64_t)>& body) {
+void WorkerPool::ParallelFor(int64_t count, const std::function<void(int, int64_t)>& body) {
   if (num_threads_ == 1 || count <= 1) {
-    for (int64_t i = 0; i < count; ++i) body(i);
+    for (int64_t i = 0; i < count; ++i) body(0, i);
     return;
   }
   std::atomic<int64_t> next{0};
-  Run([&](int) {
+  Run([&](int thread) {
     for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < count;
          i = next.fetch_add(1, std::memory_order_relaxed)) {
-      body(i);
+      body(thread, i);
     }
   });
 }

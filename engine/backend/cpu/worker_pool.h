@@ -59,8 +59,8 @@ class WorkerPool {
   // Within Run: waits until all threads of the pool are here.
   void Barrier() { barrier_.Wait(); }
 
-  // Runs body(0) ... body(count - 1), each on whichever thread is free.
-  void ParallelFor(int64_t count, const std::function<void(int64_t)>& body);
+  // Runs body(thread, i) for i = 0 ... count - 1, each on whichever thread is free.
+  void ParallelFor(int64_t count, const std::function<void(int, int64_t)>& body);
 
   // The contiguous part [first, last) of `count` that belongs to `thread` of `num_threads`.
   static std::pair<int64_t, int64_t> Part(int64_t count, int thread, int num_threads) {

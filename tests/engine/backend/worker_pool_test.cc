@@ -39,8 +39,13 @@ TEST(WorkerPoolTest, ParallelForVisitsEachIndexOnce) {
   WorkerPool pool(3);
   for (const int64_t count : {0, 1, 2, 3, 1000}) {
     std::vector<int> visits(count);
-    pool.ParallelFor(count, [&](int64_t i) { ++visits[i]; });
+    std::vector<int64_t> of_thread(3);
+    pool.ParallelFor(count, [&](int thread, int64_t i) {
+      ++visits[i];
+      ++of_thread[thread];
+    });
     for (const int visit : visits) EXPECT_EQ(visit, 1);
+    EXPECT_EQ(std::accumulate(of_thread.begin(), of_thread.end(), int64_t{0}), count);
   }
 }
 

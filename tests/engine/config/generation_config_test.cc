@@ -49,6 +49,14 @@ TEST(GenerationConfigTest, ReportsEveryProblem) {
   }
 }
 
+TEST(GenerationConfigTest, TakesTheRepetitionPenaltiesThatRequestsMayUse) {
+  EXPECT_TRUE(ParseGenerationConfig(R"({"repetition_penalty": 0.01})").ok());
+  EXPECT_TRUE(ParseGenerationConfig(R"({"repetition_penalty": 10})").ok());
+  for (const char* bad : {R"({"repetition_penalty": 0.0099})", R"({"repetition_penalty": 10.1})"}) {
+    EXPECT_THAT(std::string(ParseGenerationConfig(bad).status().message()), HasSubstr("a number from 0.01 to 10"));
+  }
+}
+
 TEST(GenerationConfigTest, RefusesWhatIsNoObject) {
   EXPECT_THAT(std::string(ParseGenerationConfig("[]").status().message()), HasSubstr("is not a JSON object"));
   EXPECT_THAT(std::string(ParseGenerationConfig("{").status().message()), HasSubstr("not valid JSON"));
