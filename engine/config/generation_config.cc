@@ -31,7 +31,6 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(const std::string& text) 
 
   GenerationConfig generation;
   generation.eos_token_ids = config.Ints("eos_token_id", 0, INT32_MAX, kMaxEosTokens);
-  if (config.HasValue("bos_token_id")) generation.bos_token_id = config.Int("bos_token_id", 0, 0, INT32_MAX);
   if (config.HasValue("do_sample")) generation.do_sample = config.Bool("do_sample", false);
   generation.temperature = OptionalReal(config, "temperature", 0.0, 100.0);
   generation.top_p = OptionalReal(config, "top_p", 0.0, 1.0);

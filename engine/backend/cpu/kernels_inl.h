@@ -4,6 +4,7 @@
 
 #include "engine/backend/cpu/math_inl.h"  // NOLINT: inside the namespace on purpose
 
+constexpr int kPrefetchBytes = 768;  // ahead of the weights in use
 constexpr int kW = Simd::kWidth;
 constexpr int kPanelVectors = kPanelCols / kW;
 constexpr int kTileVectors = kTileCols / kW;

@@ -18,7 +18,6 @@ TEST(GenerationConfigTest, ReadsWhatIsThere) {
       "temperature": 0.6, "top_p": 0.95, "top_k": 20, "repetition_penalty": 1.05, "transformers_version": "4.57.1"})");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_THAT(config->eos_token_ids, ElementsAre(2, 5));
-  EXPECT_EQ(config->bos_token_id, 1);
   EXPECT_EQ(config->do_sample, true);
   EXPECT_FLOAT_EQ(*config->temperature, 0.6f);
   EXPECT_FLOAT_EQ(*config->top_p, 0.95f);
@@ -30,7 +29,6 @@ TEST(GenerationConfigTest, LeavesOutWhatIsNot) {
   const auto config = ParseGenerationConfig(R"({"eos_token_id": 3, "temperature": null, "top_k": -1})");
   ASSERT_TRUE(config.ok());
   EXPECT_THAT(config->eos_token_ids, ElementsAre(3));
-  EXPECT_FALSE(config->bos_token_id.has_value());
   EXPECT_FALSE(config->temperature.has_value());
   EXPECT_FALSE(config->do_sample.has_value());
   EXPECT_EQ(config->top_k, 0);
