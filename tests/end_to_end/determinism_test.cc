@@ -18,7 +18,7 @@
 namespace switchyard {
 namespace {
 
-constexpr int32_t kBlockSize = 8;
+constexpr int32_t kBlockSize = 16;
 constexpr int32_t kMaxSeqs = 32;
 constexpr int32_t kMaxBatchedTokens = 256;
 constexpr int32_t kMaxModelLen = 128;
@@ -209,7 +209,7 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheScheduleBitForBit) {
     options.enable_prefix_caching = Uniform(0, 3) != 0;
     options.policy = Uniform(0, 1) == 0 ? SchedulingPolicy::kFcfs : SchedulingPolicy::kPriority;
     // From just enough for one sequence, which preempts all the time, to ample.
-    options.num_kv_blocks = Uniform(0, 2) != 0 ? Uniform(kMaxModelLen / kBlockSize, 20) : options.num_kv_blocks;
+    options.num_kv_blocks = Uniform(0, 2) != 0 ? Uniform(kMaxModelLen / kBlockSize, 10) : options.num_kv_blocks;
     std::vector<std::pair<int, const Request*>> arrivals;
     std::vector<size_t> which;
     int step = 0;

@@ -28,6 +28,7 @@ struct Simd {
   static float Sum(F a) { return a; }
   static float MaxLane(F a) { return a; }
   static F ScaleByPowerOf2(F x, F n) {  // in two steps, so that a denormal result is right
+    if (n != n) return n;  // NaN has no whole number
     const int whole = static_cast<int>(n);
     const int half = whole / 2;
     return x * PowerOf2(half) * PowerOf2(whole - half);

@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "engine/base/mutex.h"
 
 namespace switchyard::cpu {
@@ -42,7 +43,8 @@ class SpinBarrier {
 
 class WorkerPool {
  public:
-  explicit WorkerPool(int num_threads);
+  // RESOURCE_EXHAUSTED: the system does not start so many threads. REQUIRES: num_threads > 0.
+  static absl::StatusOr<std::unique_ptr<WorkerPool>> Create(int num_threads);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -69,6 +71,8 @@ class WorkerPool {
 
  private:
   using Entry = void (*)(void* context, int thread);
+
+  explicit WorkerPool(int num_threads) : num_threads_(num_threads), barrier_(num_threads) {}
 
   void RunErased(Entry entry, void* context);
   void WorkerLoop(int thread);
