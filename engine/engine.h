@@ -91,8 +91,8 @@ class Engine {
 // INVALID_ARGUMENT: config, weights or options are wrong; the message lists every problem found.
 // NOT_FOUND: no such folder, or no config or weights in it.
 // UNIMPLEMENTED: a model_type or a block of it that this engine does not serve.
-// RESOURCE_EXHAUSTED: not enough memory or threads; says how much is needed and which option to lower. Checked before the
-// first weight is read.
+// RESOURCE_EXHAUSTED: not enough memory or threads; says how much is needed and which option to lower. Checked before
+// the first weight is read.
 // FAILED_PRECONDITION: the asked-for device or instruction set is not there.
 // DATA_LOSS: a file changed or could not be read while it was loaded.
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options);

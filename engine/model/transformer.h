@@ -30,7 +30,8 @@ class Transformer {
   static int64_t ActivationBytes(const ModelConfig& config, const TransformerLimits& limits);
 
   // Reads all weights into the backend, rounded to `dtype` (norms and routers stay fp32).
-  // INVALID_ARGUMENT: sizes beyond what the backend takes. DATA_LOSS: a weight file changed or could not be read. RESOURCE_EXHAUSTED: no memory.
+  // INVALID_ARGUMENT: sizes beyond what the backend takes. DATA_LOSS: a weight file changed or could not be read.
+  // RESOURCE_EXHAUSTED: no memory.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelConfig& config, const Weights& weights,
                                                            DType dtype, const TransformerLimits& limits,
                                                            Backend* backend);

@@ -52,8 +52,8 @@ void PrepareRow(const Kernels& kernels, const AttentionShape& shape, const CpuWe
   const int64_t group = at.block_table[index / layout.groups_per_block] * layout.block_stride +
                         index % layout.groups_per_block * layout.group_stride;
   for (int32_t h = 0; h < shape.num_kv_heads; ++h) {
-    kernels.store_key_value(layout, cache.head(layer, h) + group, at.position % kKeyGroup, k + int64_t{h} * shape.head_dim,
-                            v + int64_t{h} * shape.head_dim);
+    const int64_t first = int64_t{h} * shape.head_dim;
+    kernels.store_key_value(layout, cache.head(layer, h) + group, at.position % kKeyGroup, k + first, v + first);
   }
 }
 

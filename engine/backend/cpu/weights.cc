@@ -73,8 +73,8 @@ void PackTile(const char* rows, int num_rows, int64_t in, DType dtype, char* pan
   }
 }
 
-// NaN and infinities: all bits of the exponent are set. Plain loops, which the compiler turns into vectors; the elements
-// were just read, so this costs no memory traffic.
+// NaN and infinities: all bits of the exponent are set. Plain loops, which the compiler turns into vectors; the
+// elements were just read, so this costs no memory traffic.
 int64_t CountNonfinite(const void* elements, int64_t count, DType dtype) {
   int64_t found = 0;
   if (dtype == DType::kF32) {
