@@ -5,6 +5,7 @@
 struct Simd {
   static constexpr int kWidth = 1;
   static constexpr int kGemmRows = 4;
+  static constexpr int kSumSteps = 8;  // products per chain of the fp32 GEMM; 0: one chain
   static constexpr int kAttentionRows = 1;
   using F = float;
 
