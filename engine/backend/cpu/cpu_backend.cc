@@ -31,8 +31,8 @@ constexpr int64_t kInlineElements = 16384;  // smaller row-wise operations cost 
 int NumAvailableCores() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  const double quota = std::ceil(ReadCgroupLimits().num_cores.value_or(kMaxThreads));
-  return std::max(1, static_cast<int>(std::min<double>({quota, kMaxThreads, CPU_COUNT(&set)})));
+  const double quota = std::min<double>(kMaxThreads, std::ceil(ReadCgroupLimits().num_cores.value_or(kMaxThreads)));
+  return std::max(1, std::min(static_cast<int>(quota), CPU_COUNT(&set)));
 }
 
 float* Floats(Matrix matrix) { return static_cast<float*>(matrix.data); }
