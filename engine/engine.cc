@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/backend/backend.h"
 #include "engine/base/status_macros.h"
 #include "engine/checkpoint/weights.h"
@@ -18,6 +18,11 @@ namespace switchyard {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMaxBatch = 1 << 20;  // sequences or tokens of a step
+constexpr int64_t kMaxThreads = 1024;
+constexpr int64_t kMaxBlockSize = 1024;
+constexpr int64_t kMaxKvCacheBytes = int64_t{1} << 50;
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -32,10 +37,13 @@ class ModelEngine : public Engine {
  private:
   ModelEngine() = default;
 
+  absl::Status DescribeModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
+  absl::StatusOr<KvCacheShape> SizeKvCache(const EngineOptions& options, const ModelConfig& config) const;
   absl::Status LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
-  absl::Status CreateKvCache(const EngineOptions& options, const ModelConfig& config);
+  void ReserveStep(const EngineOptions& options);
+  absl::Status CheckSlice(const SequenceSlice& slice) const;
   absl::Status CheckBatch(const StepBatch& batch) const;
-  void SampleRow(int64_t i);
+  void SampleRow(Sampler* sampler, int64_t i);
   void FillRoutingTrace(int32_t row, RoutingTrace* trace) const;
 
   ModelFacts facts_;
@@ -53,7 +61,7 @@ class ModelEngine : public Engine {
   Clock::time_point step_start_;
   Matrix logits_;
   std::span<const float> host_logits_;
-  std::vector<Sampler> samplers_;  // one per row that is sampled at the same time
+  std::vector<Sampler> samplers_;  // one per host thread
   StepOutput output_;
 };
 
@@ -87,8 +95,55 @@ SamplingDefaults DefaultsOf(const GenerationConfig& generation) {
   return defaults;
 }
 
+// What the type system leaves open; the rest is checked by who knows the limits (backend, config).
+absl::Status CheckOptions(const EngineOptions& options) {
+  std::vector<std::string> problems;
+  const auto check = [&problems](const char* name, int64_t value, int64_t min, int64_t max) {
+    if (value >= min && value <= max) return;
+    problems.push_back(absl::StrCat(name, " is ", value, ", expected ", min, " to ", max));
+  };
+  check("num_tokenizer_ids", options.num_tokenizer_ids, 0, INT32_MAX);
+  check("num_threads", options.num_threads, 0, kMaxThreads);
+  check("max_model_len", options.max_model_len, 0, INT32_MAX);
+  check("max_num_seqs", options.max_num_seqs, 1, kMaxBatch);
+  check("max_num_batched_tokens", options.max_num_batched_tokens, 1, kMaxBatch);
+  check("kv_cache_bytes", options.kv_cache_bytes, 1, kMaxKvCacheBytes);
+  if (options.block_size < kKvBlockUnit || options.block_size > kMaxBlockSize ||
+      options.block_size % kKvBlockUnit != 0) {
+    problems.push_back(absl::StrCat("block_size is ", options.block_size, ", expected a multiple of ", kKvBlockUnit,
+                                    " up to ", kMaxBlockSize));
+  }
+  const absl::Status dtype = ChooseDType(options.dtype, DType::kF32).status();
+  if (!dtype.ok()) problems.emplace_back(dtype.message());
+  return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
+}
+
+TransformerLimits LimitsOf(const EngineOptions& options) {
+  return {.max_tokens = options.max_num_batched_tokens, .max_logit_rows = options.max_num_seqs};
+}
+
+std::string Mib(int64_t bytes) { return absl::StrCat((bytes + (1 << 20) - 1) >> 20, " MiB"); }
+
+// Everything large against what is free, at once and before any of it is taken: memory is reserved lazily, so that one
+// part after the other would seem to fit until the system runs out.
+absl::Status CheckMemory(const EngineOptions& options, const ModelConfig& config, const Weights& weights, DType dtype,
+                         int64_t kv_bytes, const Backend& backend) {
+  int64_t num_elements = weights.num_parameters();
+  if (config.tie_word_embeddings) num_elements += int64_t{config.vocab_size} * config.hidden_size;  // kept twice
+  const int64_t weight_bytes = num_elements * DTypeBytes(dtype);
+  const int64_t activation_bytes = Transformer::ActivationBytes(config, LimitsOf(options));
+  const int64_t needed = weight_bytes + kv_bytes + activation_bytes;
+  const int64_t available = backend.AvailableBytes();
+  if (needed <= available) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the model needs ", Mib(needed), " (weights ", Mib(weight_bytes), ", KV cache ", Mib(kv_bytes), ", activations ",
+      Mib(activation_bytes), "), but only ", Mib(available),
+      " are available; lower kv_cache_memory or max_num_batched_tokens, or serve a smaller model or dtype"));
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions& options) {
   const Clock::time_point start = Clock::now();
+  RETURN_IF_ERROR(CheckOptions(options));
   std::unique_ptr<ModelEngine> engine(new ModelEngine);
   ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir));
   ASSIGN_OR_RETURN(const GenerationConfig generation, ReadGenerationConfig(options.model_dir));
@@ -100,21 +155,19 @@ absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions&
   } else {
     ASSIGN_OR_RETURN(weights, OpenWeights(config, options.model_dir));
   }
+  ASSIGN_OR_RETURN(engine->backend_, CreateBackend({options.device, options.cpu_isa, options.num_threads}));
+  RETURN_IF_ERROR(engine->DescribeModel(options, config, *weights));
   RETURN_IF_ERROR(engine->LoadModel(options, config, *weights));
-  RETURN_IF_ERROR(engine->CreateKvCache(options, config));
+  engine->ReserveStep(options);
   engine->facts_.load_seconds = SecondsSince(start);
   return engine;
 }
 
-absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights) {
-  max_num_seqs_ = options.max_num_seqs;
-  max_num_batched_tokens_ = options.max_num_batched_tokens;
-  ASSIGN_OR_RETURN(const DType dtype, ChooseDType(options.dtype, config.dtype));
-  ASSIGN_OR_RETURN(backend_, CreateBackend({options.device, options.cpu_isa, options.num_threads}));
-
+absl::Status ModelEngine::DescribeModel(const EngineOptions& options, const ModelConfig& config,
+                                        const Weights& weights) {
+  ASSIGN_OR_RETURN(facts_.dtype, ChooseDType(options.dtype, config.dtype));
   facts_.architecture = config.model_type;
   facts_.backend = backend_->description();
-  facts_.dtype = dtype;
   facts_.vocab_size = config.vocab_size;
   facts_.max_model_len = config.max_position_embeddings;
   if (options.max_model_len > 0) {
@@ -134,24 +187,10 @@ absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelCon
   }
   facts_.num_parameters = weights.num_parameters();
   facts_.num_active_parameters = CountActiveParameters(config, facts_.num_parameters);
-
-  const TransformerLimits limits = {.max_tokens = max_num_batched_tokens_, .max_logit_rows = max_num_seqs_};
-  ASSIGN_OR_RETURN(model_, Transformer::Load(config, weights, dtype, limits, backend_.get()));
-  facts_.weight_bytes = model_->weight_bytes();
-
-  ids_.reserve(max_num_batched_tokens_);
-  slices_.reserve(max_num_seqs_);
-  logit_rows_.reserve(max_num_seqs_);
-  sampled_slices_.reserve(max_num_seqs_);
-  output_.tokens.reserve(max_num_seqs_);
-  int32_t num_valid_ids = config.vocab_size;
-  if (options.num_tokenizer_ids > 0) num_valid_ids = std::min(num_valid_ids, options.num_tokenizer_ids);
-  samplers_ = std::vector<Sampler>(max_num_seqs_, Sampler(num_valid_ids));
-  output_.stats.moe_layers.resize(model_->moe_layers().size());
   return absl::OkStatus();
 }
 
-absl::Status ModelEngine::CreateKvCache(const EngineOptions& options, const ModelConfig& config) {
+absl::StatusOr<KvCacheShape> ModelEngine::SizeKvCache(const EngineOptions& options, const ModelConfig& config) const {
   const AttentionShape& attention = config.layers.front().attention.shape;
   KvCacheShape shape;
   shape.num_layers = config.num_layers();
@@ -159,9 +198,8 @@ absl::Status ModelEngine::CreateKvCache(const EngineOptions& options, const Mode
   shape.num_kv_heads = attention.num_kv_heads;
   shape.head_dim = attention.head_dim;
   shape.dtype = facts_.dtype;
-  facts_.kv_bytes_per_token = int64_t{2} * shape.num_layers * attention.kv_size() * DTypeBytes(shape.dtype);
-  const int64_t block_bytes = facts_.kv_bytes_per_token * options.block_size;
-  const int64_t needed = (facts_.max_model_len + options.block_size - 1) / options.block_size;
+  const int64_t block_bytes = backend_->KvBlockBytes(shape);
+  const int64_t needed = (int64_t{facts_.max_model_len} + options.block_size - 1) / options.block_size;
   // More blocks than max_num_seqs full-length sequences can hold would never be used.
   const int64_t num_blocks = std::min(options.kv_cache_bytes / block_bytes, needed * options.max_num_seqs);
   if (num_blocks < needed) {
@@ -171,28 +209,65 @@ absl::Status ModelEngine::CreateKvCache(const EngineOptions& options, const Mode
                      needed * block_bytes, " bytes; raise kv_cache_memory or lower max_model_len"));
   }
   shape.num_blocks = static_cast<int32_t>(std::min<int64_t>(num_blocks, INT32_MAX));
+  return shape;
+}
+
+// The KV cache first: its checks cost nothing, and scratch is sized by it.
+absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights) {
+  ASSIGN_OR_RETURN(const KvCacheShape shape, SizeKvCache(options, config));
+  const int64_t block_bytes = backend_->KvBlockBytes(shape);
+  RETURN_IF_ERROR(
+      CheckMemory(options, config, weights, facts_.dtype, shape.num_blocks * block_bytes, *backend_));
   ASSIGN_OR_RETURN(cache_, backend_->AllocateKvCache(shape));
   facts_.block_size = shape.block_size;
   facts_.num_kv_blocks = shape.num_blocks;
+  facts_.kv_bytes_per_token = block_bytes / shape.block_size;
+  ASSIGN_OR_RETURN(model_, Transformer::Load(config, weights, facts_.dtype, LimitsOf(options), backend_.get()));
+  facts_.weight_bytes = model_->weight_bytes();
+  facts_.num_nonfinite_weights = model_->num_nonfinite_weights();
+  return absl::OkStatus();
+}
+
+void ModelEngine::ReserveStep(const EngineOptions& options) {
+  max_num_seqs_ = options.max_num_seqs;
+  max_num_batched_tokens_ = options.max_num_batched_tokens;
+  ids_.reserve(max_num_batched_tokens_);
+  slices_.reserve(max_num_seqs_);
+  logit_rows_.reserve(max_num_seqs_);
+  sampled_slices_.reserve(max_num_seqs_);
+  output_.tokens.reserve(max_num_seqs_);
+  int32_t num_valid_ids = facts_.vocab_size;
+  if (options.num_tokenizer_ids > 0) num_valid_ids = std::min(num_valid_ids, options.num_tokenizer_ids);
+  samplers_.reserve(backend_->num_host_threads());
+  for (int thread = 0; thread < backend_->num_host_threads(); ++thread) samplers_.emplace_back(num_valid_ids);
+  output_.stats.moe_layers.resize(model_->moe_layers().size());
+}
+
+absl::Status ModelEngine::CheckSlice(const SequenceSlice& slice) const {
+  const int64_t end = slice.first_position + static_cast<int64_t>(slice.tokens.size());
+  const int64_t num_blocks = (end + facts_.block_size - 1) / facts_.block_size;
+  if (slice.tokens.empty() || slice.first_position < 0 || end > facts_.max_model_len ||
+      static_cast<int64_t>(slice.block_table.size()) < num_blocks || (slice.sample && slice.sampling == nullptr)) {
+    return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " is malformed"));
+  }
+  for (const int32_t id : slice.tokens) {
+    if (id >= 0 && id < facts_.vocab_size) continue;
+    return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " has token id ", id,
+                                            ", the vocabulary ", facts_.vocab_size));
+  }
+  for (const int32_t block : slice.block_table.first(static_cast<size_t>(num_blocks))) {
+    if (block >= 0 && block < facts_.num_kv_blocks) continue;
+    return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " has KV block ", block,
+                                            ", the pool ", facts_.num_kv_blocks));
+  }
   return absl::OkStatus();
 }
 
 absl::Status ModelEngine::CheckBatch(const StepBatch& batch) const {
   int64_t num_tokens = 0;
   for (const SequenceSlice& slice : batch.slices) {
+    RETURN_IF_ERROR(CheckSlice(slice));
     num_tokens += static_cast<int64_t>(slice.tokens.size());
-    const int64_t end = slice.first_position + static_cast<int64_t>(slice.tokens.size());
-    const bool covered = static_cast<int64_t>(slice.block_table.size()) * facts_.block_size >= end;
-    if (slice.tokens.empty() || slice.first_position < 0 || end > facts_.max_model_len || !covered ||
-        (slice.sample && slice.sampling == nullptr)) {
-      return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " is malformed"));
-    }
-    for (const int32_t id : slice.tokens) {
-      if (id < 0 || id >= facts_.vocab_size) {
-        return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " has token id ", id,
-                                                ", the vocabulary ", facts_.vocab_size));
-      }
-    }
   }
   if (batch.slices.empty() || static_cast<int64_t>(batch.slices.size()) > max_num_seqs_ ||
       num_tokens > max_num_batched_tokens_) {
@@ -229,7 +304,7 @@ absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
   output_.tokens.resize(num_sampled);
   if (num_sampled > 0) {
     host_logits_ = backend_->HostView(logits_);
-    backend_->ParallelFor(num_sampled, [this](int64_t i) { SampleRow(i); });
+    backend_->ParallelFor(num_sampled, [this](int thread, int64_t i) { SampleRow(&samplers_[thread], i); });
   }
   const auto moe_layers = model_->moe_layers();
   for (size_t i = 0; i < moe_layers.size(); ++i) moe_layers[i]->FillStats(&output_.stats.moe_layers[i]);
@@ -238,13 +313,13 @@ absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
   return &output_;
 }
 
-void ModelEngine::SampleRow(int64_t i) {
+void ModelEngine::SampleRow(Sampler* sampler, int64_t i) {
   const SequenceSlice& slice = *sampled_slices_[i];
   SampledToken& out = output_.tokens[i];
   out.sequence_id = slice.sequence_id;
   const auto logits = host_logits_.subspan(static_cast<size_t>(i) * facts_.vocab_size, facts_.vocab_size);
   const int64_t position = slice.first_position + static_cast<int64_t>(slice.tokens.size());
-  samplers_[i].Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, position, &out);
+  sampler->Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, position, &out);
   if (slice.explain_routing) {
     FillRoutingTrace(logit_rows_[i], &out.routing);
   } else {

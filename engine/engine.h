@@ -38,7 +38,7 @@ struct EngineOptions {
   int32_t max_model_len = 0;                         // tokens per sequence; 0 = the model's own limit
   int32_t max_num_seqs = 64;                         // slices per step; sizes buffers
   int32_t max_num_batched_tokens = 512;              // tokens per step; sizes buffers
-  int32_t block_size = 16;                           // tokens per KV block
+  int32_t block_size = 16;                           // tokens per KV block, a multiple of 16
   int64_t kv_cache_bytes = int64_t{1} << 30;         // size of the KV pool
 };
 
@@ -53,11 +53,12 @@ struct SamplingDefaults {
 // Facts about the loaded model that the server shows, checks against and sizes by.
 struct ModelFacts {
   std::string architecture;           // Hugging Face model_type, e.g. "mixtral"
-  std::string backend;                // e.g. "cpu (amx_bf16, 2 threads)"
+  std::string backend;                // e.g. "cpu (amx, 2 threads)"
   DType dtype = DType::kF32;
   int64_t num_parameters = 0;
   int64_t num_active_parameters = 0;  // per token
   int64_t weight_bytes = 0;           // in memory
+  int64_t num_nonfinite_weights = 0;  // NaN or infinite: a damaged checkpoint, whose answers may end as not finite
   int32_t vocab_size = 0;
   int32_t max_model_len = 0;
   std::vector<int32_t> eos_token_ids;  // generation_config.json, else config.json
@@ -68,7 +69,7 @@ struct ModelFacts {
   int32_t top_k = 0;
   int32_t block_size = 0;
   int32_t num_kv_blocks = 0;
-  int64_t kv_bytes_per_token = 0;
+  int64_t kv_bytes_per_token = 0;     // in memory, with what the backend's layout adds
   double load_seconds = 0.0;
 };
 
@@ -78,7 +79,8 @@ class Engine {
 
   virtual const ModelFacts& facts() const = 0;
 
-  // Starts a step. REQUIRES: no step in flight; slices within the limits of EngineOptions, ids below vocab_size.
+  // Starts a step. REQUIRES: no step in flight; slices within the limits of EngineOptions, ids below vocab_size, blocks
+  // of the pool. INTERNAL: not so; nothing was started, Collect must not be called, and the next Launch may follow.
   virtual absl::Status Launch(const StepBatch& batch) = 0;
 
   // Waits for the step; the result is valid until the next Launch.
@@ -87,8 +89,12 @@ class Engine {
 };
 
 // INVALID_ARGUMENT: config, weights or options are wrong; the message lists every problem found.
-// RESOURCE_EXHAUSTED: not enough memory for weights or KV pool; says how much is needed and which option to lower.
+// NOT_FOUND: no such folder, or no config or weights in it.
+// UNIMPLEMENTED: a model_type or a block of it that this engine does not serve.
+// RESOURCE_EXHAUSTED: not enough memory or threads; says how much is needed and which option to lower. Checked before
+// the first weight is read.
 // FAILED_PRECONDITION: the asked-for device or instruction set is not there.
+// DATA_LOSS: a file changed or could not be read while it was loaded.
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options);
 
 }  // namespace switchyard

@@ -13,11 +13,12 @@
 #include <span>
 #include <vector>
 
-#include "engine/sampling/sampling_params.h"
+#include "engine/sampling_params.h"
 
 namespace switchyard {
 
-// The tokens of one sequence in one step. All views must stay valid from Launch until Collect returns.
+// The tokens of one sequence in one step. All views, and the StepBatch with its slices itself, must stay valid and in
+// place from Launch until Collect returns.
 struct SequenceSlice {
   uint64_t sequence_id = 0;
   std::span<const int32_t> tokens;       // to run now; their keys and values are appended to the KV cache

@@ -157,7 +157,7 @@ class Table {
     group_ = "Scheduling and KV cache";
     Integer("max-num-seqs", 1, 65'536, "sequences per step", &o->max_num_seqs);
     Integer("max-num-batched-tokens", 1, 1'048'576, "tokens per step", &o->max_num_batched_tokens);
-    Integer("block-size", 1, 1024, "tokens per KV block", &o->block_size);
+    Multiple("block-size", 16, 1024, "tokens per KV block, a multiple of 16", &o->block_size);
     Bytes("kv-cache-memory", 4096, "size of the KV pool, e.g. 512M or 4G", &o->kv_cache_memory);
     Switch("enable-prefix-caching", "reuse the KV of equal prompt beginnings", &o->enable_prefix_caching);
     Switch("enable-chunked-prefill", "run long prompts in pieces between decodes", &o->enable_chunked_prefill);
@@ -208,6 +208,16 @@ class Table {
   void Integer(const char* name, int64_t low, int64_t high, const char* help, T* target) {
     Add(name, "N", std::string(help) + " (" + std::to_string(*target) + ")",
         [=](const std::string& text) { return AssignInteger(text, low, high, target); });
+  }
+  template <typename T>
+  void Multiple(const char* name, int64_t unit, int64_t high, const char* help, T* target) {
+    Add(name, "N", std::string(help) + " (" + std::to_string(*target) + ")", [=](const std::string& text) {
+      int64_t value = 0;
+      const bool fits = AssignInteger(text, unit, high, &value).empty() && value % unit == 0;
+      if (fits) *target = static_cast<T>(value);
+      return fits ? "" : "is " + Shown(text) + "; use a multiple of " + std::to_string(unit) + " up to " +
+                             std::to_string(high);
+    });
   }
   void Bytes(const char* name, int64_t low, const char* help, int64_t* target) {
     Add(name, "BYTES", std::string(help) + " (" + std::to_string(*target) + ")",

@@ -3,7 +3,7 @@
 // Contract for every backend, synchronous (CPU) or asynchronous (a GPU stream) alike:
 //  * Load and Allocate calls return a status. Step operations return nothing: shapes were checked when the model was
 //    built, and a failure of the device is remembered and reported by the next Wait().
-//  * Operations run in the order of the calls. Host-readable results (Routing, ExpertBatches, ReadRows) are valid
+//  * Operations run in the order of the calls. Host-readable results (Routing, ExpertBatches, HostView) are valid
 //    after Wait().
 //  * Every row's result has one fixed order of additions that does not depend on the other rows of the call: the same
 //    row alone or in a batch gives the same bits.
@@ -43,8 +43,8 @@ class Weight {
  public:
   virtual ~Weight() = default;
   virtual int64_t out_features() const = 0;
-  virtual int64_t in_features() const = 0;
-  virtual int64_t bytes() const = 0;  // in device memory
+  virtual int64_t bytes() const = 0;          // in device memory
+  virtual int64_t num_nonfinite() const = 0;  // NaN or infinite elements, counted while loading
 };
 
 // All experts of one layer: gate and up [intermediate, hidden], down [hidden, intermediate].
@@ -52,6 +52,7 @@ class ExpertWeights {
  public:
   virtual ~ExpertWeights() = default;
   virtual int64_t bytes() const = 0;
+  virtual int64_t num_nonfinite() const = 0;
 };
 
 struct ExpertReaders {
@@ -94,10 +95,13 @@ struct AttentionSlice {
   const int32_t* block_table = nullptr;
 };
 
+// Blocks hold whole groups of 16 positions: what a tile of keys is on every device that multiplies by tiles.
+inline constexpr int32_t kKvBlockUnit = 16;
+
 struct KvCacheShape {
   int32_t num_layers = 0;
   int32_t num_blocks = 0;
-  int32_t block_size = 0;
+  int32_t block_size = 0;     // a multiple of kKvBlockUnit
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
   DType dtype = DType::kF32;  // kF32 or kBF16
@@ -111,13 +115,10 @@ class KvCache {
 
 // ---------------------------------------------------------------------------------------------------------- MoE
 
-enum class ScoreFunction : uint8_t { kSoftmax };
-
-// logits -> scores -> the top_k largest (ties: lowest expert id) -> weights. Always in fp32.
+// logits -> softmax -> the top_k largest (ties: lowest expert id) -> weights. Always in fp32.
 struct RouterConfig {
   int32_t num_experts = 0;
   int32_t top_k = 0;
-  ScoreFunction score = ScoreFunction::kSoftmax;
   bool normalize = false;         // weights / (their sum + normalize_eps)
   float normalize_eps = 0.0f;
   float scale = 1.0f;             // multiplies the weights last
@@ -171,7 +172,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // For people: "cpu (amx_bf16, 2 threads)".
+  // For people: "cpu (amx, 2 threads)".
   virtual const std::string& description() const = 0;
 
   // ---- load time ----
@@ -187,8 +188,14 @@ class Backend {
   virtual absl::StatusOr<Matrix> AllocateMatrix(int64_t rows, int64_t cols) = 0;
   virtual absl::StatusOr<Routing> AllocateRouting(int32_t max_tokens, const RouterConfig& config) = 0;
   virtual absl::StatusOr<ExpertBatches> AllocateExpertBatches(int32_t max_tokens, const RouterConfig& config) = 0;
+  // What the device can still allocate; very large when it cannot say.
+  virtual int64_t AvailableBytes() const = 0;
+  // Memory of one block in all layers, with what the device's layout adds; `num_blocks` does not matter.
+  virtual int64_t KvBlockBytes(const KvCacheShape& shape) const = 0;
+  // INVALID_ARGUMENT: a shape that the device does not serve. RESOURCE_EXHAUSTED: not enough memory.
   virtual absl::StatusOr<std::unique_ptr<KvCache>> AllocateKvCache(const KvCacheShape& shape) = 0;
-  // Called once after everything is loaded: the widest call of each operation, so that scratch is sized here.
+  // Called once after everything is loaded and the KV cache allocated: the widest call of each operation, so that
+  // scratch is sized here.
   virtual absl::Status PrepareScratch(int32_t max_tokens) = 0;
 
   // ---- step time: rows of `in` and `out` say how many tokens there are ----
@@ -234,8 +241,10 @@ class Backend {
   virtual absl::Status Wait() = 0;
   // The matrix in host memory as fp32, row-major; valid until the next step operation. Call after Wait().
   virtual std::span<const float> HostView(Matrix matrix) = 0;
-  // Runs body(0) ... body(count - 1) on the backend's host threads and returns when all are done (sampling uses it).
-  virtual void ParallelFor(int64_t count, const std::function<void(int64_t)>& body) = 0;
+  virtual int num_host_threads() const = 0;
+  // Runs body(thread, i) for i = 0 ... count - 1 on the backend's host threads and returns when all are done (sampling
+  // uses it). 0 <= thread < num_host_threads(); no two bodies run with the same thread at once.
+  virtual void ParallelFor(int64_t count, const std::function<void(int thread, int64_t i)>& body) = 0;
 
  private:
   std::chrono::steady_clock::time_point timer_start_;

@@ -3,7 +3,6 @@
 #define SWITCHYARD_ENGINE_BASE_DTYPE_H_
 
 #include <cstdint>
-#include <string>
 
 namespace switchyard {
 
@@ -11,7 +10,7 @@ enum class DType : uint8_t { kF32, kF16, kBF16 };
 
 inline int64_t DTypeBytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
 
-inline std::string DTypeName(DType dtype) {
+inline const char* DTypeName(DType dtype) {
   switch (dtype) {
     case DType::kF32: return "float32";
     case DType::kF16: return "float16";

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -27,7 +28,10 @@ std::string RealPath(const std::string& path) {
   return real == nullptr ? std::string() : std::string(real.get());
 }
 
-std::string ErrnoText(int error) { return std::string(strerrordesc_np(error)); }
+std::string ErrnoText(int error) {
+  const char* const text = strerrordesc_np(error);
+  return text == nullptr ? absl::StrCat("error ", error) : std::string(text);
+}
 
 // For kernels and sandboxes without openat2: open, then look where that led. EXDEV as openat2 says it.
 int OpenAndCheck(int root, const std::string& path) {
@@ -51,11 +55,14 @@ int OpenBeneath(int root, const std::string& path) {
   return static_cast<int>(fd);
 }
 
+// Control characters are refused because names end up in messages and logs.
 absl::Status CheckPlainName(const std::string& name) {
   const bool plain = !name.empty() && name.size() <= NAME_MAX && name != "." && name != ".." &&
-                     name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
+                     std::none_of(name.begin(), name.end(),
+                                  [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '/'; });
   if (plain) return absl::OkStatus();
-  return absl::InvalidArgumentError("a file name of the model has a path in it, is empty, or is too long");
+  return absl::InvalidArgumentError(
+      "a file name of the model has a path or a control character in it, is empty, or is too long");
 }
 
 absl::Status OpenError(const std::string& name, int error) {
@@ -78,8 +85,10 @@ absl::StatusOr<ModelFolder> ModelFolder::Open(const std::string& path) {
   if (real.empty()) return absl::NotFoundError(absl::StrCat("no model folder at ", path));
   std::filesystem::path root = real;
   std::string prefix;
-  if (real.parent_path().filename() == "snapshots") {
-    root = real.parent_path().parent_path();
+  // Only where the layout is that of a cache: any other folder called snapshots must not widen the fence.
+  const std::filesystem::path cache = real.parent_path().parent_path();
+  if (real.parent_path().filename() == "snapshots" && cache.filename().string().rfind("models--", 0) == 0) {
+    root = cache;
     prefix = absl::StrCat("snapshots/", real.filename().string(), "/");
   }
   FileDescriptor fd(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -91,7 +100,8 @@ absl::StatusOr<ModelFolder> ModelFolder::Open(const std::string& path) {
 
 absl::StatusOr<OpenedFile> ModelFolder::OpenFile(const std::string& name) const {
   RETURN_IF_ERROR(CheckPlainName(name));
-  OpenedFile file{FileDescriptor(OpenBeneath(root_.get(), prefix_ + name))};
+  const std::string path = prefix_ + name;
+  OpenedFile file{FileDescriptor(OpenBeneath(root_.get(), path))};
   if (!file.fd.is_open()) return OpenError(name, errno);
   struct stat info {};
   if (fstat(file.fd.get(), &info) != 0) return OpenError(name, errno);

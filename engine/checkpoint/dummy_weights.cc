@@ -150,7 +150,9 @@ DummyReader MakeReader(const WeightSpec& spec, uint64_t seed, bool tied_embeddin
 
 std::unique_ptr<Weights> MakeDummyWeights(const ModelConfig& config, uint64_t seed) {
   auto table = std::make_unique<WeightTable<DummyReader>>(config);
-  ForEachWeight(config, [&](const WeightSpec& spec) { table->Add(spec, MakeReader(spec, seed, config.tie_word_embeddings)); });
+  ForEachWeight(config, [&](const WeightSpec& spec) {
+    table->Add(spec, MakeReader(spec, seed, config.tie_word_embeddings));
+  });
   return table;
 }
 

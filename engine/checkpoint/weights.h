@@ -50,7 +50,8 @@ class Weights {
 absl::StatusOr<std::unique_ptr<Weights>> OpenWeights(const ModelConfig& config, const std::string& model_dir);
 
 // Random weights of the right shapes, reproducible: value i of a tensor depends on (seed, tensor, i) only. Matrices
-// are normal with deviation 1/sqrt(cols) (so activations keep their scale), norms 1, biases small.
+// are normal with deviation 1/sqrt(cols) (so activations keep their scale), untied embeddings with deviation 1 (so that
+// tokens differ and routing is balanced), norms 1, biases small.
 std::unique_ptr<Weights> MakeDummyWeights(const ModelConfig& config, uint64_t seed);
 
 }  // namespace switchyard

@@ -7,6 +7,7 @@
 #include "engine/base/model_folder.h"
 #include "engine/base/status_macros.h"
 #include "engine/config/config_reader.h"
+#include "engine/sampling_params.h"
 
 namespace switchyard {
 namespace {
@@ -30,11 +31,11 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(const std::string& text) 
 
   GenerationConfig generation;
   generation.eos_token_ids = config.Ints("eos_token_id", 0, INT32_MAX, kMaxEosTokens);
-  if (config.HasValue("bos_token_id")) generation.bos_token_id = config.Int("bos_token_id", 0, 0, INT32_MAX);
   if (config.HasValue("do_sample")) generation.do_sample = config.Bool("do_sample", false);
   generation.temperature = OptionalReal(config, "temperature", 0.0, 100.0);
   generation.top_p = OptionalReal(config, "top_p", 0.0, 1.0);
-  generation.repetition_penalty = OptionalReal(config, "repetition_penalty", 0.01, 100.0);
+  generation.repetition_penalty =
+      OptionalReal(config, "repetition_penalty", kMinRepetitionPenalty, kMaxRepetitionPenalty);
   // Some files write "off" as -1.
   if (config.HasValue("top_k")) generation.top_k = std::max(0, config.Int("top_k", 0, -1, INT32_MAX));
   RETURN_IF_ERROR(problems.ToStatus());

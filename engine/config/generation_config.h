@@ -13,7 +13,6 @@ namespace switchyard {
 
 struct GenerationConfig {
   std::vector<int32_t> eos_token_ids;  // empty: the file says nothing, config.json's count
-  std::optional<int32_t> bos_token_id;
   std::optional<bool> do_sample;  // false: greedy, whatever the temperature says
   std::optional<float> temperature;
   std::optional<float> top_p;

@@ -20,10 +20,9 @@ namespace {
 // alone takes more than some megabytes.
 constexpr JsonLimits kLimits = {.max_bytes = size_t{1} << 20, .max_depth = 32, .max_values = 100'000};
 constexpr int32_t kMaxLayers = 1000;
-constexpr int32_t kMaxWidth = 1 << 20;
 constexpr int32_t kMaxVocab = 1 << 24;
 constexpr int32_t kMaxHeads = 4096;
-constexpr int32_t kMaxHeadDim = 4096;
+constexpr int32_t kMaxHeadDim = 1024;  // what the backends take
 constexpr int32_t kMaxExperts = 65536;
 constexpr int64_t kMaxExpertsOfAllLayers = 1 << 18;
 constexpr int32_t kMaxPositions = 1 << 30;

@@ -8,7 +8,6 @@
 namespace switchyard {
 namespace {
 
-constexpr int32_t kMaxWidth = 1 << 20;
 
 void SetQkNorm(QkNorm norm, ModelConfig* model) {
   for (LayerConfig& layer : model->layers) {

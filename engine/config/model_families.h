@@ -12,6 +12,8 @@
 
 namespace switchyard {
 
+inline constexpr int32_t kMaxWidth = 1 << 20;  // of any layer, far above every published model
+
 // What a missing key means: the default of the Hugging Face config class, which is not the value of any checkpoint.
 struct FamilyDefaults {
   int32_t vocab_size = 0;

@@ -6,11 +6,41 @@
 #include "engine/base/status_macros.h"
 
 namespace switchyard {
+namespace {
+
+// Columns of the activation buffers, each as wide as the widest layer needs.
+struct Widths {
+  int64_t qkv = 0;
+  int64_t q = 0;
+  int64_t mlp = 0;    // dense layers and shared experts
+  int64_t top_k = 0;  // rows per token of the experts' output
+  bool gated_shared = false;
+};
+
+Widths WidthsOf(const ModelConfig& config) {
+  Widths widths;
+  for (const LayerConfig& layer : config.layers) {
+    widths.qkv = std::max(widths.qkv, layer.attention.shape.qkv_size());
+    widths.q = std::max(widths.q, layer.attention.shape.q_size());
+    const int32_t mlp = layer.is_moe ? layer.moe.shared_intermediate_size : layer.dense_intermediate_size;
+    widths.mlp = std::max<int64_t>(widths.mlp, mlp);
+    if (!layer.is_moe) continue;
+    widths.top_k = std::max<int64_t>(widths.top_k, layer.moe.router.top_k);
+    widths.gated_shared |= layer.moe.shared_expert_gate;
+  }
+  return widths;
+}
+
+}  // namespace
+
 // Pulls the weights of one model through the backend, layer by layer.
 class Transformer::Loader {
  public:
-  Loader(const ModelConfig& config, const Weights& weights, DType dtype, Backend* backend, int64_t* bytes)
-      : config_(config), weights_(weights), dtype_(dtype), backend_(backend), bytes_(bytes) {}
+  Loader(const ModelConfig& config, const Weights& weights, DType dtype, Backend* backend)
+      : config_(config), weights_(weights), dtype_(dtype), backend_(backend) {}
+
+  int64_t bytes() const { return bytes_; }
+  int64_t num_nonfinite() const { return num_nonfinite_; }
 
   absl::StatusOr<std::unique_ptr<Weight>> Load(WeightName name, WeightUse use, int layer = -1) {
     return Stack({weights_.Find(name, layer)}, {}, use);
@@ -48,7 +78,8 @@ class Transformer::Loader {
                     weights_.Find(WeightName::kExpertDown, layer, e)};
     }
     ASSIGN_OR_RETURN(result.experts, backend_->LoadExperts(experts, dtype_));
-    *bytes_ += result.experts->bytes();
+    bytes_ += result.experts->bytes();
+    num_nonfinite_ += result.experts->num_nonfinite();
     if (moe.shared_intermediate_size > 0) {
       ASSIGN_OR_RETURN(result.shared, LoadMlp(WeightName::kSharedGate, WeightName::kSharedUp, WeightName::kSharedDown,
                                               moe.shared_intermediate_size, layer));
@@ -66,7 +97,8 @@ class Transformer::Loader {
                                                 const std::vector<const TensorReader*>& biases, WeightUse use) {
     for (const TensorReader* part : parts) CHECK(part != nullptr);
     ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight, backend_->LoadWeight(parts, biases, dtype_, use));
-    *bytes_ += weight->bytes();
+    bytes_ += weight->bytes();
+    num_nonfinite_ += weight->num_nonfinite();
     return weight;
   }
 
@@ -74,25 +106,22 @@ class Transformer::Loader {
   const Weights& weights_;
   const DType dtype_;
   Backend* const backend_;
-  int64_t* const bytes_;
+  int64_t bytes_ = 0;
+  int64_t num_nonfinite_ = 0;
 };
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig& config, const Weights& weights,
                                                                DType dtype, const TransformerLimits& limits,
                                                                Backend* backend) {
   std::unique_ptr<Transformer> model(new Transformer(config, backend));
-  Loader loader(config, weights, dtype, backend, &model->weight_bytes_);
+  Loader loader(config, weights, dtype, backend);
 
   ASSIGN_OR_RETURN(model->embedding_, loader.Load(WeightName::kEmbedding, WeightUse::kEmbedding));
-  int64_t widest_qkv = 0, widest_q = 0, widest_mlp = 0, widest_top_k = 0;
-  bool gated_shared = false;
   model->layers_.resize(config.layers.size());
   for (int l = 0; l < config.num_layers(); ++l) {
     Layer& layer = model->layers_[l];
     layer.config = &model->config_.layers[l];
     const AttentionShape& shape = layer.config->attention.shape;
-    widest_qkv = std::max(widest_qkv, shape.qkv_size());
-    widest_q = std::max(widest_q, shape.q_size());
     ASSIGN_OR_RETURN(layer.input_norm, loader.Load(WeightName::kInputNorm, WeightUse::kVector, l));
     ASSIGN_OR_RETURN(layer.qkv, loader.LoadQkv(l));
     if (shape.qk_norm != QkNorm::kNone) {
@@ -106,38 +135,49 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
       ASSIGN_OR_RETURN(MoeLayerWeights moe_weights, loader.LoadMoe(moe, l));
       ASSIGN_OR_RETURN(layer.moe, MoeLayer::Create(moe, std::move(moe_weights), limits.max_tokens, backend));
       model->moe_layers_.push_back(layer.moe.get());
-      widest_top_k = std::max<int64_t>(widest_top_k, moe.router.top_k);
-      widest_mlp = std::max<int64_t>(widest_mlp, moe.shared_intermediate_size);
-      gated_shared |= moe.shared_expert_gate;
     } else {
       ASSIGN_OR_RETURN(layer.dense, loader.LoadMlp(WeightName::kMlpGate, WeightName::kMlpUp, WeightName::kMlpDown,
                                                    layer.config->dense_intermediate_size, l));
-      widest_mlp = std::max<int64_t>(widest_mlp, layer.config->dense_intermediate_size);
     }
   }
   ASSIGN_OR_RETURN(model->final_norm_, loader.Load(WeightName::kFinalNorm, WeightUse::kVector));
   ASSIGN_OR_RETURN(model->lm_head_, loader.Load(WeightName::kLmHead, WeightUse::kLinear));
 
-  const int64_t tokens = limits.max_tokens, hidden = config.hidden_size;
-  ASSIGN_OR_RETURN(model->x_, backend->AllocateMatrix(tokens, hidden));
-  ASSIGN_OR_RETURN(model->h_, backend->AllocateMatrix(tokens, hidden));
-  ASSIGN_OR_RETURN(model->qkv_, backend->AllocateMatrix(tokens, widest_qkv));
-  ASSIGN_OR_RETURN(model->attended_, backend->AllocateMatrix(tokens, widest_q));
-  ASSIGN_OR_RETURN(model->last_, backend->AllocateMatrix(limits.max_logit_rows, hidden));
-  ASSIGN_OR_RETURN(model->logits_, backend->AllocateMatrix(limits.max_logit_rows, config.vocab_size));
-  FeedForwardScratch& scratch = model->scratch_;
-  if (widest_top_k > 0) {
-    ASSIGN_OR_RETURN(scratch.expert_rows, backend->AllocateMatrix(tokens * widest_top_k, hidden));
-  }
-  if (widest_mlp > 0) {
-    ASSIGN_OR_RETURN(scratch.gate_up, backend->AllocateMatrix(tokens, 2 * widest_mlp));
-    ASSIGN_OR_RETURN(scratch.intermediate, backend->AllocateMatrix(tokens, widest_mlp));
-  }
-  if (gated_shared) {
-    ASSIGN_OR_RETURN(scratch.shared_out, backend->AllocateMatrix(tokens, hidden));
-  }
-  RETURN_IF_ERROR(backend->PrepareScratch(limits.max_tokens));
+  model->weight_bytes_ = loader.bytes();
+  model->num_nonfinite_weights_ = loader.num_nonfinite();
+  if (config.tie_word_embeddings) model->num_nonfinite_weights_ -= model->lm_head_->num_nonfinite();  // read twice
+  RETURN_IF_ERROR(model->AllocateBuffers(limits));
   return model;
+}
+
+int64_t Transformer::ActivationBytes(const ModelConfig& config, const TransformerLimits& limits) {
+  const Widths widths = WidthsOf(config);
+  const int64_t hidden = config.hidden_size;
+  const int64_t per_token = (2 + widths.top_k + (widths.gated_shared ? 1 : 0)) * hidden + widths.qkv + widths.q +
+                            3 * widths.mlp;
+  return 4 * (limits.max_tokens * per_token + limits.max_logit_rows * (hidden + config.vocab_size));
+}
+
+absl::Status Transformer::AllocateBuffers(const TransformerLimits& limits) {
+  const Widths widths = WidthsOf(config_);
+  const int64_t tokens = limits.max_tokens, hidden = config_.hidden_size;
+  ASSIGN_OR_RETURN(x_, backend_->AllocateMatrix(tokens, hidden));
+  ASSIGN_OR_RETURN(h_, backend_->AllocateMatrix(tokens, hidden));
+  ASSIGN_OR_RETURN(qkv_, backend_->AllocateMatrix(tokens, widths.qkv));
+  ASSIGN_OR_RETURN(attended_, backend_->AllocateMatrix(tokens, widths.q));
+  ASSIGN_OR_RETURN(last_, backend_->AllocateMatrix(limits.max_logit_rows, hidden));
+  ASSIGN_OR_RETURN(logits_, backend_->AllocateMatrix(limits.max_logit_rows, config_.vocab_size));
+  if (widths.top_k > 0) {
+    ASSIGN_OR_RETURN(scratch_.expert_rows, backend_->AllocateMatrix(tokens * widths.top_k, hidden));
+  }
+  if (widths.mlp > 0) {
+    ASSIGN_OR_RETURN(scratch_.gate_up, backend_->AllocateMatrix(tokens, 2 * widths.mlp));
+    ASSIGN_OR_RETURN(scratch_.intermediate, backend_->AllocateMatrix(tokens, widths.mlp));
+  }
+  if (widths.gated_shared) {
+    ASSIGN_OR_RETURN(scratch_.shared_out, backend_->AllocateMatrix(tokens, hidden));
+  }
+  return backend_->PrepareScratch(limits.max_tokens);
 }
 
 Matrix Transformer::Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,

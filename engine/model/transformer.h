@@ -1,7 +1,8 @@
 // The one decoder that serves every decoder-only family: embed, layers of attention and feed-forward, norm, logits.
 //
 // Forward only calls the coarse operations of backend.h in order; which blocks a layer has was decided by the config
-// when the weights were loaded. Buffers are sized once for the largest step.
+// when the weights were loaded. Buffers are sized once for the largest step; the KV cache, which scratch is sized by,
+// has to be allocated before Load.
 #ifndef SWITCHYARD_ENGINE_MODEL_TRANSFORMER_H_
 #define SWITCHYARD_ENGINE_MODEL_TRANSFORMER_H_
 
@@ -15,7 +16,6 @@
 #include "engine/checkpoint/weights.h"
 #include "engine/config/model_config.h"
 #include "engine/moe/moe_layer.h"
-#include "engine/step.h"
 
 namespace switchyard {
 
@@ -26,8 +26,12 @@ struct TransformerLimits {
 
 class Transformer {
  public:
+  // Memory that Load takes beside the weights, without what the backend needs for itself.
+  static int64_t ActivationBytes(const ModelConfig& config, const TransformerLimits& limits);
+
   // Reads all weights into the backend, rounded to `dtype` (norms and routers stay fp32).
-  // DATA_LOSS: a weight file changed or could not be read. RESOURCE_EXHAUSTED: no memory.
+  // INVALID_ARGUMENT: sizes beyond what the backend takes. DATA_LOSS: a weight file changed or could not be read.
+  // RESOURCE_EXHAUSTED: no memory.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelConfig& config, const Weights& weights,
                                                            DType dtype, const TransformerLimits& limits,
                                                            Backend* backend);
@@ -40,6 +44,7 @@ class Transformer {
   // MoE layers in layer order, for stats and routing traces after Wait().
   std::span<const MoeLayer* const> moe_layers() const { return moe_layers_; }
   int64_t weight_bytes() const { return weight_bytes_; }
+  int64_t num_nonfinite_weights() const { return num_nonfinite_weights_; }  // NaN or infinite in memory; 0 is healthy
 
  private:
   struct Layer {
@@ -57,6 +62,7 @@ class Transformer {
 
   Transformer(const ModelConfig& config, Backend* backend) : config_(config), backend_(backend) {}
 
+  absl::Status AllocateBuffers(const TransformerLimits& limits);
   void Attend(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache, Matrix x);
   void FeedForward(Layer& layer, Matrix x);
 
@@ -68,6 +74,7 @@ class Transformer {
   std::vector<Layer> layers_;
   std::vector<const MoeLayer*> moe_layers_;
   int64_t weight_bytes_ = 0;
+  int64_t num_nonfinite_weights_ = 0;
 
   Matrix x_;         // [max_tokens, hidden] the residual stream
   Matrix h_;         // [max_tokens, hidden] normalised input of a block

@@ -9,6 +9,13 @@
 namespace switchyard {
 namespace {
 
+// Penalties and biases of finite logits can leave the range of float (1e38 divided by 0.01). They saturate instead: an
+// infinite logit would make weights and logprobs NaN. NaN itself cannot arise from the ranges that requests may use.
+float Saturated(double value) {
+  constexpr double kMax = std::numeric_limits<float>::max();
+  return static_cast<float>(std::clamp(value, -kMax, kMax));
+}
+
 // Below this a temperature cannot be told from greedy, and its inverse stays finite.
 double InverseTemperature(const SamplingParams& params) {
   return 1.0 / std::max(1e-6, static_cast<double>(params.temperature));
@@ -33,6 +40,11 @@ double LogSumExp(std::span<const float> logits, float largest) {
 }
 
 }  // namespace
+
+Sampler::Sampler(int32_t num_valid_ids) : num_valid_ids_(num_valid_ids), counts_(static_cast<size_t>(num_valid_ids)) {
+  adjusted_.reserve(counts_.size());
+  candidates_.reserve(counts_.size());
+}
 
 void Sampler::Sample(std::span<const float> logits, const SamplingParams& params,
                      std::span<const int32_t> prompt_tokens, std::span<const int32_t> output_tokens,
@@ -69,55 +81,55 @@ std::span<const float> Sampler::Adjust(std::span<const float> logits, const Samp
 
   adjusted_.assign(logits.begin(), logits.end());
   for (const auto& [token, bias] : params.logit_bias) {
-    if (token >= 0 && token < num_valid_ids_) adjusted_[token] += bias;
+    if (IsValid(token)) adjusted_[token] = Saturated(double{adjusted_[token]} + bias);
   }
   if (penalized) Penalize(params, prompt_tokens, output_tokens);
   if (stop_masked) {
     // The lowest finite float, not -inf: an all-masked row still has a defined arg max and sums.
     for (const int32_t token : params.stop_token_ids) {
-      if (token >= 0 && token < num_valid_ids_) adjusted_[token] = std::numeric_limits<float>::lowest();
+      if (IsValid(token)) adjusted_[token] = std::numeric_limits<float>::lowest();
     }
   }
   return adjusted_;
 }
 
+// Each token of the history once, however often it occurs: the counts say how often, and that it is done.
 void Sampler::Penalize(const SamplingParams& params, std::span<const int32_t> prompt_tokens,
                        std::span<const int32_t> output_tokens) {
-  const auto repeat = [&](int32_t token) {
-    float& logit = adjusted_[token];
-    logit = logit > 0.0f ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-  };
-  history_.assign(output_tokens.begin(), output_tokens.end());
-  std::sort(history_.begin(), history_.end());
-  for (size_t i = 0; i < history_.size();) {
-    size_t end = i;
-    while (end < history_.size() && history_[end] == history_[i]) ++end;
-    const int32_t token = history_[i];
-    if (token < num_valid_ids_) {
-      if (params.repetition_penalty != 1.0f) repeat(token);
-      adjusted_[token] -= params.presence_penalty + params.frequency_penalty * static_cast<float>(end - i);
-    }
-    i = end;
+  constexpr int32_t kDone = -1;
+  const double repetition = params.repetition_penalty;
+  const auto repeat = [&](double logit) { return logit > 0.0 ? logit / repetition : logit * repetition; };
+  for (const int32_t token : output_tokens) {
+    if (IsValid(token)) ++counts_[token];
   }
-  if (params.repetition_penalty == 1.0f) return;
-  // Prompt tokens that the output has not repeated yet: each once.
-  const size_t num_output = history_.size();
-  history_.insert(history_.end(), prompt_tokens.begin(), prompt_tokens.end());
-  std::sort(history_.begin() + num_output, history_.end());
-  const auto prompt_end = std::unique(history_.begin() + num_output, history_.end());
-  for (auto it = history_.begin() + num_output; it != prompt_end; ++it) {
-    if (*it < num_valid_ids_ && !std::binary_search(history_.begin(), history_.begin() + num_output, *it)) repeat(*it);
+  for (const int32_t token : output_tokens) {
+    if (!IsValid(token) || counts_[token] == kDone) continue;
+    const double charge = params.presence_penalty + double{params.frequency_penalty} * counts_[token];
+    adjusted_[token] = Saturated(repeat(adjusted_[token]) - charge);
+    counts_[token] = kDone;
+  }
+  if (params.repetition_penalty != 1.0f) {
+    for (const int32_t token : prompt_tokens) {
+      if (!IsValid(token) || counts_[token] == kDone) continue;
+      adjusted_[token] = Saturated(repeat(adjusted_[token]));
+      counts_[token] = kDone;
+    }
+  }
+  for (const std::span<const int32_t> tokens : {prompt_tokens, output_tokens}) {
+    for (const int32_t token : tokens) {
+      if (IsValid(token)) counts_[token] = 0;
+    }
   }
 }
 
 void Sampler::FillLogprobs(std::span<const float> logits, int num_logprobs, SampledToken* out) {
   const float largest = *std::max_element(logits.begin(), logits.end());
   const double total = LogSumExp(logits, largest);
-  out->logprob = static_cast<float>(logits[out->token] - total);
+  out->logprob = Saturated(logits[out->token] - total);
   if (num_logprobs == 0) return;
   SelectLargest(logits, static_cast<size_t>(std::min(num_logprobs, num_valid_ids_)));
   for (const Candidate& candidate : candidates_) {
-    out->top_logprobs.push_back({candidate.token, static_cast<float>(candidate.logit - total)});
+    out->top_logprobs.push_back({candidate.token, Saturated(candidate.logit - total)});
   }
 }
 
@@ -125,60 +137,46 @@ void Sampler::FillLogprobs(std::span<const float> logits, int num_logprobs, Samp
 int32_t Sampler::DrawFromAll(std::span<const float> logits, const SamplingParams& params, float max_logit,
                              double uniform) {
   const double inverse = InverseTemperature(params);
-  const double cutoff = params.min_p;
   double total = 0.0;
   candidates_.clear();
   for (int32_t token = 0; token < num_valid_ids_; ++token) {
-    const double weight = std::exp((double{logits[token]} - max_logit) * inverse);
-    if (weight < cutoff) continue;
+    const float weight = static_cast<float>(std::exp((double{logits[token]} - max_logit) * inverse));
+    if (!(weight > 0.0f) || weight < params.min_p) continue;
     total += weight;
-    candidates_.push_back({static_cast<float>(weight), token});
+    candidates_.push_back({weight, token});
   }
   double rest = uniform * total;
   for (const Candidate& candidate : candidates_) {
     rest -= candidate.logit;  // holds the weight here
     if (rest < 0.0) return candidate.token;
   }
-  return candidates_.back().token;
+  return candidates_.back().token;  // rounding left a rest; this token has a weight, too
 }
 
 int32_t Sampler::DrawTruncated(std::span<const float> logits, const SamplingParams& params, double uniform) {
-  const size_t limit = params.top_k > 0 ? static_cast<size_t>(std::min(params.top_k, num_valid_ids_))
-                                        : static_cast<size_t>(num_valid_ids_);
   const float largest = *std::max_element(logits.begin(), logits.end());
   const double inverse = InverseTemperature(params);
   const auto weight_of = [&](float logit) { return std::exp((double{logit} - largest) * inverse); };
-  // What top-p is a share of: everything, or what top-k kept. Only the latter needs its members first.
-  double kept_mass = 0.0;
-  if (limit == static_cast<size_t>(num_valid_ids_)) {
-    for (const float logit : logits) kept_mass += weight_of(logit);
-  }
-  // The nucleus is usually small: sort a prefix, and a longer one while it does not reach p.
-  size_t count = std::min<size_t>(limit, params.top_p < 1.0f ? 256 : limit);
-  for (;;) {
-    SelectLargest(logits, count);
-    if (count == limit && kept_mass == 0.0) {
-      for (const Candidate& candidate : candidates_) kept_mass += weight_of(candidate.logit);
+  const size_t num_ids = static_cast<size_t>(num_valid_ids_);
+  double mass = 0.0;  // of what top-p is a share of: what top-k kept, or everything
+  if (params.top_k > 0 && params.top_k < num_valid_ids_) {
+    SelectLargest(logits, static_cast<size_t>(params.top_k));
+    for (const Candidate& candidate : candidates_) mass += weight_of(candidate.logit);
+    KeepNucleus(params.top_p * mass, weight_of);
+  } else {
+    for (const float logit : logits) mass += weight_of(logit);
+    // The nucleus is usually small: sort a prefix, and a longer one while it does not reach p.
+    for (size_t count = std::min<size_t>(num_ids, 256);; count = std::min(num_ids, count * 8)) {
+      SelectLargest(logits, count);
+      if (KeepNucleus(params.top_p * mass, weight_of) || count == num_ids) break;
     }
-    if (kept_mass > 0.0) {
-      double mass = 0.0;
-      size_t nucleus = 0;
-      while (nucleus < candidates_.size() && (nucleus == 0 || mass < params.top_p * kept_mass)) {
-        mass += weight_of(candidates_[nucleus++].logit);
-      }
-      if (mass >= params.top_p * kept_mass || count == limit) {
-        candidates_.resize(nucleus);
-        break;
-      }
-    }
-    count = std::min(limit, count * 8);
   }
   // min-p compares with the largest probability, whose weight is 1.
   double total = 0.0;
   size_t kept = 0;
   for (; kept < candidates_.size(); ++kept) {
     const double weight = weight_of(candidates_[kept].logit);
-    if (kept > 0 && weight < params.min_p) break;
+    if (!(weight > 0.0) || weight < params.min_p) break;
     total += weight;
   }
   double rest = uniform * total;
@@ -187,6 +185,15 @@ int32_t Sampler::DrawTruncated(std::span<const float> logits, const SamplingPara
     if (rest < 0.0) return candidates_[i].token;
   }
   return candidates_[kept - 1].token;
+}
+
+template <typename WeightOf>
+bool Sampler::KeepNucleus(double target, const WeightOf& weight_of) {
+  double mass = 0.0;
+  size_t size = 0;
+  while (size < candidates_.size() && (size == 0 || mass < target)) mass += weight_of(candidates_[size++].logit);
+  candidates_.resize(size);
+  return mass >= target;
 }
 
 void Sampler::SelectLargest(std::span<const float> logits, size_t count) {

@@ -11,19 +11,20 @@
 #include <span>
 #include <vector>
 
-#include "engine/sampling/sampling_params.h"
+#include "engine/sampling_params.h"
 #include "engine/step.h"
 
 namespace switchyard {
 
-// Scratch for one row at a time; keep one per concurrent row. Grows to the vocabulary once.
+// Scratch for one row at a time, 16 bytes per id of the vocabulary: keep one per thread that samples.
 class Sampler {
  public:
   // Ids from num_valid_ids on are padding of the vocabulary and never chosen.
-  explicit Sampler(int32_t num_valid_ids) : num_valid_ids_(num_valid_ids) {}
+  explicit Sampler(int32_t num_valid_ids);
 
   // Fills token, finite, logprob and top_logprobs of `out`. `logits` has at least num_valid_ids entries.
-  // `position` is that of the token to be drawn. A NaN or infinite logit gives finite = false.
+  // `position` is that of the token to be drawn. A NaN or infinite logit gives finite = false; otherwise every logprob
+  // is finite, as extreme penalties and biases saturate at the largest float.
   void Sample(std::span<const float> logits, const SamplingParams& params, std::span<const int32_t> prompt_tokens,
               std::span<const int32_t> output_tokens, int64_t position, SampledToken* out);
 
@@ -33,6 +34,7 @@ class Sampler {
     int32_t token;
   };
 
+  bool IsValid(int32_t token) const { return token >= 0 && token < num_valid_ids_; }
   std::span<const float> Adjust(std::span<const float> logits, const SamplingParams& params,
                                 std::span<const int32_t> prompt_tokens, std::span<const int32_t> output_tokens);
   void Penalize(const SamplingParams& params, std::span<const int32_t> prompt_tokens,
@@ -40,13 +42,17 @@ class Sampler {
   void FillLogprobs(std::span<const float> logits, int num_logprobs, SampledToken* out);
   int32_t DrawFromAll(std::span<const float> logits, const SamplingParams& params, float max_logit, double uniform);
   int32_t DrawTruncated(std::span<const float> logits, const SamplingParams& params, double uniform);
+  // Shortens candidates_, which are in falling order, to the fewest whose weights reach `target`, at least one. False
+  // if all together do not.
+  template <typename WeightOf>
+  bool KeepNucleus(double target, const WeightOf& weight_of);
   // The `count` largest logits, largest first, ties to the lower id, in candidates_.
   void SelectLargest(std::span<const float> logits, size_t count);
 
   const int32_t num_valid_ids_;
   std::vector<float> adjusted_;
   std::vector<Candidate> candidates_;
-  std::vector<int32_t> history_;
+  std::vector<int32_t> counts_;  // [num_valid_ids] of each token in the history; all zero between calls
 };
 
 }  // namespace switchyard

@@ -11,7 +11,9 @@
 namespace switchyard {
 namespace {
 
-constexpr size_t kMaxContentBytes = 512;  // bounds the cost of looking for a token at each place
+// Bound the cost of looking for a token at each place.
+constexpr size_t kMaxContentBytes = 512;
+constexpr size_t kMaxNormalContentBytes = 4096;
 
 size_t StartOfLastCharacter(std::string_view text) {
   size_t pos = text.size() - 1;
@@ -135,7 +137,15 @@ absl::StatusOr<AddedTokens> AddedTokens::Create(const JsonField& field, const Vo
     }
     Piece normal{token.content, 0, -1};
     if (token.normalized) {
-      RETURN_IF_ERROR(normalizer.Apply(&normal));
+      const absl::Status status = normalizer.Apply(&normal);
+      if (!status.ok()) {
+        return field.Element(i).Member("content").Error(
+            absl::StrCat("cannot be normalized: ", std::string(status.message())));
+      }
+    }
+    if (normal.text.size() > kMaxNormalContentBytes) {
+      return field.Element(i).Member("content").Error(absl::StrCat(
+          "has ", normal.text.size(), " bytes when normalized; the limit is ", kMaxNormalContentBytes));
     }
     token.normal_content = normal.text;
     const int32_t id = token.id;

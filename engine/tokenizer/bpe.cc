@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 
+#include "absl/hash/hash.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
@@ -30,14 +31,14 @@ absl::Status MissingToken(size_t merge, const std::string& token) {
 }  // namespace
 
 MergeTable::MergeTable(size_t num_merges) {
-  const size_t num_slots = std::bit_ceil(std::max<size_t>(num_merges * 2, 8));
-  slots_.assign(num_slots, {kEmptyPair, {kNoRank, -1}});
-  shift_ = 64 - std::countr_zero(num_slots);
+  slots_.assign(std::bit_ceil(std::max<size_t>(num_merges * 2, 8)), {kEmptyPair, {kNoRank, -1}});
 }
 
 size_t MergeTable::SlotOf(uint64_t pair) const {
-  size_t slot = (pair * 0x9E3779B97F4A7C15u) >> shift_;
-  while (slots_[slot].pair != pair && slots_[slot].pair != kEmptyPair) slot = (slot + 1) & (slots_.size() - 1);
+  // Abseil's hash has a seed of its own in each process: a file cannot choose ids that all fall into one place.
+  const size_t mask = slots_.size() - 1;
+  size_t slot = absl::HashOf(pair) & mask;
+  while (slots_[slot].pair != pair && slots_[slot].pair != kEmptyPair) slot = (slot + 1) & mask;
   return slot;
 }
 

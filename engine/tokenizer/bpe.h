@@ -42,7 +42,6 @@ class MergeTable {
   };
   size_t SlotOf(uint64_t pair) const;
   std::vector<Slot> slots_;
-  int shift_;
 };
 
 // Immutable; Encode may run on many threads, each with its own Scratch.

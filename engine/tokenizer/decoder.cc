@@ -103,9 +103,11 @@ class WholeTextStep : public DecoderStep {
   std::string text_;
 };
 
+// The text as it is where the expression gives up or the result would be absurdly long.
 std::string Replaced(const Pattern& pattern, const std::string& content, std::string_view text) {
+  constexpr size_t kMaxBytes = size_t{16} << 20;
   std::string replaced;
-  if (!pattern.ReplaceAll(text, content, &replaced).ok()) return std::string(text);  // the expression gave up
+  if (!pattern.ReplaceAll(text, content, kMaxBytes, &replaced).ok()) return std::string(text);
   return replaced;
 }
 

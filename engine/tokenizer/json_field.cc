@@ -81,6 +81,7 @@ absl::Status JsonField::Error(const std::string& what) const {
 }
 
 absl::StatusOr<std::vector<JsonField>> ListParts(const JsonField& component, const std::string& list_key) {
+  constexpr size_t kMaxParts = 64;
   std::vector<JsonField> parts;
   std::vector<JsonField> open = {component};  // to be read, last first
   while (!open.empty()) {
@@ -91,6 +92,7 @@ absl::StatusOr<std::vector<JsonField>> ListParts(const JsonField& component, con
     ASSIGN_OR_RETURN(auto type, field.Member("type").String());
     if (type != "Sequence") {
       parts.push_back(field);
+      if (parts.size() > kMaxParts) return component.Error(absl::StrCat("has more than ", kMaxParts, " parts"));
       continue;
     }
     const JsonField members = field.Member(list_key);

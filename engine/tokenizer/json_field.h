@@ -48,7 +48,7 @@ class JsonField {
 };
 
 // Lists the parts of a component in order: itself, or for {"type": "Sequence", <list_key>: [...]} its members, with
-// Sequences inside of Sequences replaced by their members. Null gives none.
+// Sequences inside of Sequences replaced by their members. Null gives none. INVALID_ARGUMENT: more than 64, or no parts.
 absl::StatusOr<std::vector<JsonField>> ListParts(const JsonField& component, const std::string& list_key);
 
 // `text` cut to 64 bytes, without control characters, in double quotes.

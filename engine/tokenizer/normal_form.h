@@ -1,4 +1,4 @@
-// Unicode normal forms in linear time, whatever the text.
+// Unicode normal forms in O(n log n), whatever the text.
 //
 // utf8proc's own sorting of combining marks is quadratic in the length of a run of marks (a megabyte of alternating
 // marks would take hours), so this file sorts and only takes tables and composition from utf8proc.

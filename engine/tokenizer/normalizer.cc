@@ -34,7 +34,7 @@ size_t BytesOfCharacters(std::string_view text, size_t count) {
 class NormalFormStep : public NormalizerStep {
  public:
   explicit NormalFormStep(NormalForm form) : form_(form) {}
-  absl::Status Apply(Piece* piece) const override {
+  absl::Status Apply(Piece* piece, size_t /*max_bytes*/) const override {
     const size_t characters_at_start = CountCharacters(Normalize(piece->text.substr(0, piece->at_start), form_));
     piece->text = Normalize(piece->text, form_);
     piece->at_start = BytesOfCharacters(piece->text, characters_at_start);
@@ -48,8 +48,9 @@ class NormalFormStep : public NormalizerStep {
 class PrependStep : public NormalizerStep {
  public:
   explicit PrependStep(std::string prefix) : prefix_(std::move(prefix)) {}
-  absl::Status Apply(Piece* piece) const override {
+  absl::Status Apply(Piece* piece, size_t max_bytes) const override {
     if (piece->text.empty()) return absl::OkStatus();
+    RETURN_IF_ERROR(CheckGrowth(piece->text.size(), 1, prefix_.size(), max_bytes));
     piece->text.insert(0, prefix_);
     if (piece->at_start > 0) piece->at_start += prefix_.size();
     return absl::OkStatus();
@@ -62,11 +63,12 @@ class PrependStep : public NormalizerStep {
 class ReplaceStep : public NormalizerStep {
  public:
   ReplaceStep(Pattern pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
-  absl::Status Apply(Piece* piece) const override {
+  absl::Status Apply(Piece* piece, size_t max_bytes) const override {
     if (piece->text.empty()) return absl::OkStatus();
     std::vector<Span> matches;
     RETURN_IF_ERROR(pattern_.FindAll(piece->text, &matches));
     if (matches.empty()) return absl::OkStatus();
+    RETURN_IF_ERROR(CheckGrowth(piece->text.size(), matches.size(), content_.size(), max_bytes));
     const std::string text = std::move(piece->text);
     const size_t old_at_start = piece->at_start;
     piece->text.clear();
@@ -98,7 +100,7 @@ class ReplaceStep : public NormalizerStep {
 // Rewrites each character on its own.
 class PerCharacterStep : public NormalizerStep {
  public:
-  absl::Status Apply(Piece* piece) const override {
+  absl::Status Apply(Piece* piece, size_t /*max_bytes*/) const override {
     std::string rewritten;
     rewritten.reserve(piece->text.size());
     size_t at_start = 0;
@@ -134,7 +136,7 @@ class StripAccentsStep : public PerCharacterStep {
 class StripStep : public NormalizerStep {
  public:
   StripStep(bool left, bool right) : left_(left), right_(right) {}
-  absl::Status Apply(Piece* piece) const override {
+  absl::Status Apply(Piece* piece, size_t /*max_bytes*/) const override {
     const std::string& text = piece->text;
     size_t begin = 0;
     size_t end = text.size();
@@ -215,8 +217,11 @@ absl::StatusOr<Normalizer> Normalizer::Create(const JsonField& field) {
 }
 
 absl::Status Normalizer::Apply(Piece* piece) const {
+  // No step that is any use grows a text more than this: the longest compatibility form is 11 times its character.
+  const size_t max_bytes = std::min(kMaxTextBytes, 4096 + 32 * piece->text.size());
   for (const auto& step : steps_) {
-    RETURN_IF_ERROR(step->Apply(piece));
+    RETURN_IF_ERROR(step->Apply(piece, max_bytes));
+    RETURN_IF_ERROR(CheckGrowth(piece->text.size(), 0, 0, max_bytes));
   }
   return absl::OkStatus();
 }

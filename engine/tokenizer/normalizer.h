@@ -17,7 +17,8 @@ class NormalizerStep {
  public:
   virtual ~NormalizerStep() = default;
   // Rewrites piece->text and keeps piece->at_start true.
-  virtual absl::Status Apply(Piece* piece) const = 0;
+  // INVALID_ARGUMENT: a regular expression gave up, or the text would become longer than `max_bytes`.
+  virtual absl::Status Apply(Piece* piece, size_t max_bytes) const = 0;
 };
 
 class Normalizer {
@@ -26,7 +27,7 @@ class Normalizer {
   // INVALID_ARGUMENT: names a type that is not supported, or a bad field.
   static absl::StatusOr<Normalizer> Create(const JsonField& field);
 
-  // INVALID_ARGUMENT: a regular expression gave up.
+  // INVALID_ARGUMENT: a regular expression gave up, or the text becomes more than 32 times as long.
   absl::Status Apply(Piece* piece) const;
 
  private:

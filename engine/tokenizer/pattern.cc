@@ -46,10 +46,12 @@ absl::Status Pattern::FindAll(std::string_view text, std::vector<Span>* matches)
   return absl::OkStatus();
 }
 
-absl::Status Pattern::ReplaceAll(std::string_view text, std::string_view replacement, std::string* out) const {
+absl::Status Pattern::ReplaceAll(std::string_view text, std::string_view replacement, size_t max_bytes,
+                                 std::string* out) const {
   if (text.empty()) return absl::OkStatus();  // the reference does not look for empty matches in an empty text
   std::vector<Span> matches;
   RETURN_IF_ERROR(FindAll(text, &matches));
+  RETURN_IF_ERROR(CheckGrowth(text.size(), matches.size(), replacement.size(), max_bytes));
   size_t copied = 0;
   for (const Span& match : matches) {
     out->append(text, copied, match.begin - copied);
@@ -61,5 +63,14 @@ absl::Status Pattern::ReplaceAll(std::string_view text, std::string_view replace
 }
 
 bool Pattern::IsOneCharacter() const { return !regex_ && Utf8Length(literal_[0]) == literal_.size(); }
+
+absl::Status CheckGrowth(size_t text_bytes, size_t num_added, size_t added_bytes, size_t max_bytes) {
+  // Divides, because the product may overflow.
+  const bool fits =
+      text_bytes <= max_bytes && (num_added == 0 || added_bytes <= (max_bytes - text_bytes) / num_added);
+  if (fits) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("a step of the tokenizer adds ", num_added, " times ", added_bytes,
+                                                 " bytes to a text of ", text_bytes, "; the limit is ", max_bytes));
+}
 
 }  // namespace switchyard

@@ -24,8 +24,9 @@ class Pattern {
   // Appends all matches, left to right, without overlap. Errors as in Regex::FindAll.
   absl::Status FindAll(std::string_view text, std::vector<Span>* matches) const;
 
-  // Appends `text` to `out` with `replacement` for each match.
-  absl::Status ReplaceAll(std::string_view text, std::string_view replacement, std::string* out) const;
+  // Appends `text` to `out` with `replacement` for each match. Also INVALID_ARGUMENT: as CheckGrowth.
+  absl::Status ReplaceAll(std::string_view text, std::string_view replacement, size_t max_bytes,
+                          std::string* out) const;
 
   // True if every match is exactly one character that does not depend on its neighbours.
   bool IsOneCharacter() const;
@@ -34,6 +35,10 @@ class Pattern {
   std::string literal_;  // not empty, or regex_ is set
   std::optional<Regex> regex_;
 };
+
+// For steps that make texts longer: a tokenizer.json may hold dozens that double the text, so each asks before it
+// builds. INVALID_ARGUMENT: text_bytes + num_added * added_bytes > max_bytes.
+absl::Status CheckGrowth(size_t text_bytes, size_t num_added, size_t added_bytes, size_t max_bytes);
 
 }  // namespace switchyard
 

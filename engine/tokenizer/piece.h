@@ -8,6 +8,8 @@
 
 namespace switchyard {
 
+inline constexpr size_t kMaxTextBytes = size_t{256} << 20;
+
 struct Piece {
   std::string text;
   // How many bytes at the beginning of `text` stem from the first character of the whole input. Metaspace with

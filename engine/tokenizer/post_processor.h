@@ -19,9 +19,6 @@ class PostProcessor {
 
   std::vector<int32_t> Apply(const std::vector<int32_t>& ids) const;
 
-  const std::vector<int32_t>& before() const { return before_; }
-  const std::vector<int32_t>& after() const { return after_; }
-
  private:
   std::vector<int32_t> before_;
   std::vector<int32_t> after_;

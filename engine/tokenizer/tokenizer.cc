@@ -20,8 +20,6 @@
 namespace switchyard {
 namespace {
 
-constexpr size_t kMaxTextBytes = size_t{256} << 20;
-
 absl::Status CheckVersion(const JsonField& version) {
   ASSIGN_OR_RETURN(auto text, version.StringOr("1.0"));
   if (text != "1.0") return version.Error("is " + Quote(text) + "; supported is \"1.0\"");

@@ -16,15 +16,22 @@ namespace switchyard {
 
 class Vocabulary {
  public:
+  // A copy would hold views of the original.
+  Vocabulary(const Vocabulary&) = delete;
+  Vocabulary& operator=(const Vocabulary&) = delete;
+  Vocabulary(Vocabulary&&) = default;
+  Vocabulary& operator=(Vocabulary&&) = default;
+
   // INVALID_ARGUMENT: a token or an id twice.
   static absl::StatusOr<Vocabulary> Create(std::vector<VocabularyEntry> entries);
 
   std::optional<int32_t> Find(std::string_view token) const;
   const std::string* Text(int32_t id) const;  // nullptr: no token has this id; any id is allowed
   int32_t size() const { return static_cast<int32_t>(index_of_id_.size()); }  // 1 + highest id
-  const std::vector<VocabularyEntry>& entries() const { return entries_; }
 
  private:
+  Vocabulary() = default;
+
   std::vector<VocabularyEntry> entries_;
   std::unordered_map<std::string_view, int32_t> id_of_text_;  // views of entries_
   std::vector<int32_t> index_of_id_;                          // into entries_; -1: unused id

@@ -18,7 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
-#include "engine/sampling/sampling_params.h"
+#include "engine/sampling_params.h"
 #include "switchyard/v1/inference_service.pb.h"
 
 namespace switchyard {

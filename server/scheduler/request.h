@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/sampling/sampling_params.h"
+#include "engine/sampling_params.h"
 #include "engine/step.h"
 
 namespace switchyard {

@@ -18,7 +18,7 @@
 namespace switchyard {
 namespace {
 
-constexpr int32_t kBlockSize = 8;
+constexpr int32_t kBlockSize = 16;
 constexpr int32_t kMaxSeqs = 32;
 constexpr int32_t kMaxBatchedTokens = 256;
 constexpr int32_t kMaxModelLen = 128;
@@ -112,7 +112,7 @@ class DeterminismTest : public ::testing::TestWithParam<Case> {
         request.prompt_tokens.push_back(Uniform(0, alone_engine_->facts().vocab_size - 1));
       }
       request.sampling = RandomSampling();
-      request.max_tokens = Uniform(1, 32);
+      request.max_tokens = Uniform(1, 38);
       request.explain_routing = Uniform(0, 3) == 0;
       requests_.push_back(request);
     }
@@ -209,7 +209,7 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheScheduleBitForBit) {
     options.enable_prefix_caching = Uniform(0, 3) != 0;
     options.policy = Uniform(0, 1) == 0 ? SchedulingPolicy::kFcfs : SchedulingPolicy::kPriority;
     // From just enough for one sequence, which preempts all the time, to ample.
-    options.num_kv_blocks = Uniform(0, 2) != 0 ? Uniform(kMaxModelLen / kBlockSize, 20) : options.num_kv_blocks;
+    options.num_kv_blocks = Uniform(0, 7) != 0 ? Uniform(kMaxModelLen / kBlockSize, 12) : options.num_kv_blocks;
     std::vector<std::pair<int, const Request*>> arrivals;
     std::vector<size_t> which;
     int step = 0;
@@ -217,6 +217,7 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheScheduleBitForBit) {
     if (all_at_once) {
       options = AloneOptions();
       options.enable_prefix_caching = Uniform(0, 1) == 0;
+      if (Uniform(0, 2) == 0) options.num_kv_blocks = Uniform(kMaxModelLen / kBlockSize, 24);
     }
     for (int i = all_at_once ? 2 * kMaxSeqs : Uniform(2, 48); i > 0; --i) {
       which.push_back(Uniform(0, static_cast<int>(requests_.size()) - 1));

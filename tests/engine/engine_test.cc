@@ -1,14 +1,19 @@
 #include "engine/engine.h"
 
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "engine/base/model_folder.h"
+#include "engine/checkpoint/safetensors.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/temp_folder.h"
 
 namespace switchyard {
 namespace {
@@ -26,7 +31,7 @@ EngineOptions Options(const std::string& fixture) {
   options.num_threads = 2;
   options.max_num_seqs = 4;
   options.max_num_batched_tokens = 32;
-  options.block_size = 4;
+  options.block_size = 16;
   options.kv_cache_bytes = 1 << 20;
   return options;
 }
@@ -80,7 +85,8 @@ TEST(EngineTest, FactsDescribeTheModel) {
   EXPECT_LT(facts.num_active_parameters, facts.num_parameters);
   // 5 of 8 experts idle in each of 2 layers, each 3 * 32 * 24 parameters.
   EXPECT_EQ(facts.num_parameters - facts.num_active_parameters, 2 * 5 * 3 * 32 * 24);
-  EXPECT_EQ(facts.kv_bytes_per_token, 2 * 3 * 2 * 8 * 4);
+  EXPECT_EQ(facts.kv_bytes_per_token, 2 * 3 * 2 * 32 * 4);  // heads of 8 take the room of 32
+  EXPECT_EQ(facts.num_nonfinite_weights, 0);
   EXPECT_THAT(facts.backend, HasSubstr("cpu"));
 }
 
@@ -139,9 +145,24 @@ TEST(EngineTest, MalformedSlicesAreRefusedAndTheEngineGoesOn) {
   EXPECT_TRUE(refused([](StepBatch& b) { b.slices.clear(); }));
   EXPECT_TRUE(refused([](StepBatch& b) { b.slices[0].tokens = {}; }));
   EXPECT_TRUE(refused([](StepBatch& b) { b.slices[0].sampling = nullptr; }));
-  EXPECT_TRUE(refused([](StepBatch& b) { b.slices[0].block_table = b.slices[0].block_table.first(1); }));
+  EXPECT_TRUE(refused([](StepBatch& b) { b.slices[0].block_table = {}; }));
   EXPECT_TRUE(refused([](StepBatch& b) { b.slices[0].first_position = 60; }));
   EXPECT_TRUE(refused([](StepBatch& b) { b.slices.resize(5, b.slices[0]); }));
+  const std::vector<int32_t> many(20, 3);
+  EXPECT_TRUE(refused([&](StepBatch& b) {
+    b.slices[0].tokens = many;
+    b.slices.resize(2, b.slices[0]);  // 40 tokens; a step takes 32
+  }));
+  for (const int32_t block : {-1, (*engine)->facts().num_kv_blocks}) {
+    const std::vector<int32_t> table = {block, 1};
+    EXPECT_TRUE(refused([&](StepBatch& b) { b.slices[0].block_table = table; }));
+    const std::vector<int32_t> unused = {0, block};  // position 16 is not reached: nobody reads that entry
+    StepBatch batch;
+    batch.slices.push_back(runner.NextSlice(8));
+    batch.slices[0].block_table = unused;
+    EXPECT_TRUE((*engine)->Launch(batch).ok());
+    EXPECT_TRUE((*engine)->Collect().ok());
+  }
   const std::vector<int32_t> outside = {96, 97};
   EXPECT_TRUE(refused([&](StepBatch& b) { b.slices[0].tokens = outside; }));
   EXPECT_EQ(runner.Step(8).tokens.size(), 1u);
@@ -169,6 +190,111 @@ TEST(EngineTest, DummyWeightsNeedOnlyTheConfigAndDependOnTheSeed) {
   };
   EXPECT_EQ(greedy(1), greedy(1));
   EXPECT_NE(greedy(1), greedy(2));
+}
+
+// The fixture with all NaN in the embedding of one token.
+void WriteModelWithBadToken(const testing::TempFolder& folder, const std::string& fixture, int32_t token) {
+  for (const std::string name : {"config.json", "model.safetensors"}) {
+    folder.Write(name, testing::ReadFile(Fixture(fixture) + "/" + name));
+  }
+  auto opened = ModelFolder::Open(folder.path());
+  ASSERT_TRUE(opened.ok());
+  auto file = SafetensorsFile::Open(*opened, "model.safetensors");
+  ASSERT_TRUE(file.ok()) << file.status();
+  for (const StoredTensor& tensor : (*file)->tensors()) {
+    if (tensor.name != "model.embed_tokens.weight") continue;
+    ASSERT_EQ(tensor.type->dtype, DType::kF32);
+    const std::vector<float> row(static_cast<size_t>(tensor.shape()[1]), std::nanf(""));
+    std::fstream stream(folder.PathOf("model.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekp(tensor.begin + token * tensor.shape()[1] * 4);
+    stream.write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size() * 4));
+    ASSERT_TRUE(stream.good());
+    return;
+  }
+  FAIL() << "no embedding";
+}
+
+// A damaged weight is counted at the start, and ends the sequences that meet it and no other.
+TEST(EngineTest, ATokenWithBadWeightsSpoilsOnlyItsOwnSequence) {
+  constexpr int32_t kBadToken = 90;
+  for (const std::string dtype : {"float32", "bfloat16"}) {
+    testing::TempFolder folder;
+    ASSERT_NO_FATAL_FAILURE(WriteModelWithBadToken(folder, "qwen3_moe", kBadToken));
+    EngineOptions options = Options("qwen3_moe");
+    options.model_dir = folder.path();
+    options.dtype = dtype;
+    auto engine = CreateEngine(options);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    EXPECT_EQ((*engine)->facts().num_nonfinite_weights, 32);  // one row of hidden_size
+    Runner good{engine->get(), {5, 6, 7, 8}, 4, {}};
+    good.params.temperature = 0.0f;
+    good.params.num_logprobs = 3;
+    const SampledToken alone = good.Step(4).tokens[0];
+    EXPECT_TRUE(alone.finite);
+
+    good.computed = 0;
+    Runner bad{engine->get(), {5, kBadToken, 7}, 3, good.params, {8, 9}};
+    StepBatch batch;
+    batch.slices.push_back(bad.NextSlice(3));
+    batch.slices.push_back(good.NextSlice(4));
+    ASSERT_TRUE((*engine)->Launch(batch).ok());
+    const auto output = (*engine)->Collect();
+    ASSERT_TRUE(output.ok()) << output.status();
+    EXPECT_FALSE((*output)->tokens[0].finite);
+    const SampledToken& beside = (*output)->tokens[1];
+    EXPECT_TRUE(beside.finite);
+    EXPECT_EQ(beside.token, alone.token);
+    EXPECT_EQ(beside.logprob, alone.logprob);
+    for (size_t i = 0; i < 3; ++i) EXPECT_EQ(beside.top_logprobs[i].logprob, alone.top_logprobs[i].logprob);
+    EXPECT_EQ(beside.routing.expert_weights, alone.routing.expert_weights);
+  }
+}
+
+TEST(EngineTest, EveryWrongOptionIsNamed) {
+  const std::vector<std::pair<void (*)(EngineOptions*), const char*>> cases = {
+      {[](EngineOptions* o) { o->dtype = "int4"; }, "dtype is 'int4'"},
+      {[](EngineOptions* o) { o->num_tokenizer_ids = -1; }, "num_tokenizer_ids is -1"},
+      {[](EngineOptions* o) { o->num_threads = 1025; }, "num_threads is 1025, expected 0 to 1024"},
+      {[](EngineOptions* o) { o->max_model_len = -1; }, "max_model_len is -1"},
+      {[](EngineOptions* o) { o->max_num_seqs = 0; }, "max_num_seqs is 0, expected 1 to"},
+      {[](EngineOptions* o) { o->max_num_seqs = -5; }, "max_num_seqs is -5"},
+      {[](EngineOptions* o) { o->max_num_batched_tokens = 0; }, "max_num_batched_tokens is 0"},
+      {[](EngineOptions* o) { o->block_size = 0; }, "block_size is 0, expected a multiple of 16"},
+      {[](EngineOptions* o) { o->block_size = 24; }, "block_size is 24"},
+      {[](EngineOptions* o) { o->block_size = 1 << 20; }, "block_size is 1048576"},
+      {[](EngineOptions* o) { o->kv_cache_bytes = 0; }, "kv_cache_bytes is 0"}};
+  EngineOptions all = Options("mixtral");
+  for (const auto& [change, message] : cases) {
+    EngineOptions options = Options("mixtral");
+    change(&options);
+    change(&all);
+    const absl::Status status = CreateEngine(options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << message;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  }
+  const std::string everything(CreateEngine(all).status().message());
+  for (const char* name : {"dtype", "num_threads", "max_num_seqs", "block_size", "kv_cache_bytes"}) {
+    EXPECT_THAT(everything, HasSubstr(name));
+  }
+}
+
+// Terabytes of weights: refused at once, not after the first gigabytes.
+TEST(EngineTest, AModelLargerThanMemoryIsRefusedBeforeItIsRead) {
+  testing::TempFolder folder;
+  folder.Write("config.json", R"({"model_type": "mixtral", "num_hidden_layers": 900, "hidden_size": 8192,
+      "intermediate_size": 32768, "max_position_embeddings": 64, "vocab_size": 100})");
+  EngineOptions options = Options("mixtral");
+  options.model_dir = folder.path();
+  options.load_format = LoadFormat::kDummy;
+  options.kv_cache_bytes = int64_t{8} << 30;
+  const auto start = std::chrono::steady_clock::now();
+  const absl::Status status = CreateEngine(options).status();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  for (const char* part : {"the model needs", "weights", "KV cache", "activations", "kv_cache_memory",
+                           "max_num_batched_tokens", "smaller model"}) {
+    EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+  }
 }
 
 TEST(EngineTest, WrongOptionsSayWhatToChange) {

@@ -45,7 +45,7 @@ TEST(OptionsTest, IPv6AddressesGetBrackets) {
 TEST(OptionsTest, FlagWinsOverEnvironmentOverFileOverDefault) {
   Given given;
   given.arguments = {"--model", "m", "--config", "c.yaml"};
-  given.files["c.yaml"] = "max-num-seqs: 10\nblock-size: 8\nport: 1111\n";
+  given.files["c.yaml"] = "max-num-seqs: 10\nblock-size: 32\nport: 1111\n";
   EXPECT_EQ(Parse(given).options.scheduling.max_num_seqs, 10);
   given.environment["SWITCHYARD_MAX_NUM_SEQS"] = "20";
   EXPECT_EQ(Parse(given).options.scheduling.max_num_seqs, 20);
@@ -53,7 +53,7 @@ TEST(OptionsTest, FlagWinsOverEnvironmentOverFileOverDefault) {
   const ParsedOptions parsed = Parse(given);
   EXPECT_TRUE(parsed.problems.empty());
   EXPECT_EQ(parsed.options.scheduling.max_num_seqs, 30);
-  EXPECT_EQ(parsed.options.scheduling.block_size, 8);
+  EXPECT_EQ(parsed.options.scheduling.block_size, 32);
   EXPECT_EQ(parsed.options.grpc.port, 1111);
 }
 
@@ -149,8 +149,9 @@ TEST(OptionsTest, EachMistakeIsNamedWithItsRemedy) {
       flag({"--max-connection-age=2000001"}, "--max-connection-age is \"2000001\"; use seconds from 0 to 2e+06"),
       flag({"--max-num-seqs=0"}, "--max-num-seqs is \"0\"; use a whole number from 1 to 65536"),
       flag({"--max-num-batched-tokens=0"}, "--max-num-batched-tokens is \"0\""),
-      flag({"--block-size=0"}, "--block-size is \"0\"; use a whole number from 1 to 1024"),
-      flag({"--block-size=1025"}, "--block-size is \"1025\""),
+      flag({"--block-size=0"}, "--block-size is \"0\"; use a multiple of 16 up to 1024"),
+      flag({"--block-size=24"}, "--block-size is \"24\""),
+      flag({"--block-size=1040"}, "--block-size is \"1040\""),
       flag({"--max-model-len=-5"}, "--max-model-len is \"-5\""),
       flag({"--num-threads=2000"}, "--num-threads is \"2000\"; use a whole number from 0 to 1024"),
       flag({"--max-num-queued-reqs=0"}, "--max-num-queued-reqs is \"0\""),

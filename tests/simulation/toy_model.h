@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "engine/sampling/sampling_params.h"
+#include "engine/sampling_params.h"
 
 namespace switchyard::simulation {
 

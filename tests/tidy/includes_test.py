@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-PLAIN_DATA = ["engine/step.h", "engine/sampling/sampling_params.h"]
+PLAIN_DATA = ["engine/step.h", "engine/sampling_params.h"]
 ENGINE_FACE = ["engine/engine.h", "engine/base/", *PLAIN_DATA]
 PROTO = ["switchyard/v1/"]
 SERVER_FACE = ["server/log.h", "server/options.h"]
@@ -27,7 +27,8 @@ ALLOWED = {
     "engine/backend/cpu/": ["engine/backend/cpu/", "engine/backend/backend.h", "engine/base/"],
     "engine/backend/cuda/": ["engine/backend/cuda/", "engine/backend/backend.h", "engine/base/"],
     "engine/moe/": ["engine/moe/", "engine/backend/backend.h", "engine/base/", *PLAIN_DATA],
-    "engine/config/": ["engine/config/", "engine/moe/moe_config.h", "engine/backend/backend.h", "engine/base/"],
+    "engine/config/": ["engine/config/", "engine/moe/moe_config.h", "engine/sampling_params.h", "engine/backend/backend.h",
+                       "engine/base/"],
     "engine/checkpoint/": ["engine/checkpoint/", "engine/config/", "engine/base/"],
     "engine/model/": ["engine/model/", "engine/moe/", "engine/config/", "engine/checkpoint/weights.h",
                       "engine/backend/backend.h", "engine/base/", *PLAIN_DATA],

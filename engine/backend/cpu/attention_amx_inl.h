@@ -122,16 +122,15 @@ inline void AttendTile(const AttentionTask& task, int first_row, int rows) {
     tile.running_sum[r] = Simd::Set(0.0f);
     for (int d = 0; d < tile.dim_pad; d += kW) Simd::Store(tile.sums + r * tile.dim_pad + d, Simd::Set(0.0f));
   }
-  const int64_t last_group = GroupOfPosition(layout, task.first_position + last_token);
-  const int32_t first_key = FirstVisible(task, task.first_position + first_token);
-  const int64_t first_block = GroupOfPosition(layout, first_key) / kBlockGroups;
+  const int32_t last_group = (task.first_position + last_token) / kKeyGroup;
+  const int32_t first_block = FirstVisible(task, task.first_position + first_token) / kBlockKeys;
   const bool few_rows = task.num_tokens * task.heads_per_kv <= kTileRows;
-  for (int64_t first_group = first_block * kBlockGroups; first_group <= last_group; first_group += kBlockGroups) {
+  for (int32_t first_group = first_block * kBlockGroups; first_group <= last_group; first_group += kBlockGroups) {
     KeyGroup groups[kBlockGroups];
     int num_groups = 0;
     for (; num_groups < kBlockGroups && first_group + num_groups <= last_group; ++num_groups) {
       groups[num_groups] = FindGroup(task, first_group + num_groups);
-      const int64_t ahead = first_group + num_groups + kBlockGroups;
+      const int32_t ahead = first_group + num_groups + kBlockGroups;
       if (few_rows && ahead <= last_group) FetchGroup(layout, FindGroup(task, ahead));
     }
     __asm__ volatile("" : : : "memory");  // tile loads read what vector code wrote, which GCC's intrinsics do not say

@@ -13,23 +13,16 @@ struct KeyGroup {
   const char* keys = nullptr;
   const char* values = nullptr;
   int32_t first_position = 0;
-  int32_t size = 0;
 };
 
-inline int64_t GroupOfPosition(const KvLayout& layout, int32_t position) {
-  return int64_t{position / layout.block_size} * layout.groups_per_block + position % layout.block_size / kKeyGroup;
-}
-
-inline KeyGroup FindGroup(const AttentionTask& task, int64_t group) {
+inline KeyGroup FindGroup(const AttentionTask& task, int32_t group) {
   const KvLayout& layout = *task.layout;
-  const int64_t block = group / layout.groups_per_block;
-  const int32_t within = static_cast<int32_t>(group % layout.groups_per_block);
+  const int32_t block = group / layout.groups_per_block;
+  const int32_t within = group % layout.groups_per_block;
   KeyGroup found;
   found.keys = task.cache + task.block_table[block] * layout.block_stride + within * layout.group_stride;
   found.values = found.keys + layout.keys_bytes;
-  found.first_position = static_cast<int32_t>(block) * layout.block_size + within * kKeyGroup;
-  const int32_t left = layout.block_size - within * kKeyGroup;
-  found.size = left < kKeyGroup ? left : kKeyGroup;
+  found.first_position = group * kKeyGroup;
   return found;
 }
 
@@ -43,12 +36,10 @@ inline void ScaleAndMask(const AttentionTask& task, const KeyGroup& group, int32
   const Simd::F scale = Simd::Set(task.scale);
   for (int i = 0; i < kKeyGroup; i += kW) Simd::Store(scores + i, Simd::Mul(Simd::Load(scores + i), scale));
   const int32_t first = FirstVisible(task, position);
-  if (group.first_position >= first && group.first_position + kKeyGroup - 1 <= position && group.size == kKeyGroup) {
-    return;
-  }
+  if (group.first_position >= first && group.first_position + kKeyGroup - 1 <= position) return;
   for (int j = 0; j < kKeyGroup; ++j) {
     const int32_t key = group.first_position + j;
-    if (key < first || key > position || j >= group.size) scores[j] = -__builtin_inff();
+    if (key < first || key > position) scores[j] = -__builtin_inff();
   }
 }
 
@@ -92,9 +83,9 @@ inline void AttendRows(const AttentionTask& task, int first_row) {
     running_sum[r] = Simd::Set(0.0f);
     for (int d = 0; d < dim_pad; d += kW) Simd::Store(sums + r * dim_pad + d, Simd::Set(0.0f));
   }
-  const int64_t last_group = GroupOfPosition(layout, position[kRows - 1]);
-  const int64_t first_block = GroupOfPosition(layout, FirstVisible(task, position[0])) / kBlockGroups;
-  for (int64_t block = first_block; block * kBlockGroups <= last_group; ++block) {
+  const int32_t last_group = position[kRows - 1] / kKeyGroup;
+  const int32_t first_block = FirstVisible(task, position[0]) / kBlockKeys;
+  for (int32_t block = first_block; block * kBlockGroups <= last_group; ++block) {
     KeyGroup groups[kBlockGroups];
     int num_groups = 0;
     for (; num_groups < kBlockGroups && block * kBlockGroups + num_groups <= last_group; ++num_groups) {

@@ -3,6 +3,8 @@
 #define SWITCHYARD_ENGINE_BACKEND_CPU_CONTEXT_H_
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -39,7 +41,8 @@ struct Scratch {
 };
 
 struct Context {
-  Context(int num_threads, const Kernels& the_kernels) : pool(num_threads), kernels(the_kernels) {}
+  Context(std::unique_ptr<WorkerPool> the_pool, const Kernels& the_kernels)
+      : owned_pool(std::move(the_pool)), pool(*owned_pool), kernels(the_kernels) {}
 
   // RESOURCE_EXHAUSTED as Buffer::Allocate.
   absl::Status AllocateScratch(int32_t max_tokens);
@@ -58,7 +61,8 @@ struct Context {
     return ThreadPart(thread) + kChunkRows * kPanelCols * 4 + kChunkRows * static_cast<int64_t>(sizeof(float*));
   }
 
-  WorkerPool pool;
+  const std::unique_ptr<WorkerPool> owned_pool;
+  WorkerPool& pool;
   const Kernels& kernels;
   ScratchSizes sizes;
   Scratch scratch;

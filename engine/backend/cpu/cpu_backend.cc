@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/backend/cpu/cgroup.h"
 #include "engine/backend/cpu/context.h"
 #include "engine/backend/cpu/expert_mlp.h"
 #include "engine/backend/cpu/isa.h"
@@ -26,10 +27,12 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr int64_t kInlineElements = 16384;  // smaller row-wise operations cost less than waking the workers
 
+// More threads than the container's share of CPU time would only be throttled, all at once and in mid-step.
 int NumAvailableCores() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
+  const double quota = std::min<double>(kMaxThreads, std::ceil(ReadCgroupLimits().num_cores.value_or(kMaxThreads)));
+  return std::max(1, std::min(static_cast<int>(quota), CPU_COUNT(&set)));
 }
 
 float* Floats(Matrix matrix) { return static_cast<float*>(matrix.data); }
@@ -40,10 +43,10 @@ const CpuWeight* Cpu(const Weight* weight) { return static_cast<const CpuWeight*
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(Isa isa, int num_threads)
-      : context_(num_threads, KernelsFor(isa)),
-        description_(
-            absl::StrCat("cpu (", IsaName(isa), ", ", num_threads, num_threads == 1 ? " thread)" : " threads)")) {}
+  CpuBackend(Isa isa, std::unique_ptr<WorkerPool> pool)
+      : context_(std::move(pool), KernelsFor(isa)),
+        description_(absl::StrCat("cpu (", IsaName(isa), ", ", num_host_threads(),
+                                  num_host_threads() == 1 ? " thread)" : " threads)")) {}
 
   const std::string& description() const override { return description_; }
 
@@ -79,6 +82,10 @@ class CpuBackend final : public Backend {
 
   absl::StatusOr<ExpertBatches> AllocateExpertBatches(int32_t max_tokens, const RouterConfig& config) override {
     const int64_t choices = int64_t{max_tokens} * config.top_k;
+    if (choices > INT32_MAX) {
+      return absl::InvalidArgumentError(absl::StrCat("a step of ", max_tokens, " tokens, each to ", config.top_k,
+                                                     " experts, makes ", choices, " rows, at most ", INT32_MAX));
+    }
     ExpertBatches batches;
     batches.num_experts = config.num_experts;
     RETURN_IF_ERROR(OwnArray(config.num_experts + 1, &batches.expert_offsets));
@@ -88,13 +95,13 @@ class CpuBackend final : public Backend {
     return batches;
   }
 
+  int64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
+
+  int64_t KvBlockBytes(const KvCacheShape& shape) const override { return CpuKvCache::BlockBytes(shape); }
+
   absl::StatusOr<std::unique_ptr<KvCache>> AllocateKvCache(const KvCacheShape& shape) override {
     ASSIGN_OR_RETURN(auto cache, CpuKvCache::Create(shape));
     context_.sizes.dim_pad = std::max(context_.sizes.dim_pad, cache->layout().dim_pad);
-    const Scratch& scratch = context_.scratch;
-    if (scratch.max_tokens > 0 && scratch.sizes.dim_pad < context_.sizes.dim_pad) {  // the cache came last
-      RETURN_IF_ERROR(context_.AllocateScratch(scratch.max_tokens));
-    }
     return cache;
   }
 
@@ -183,7 +190,9 @@ class CpuBackend final : public Backend {
     return {Floats(matrix), static_cast<size_t>(matrix.rows * matrix.cols)};
   }
 
-  void ParallelFor(int64_t count, const std::function<void(int64_t)>& body) override {
+  int num_host_threads() const override { return context_.pool.num_threads(); }
+
+  void ParallelFor(int64_t count, const std::function<void(int, int64_t)>& body) override {
     context_.pool.ParallelFor(count, body);
   }
 
@@ -228,7 +237,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& 
   }
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.cpu_isa));
   const int num_threads = options.num_threads > 0 ? options.num_threads : NumAvailableCores();
-  return std::make_unique<CpuBackend>(isa, num_threads);
+  ASSIGN_OR_RETURN(std::unique_ptr<WorkerPool> pool, WorkerPool::Create(num_threads));
+  return std::make_unique<CpuBackend>(isa, std::move(pool));
 }
 
 }  // namespace switchyard::cpu

@@ -10,6 +10,7 @@
 namespace switchyard::cpu {
 
 // INVALID_ARGUMENT: num_threads out of range or an unknown cpu_isa. FAILED_PRECONDITION: the machine lacks cpu_isa.
+// RESOURCE_EXHAUSTED: the threads cannot be started.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& options);
 
 }  // namespace switchyard::cpu

@@ -106,21 +106,24 @@ class ExpertWorker {
     UnitWalk walk(batches_, team_, shape_.num_teams);
     Unit unit;
     if (!walk.Next(&unit)) return;
+    auto start = Clock::now();
     Gather(unit, inputs_[0]);
     Meet();
-    auto start = Clock::now();
     for (int turn = 0;; turn ^= 1) {
       GateUp(unit, inputs_[turn]);
       Meet();
       Unit next = unit;
       const bool more = walk.Next(&next);
       Down(unit);
+      const auto gather_start = Clock::now();
       if (more) Gather(next, inputs_[turn ^ 1]);
+      const auto gather_time = Clock::now() - gather_start;
       Meet();
       if (unit.last_of_expert) {
-        const auto now = Clock::now();
-        if (rank_ == 0) batches_.expert_seconds[unit.expert] = std::chrono::duration<float>(now - start).count();
-        start = now;
+        // Packing the next expert's rows is that expert's time.
+        const auto end = Clock::now() - gather_time;
+        if (rank_ == 0) batches_.expert_seconds[unit.expert] = std::chrono::duration<float>(end - start).count();
+        start = end;
       }
       if (!more) return;
       unit = next;

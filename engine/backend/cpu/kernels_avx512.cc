@@ -8,8 +8,6 @@
 namespace switchyard::cpu {
 namespace {
 
-constexpr int kPrefetchBytes = 768;
-
 #include "engine/backend/cpu/simd_avx512.h"      // NOLINT: inside the namespace on purpose
 #include "engine/backend/cpu/kernels_inl.h"  // NOLINT
 

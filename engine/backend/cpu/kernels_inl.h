@@ -4,20 +4,41 @@
 
 #include "engine/backend/cpu/math_inl.h"  // NOLINT: inside the namespace on purpose
 
+constexpr int kPrefetchBytes = 768;  // ahead of the weights in use
 constexpr int kW = Simd::kWidth;
 constexpr int kPanelVectors = kPanelCols / kW;
 constexpr int kTileVectors = kTileCols / kW;
 
 // ---- GEMM: bytes = panel, flops = 2 * rows * panel elements; memory-bound up to about 8 rows ----
 
-// One accumulator chain per output element, k ascending, however many rows share the loads of the panel.
+// Adds the sums to c and starts new ones.
+template <int kRows>
+inline void AddSums(Simd::F (*acc)[kPanelVectors], float* c) {
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      float* const to = c + r * kPanelCols + v * kW;
+      Simd::Store(to, Simd::Add(Simd::Load(to), acc[r][v]));
+      acc[r][v] = Simd::Set(0.0f);
+    }
+  }
+}
+
+// One order of additions per output element, however many rows share the loads of the panel: chains of Simd::kSumSteps
+// products, k ascending, whose sums are added up in turn; or a single chain. Short chains halve the rounding error,
+// and cost a pass over c (in L1) each.
 template <int kRows>
 inline void GemmRowsF32(const float* const* rows, const float* panel, int64_t in, float* c) {
   Simd::F acc[kRows][kPanelVectors];
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = Simd::Set(0.0f);
+    for (int v = 0; v < kPanelVectors; ++v) {
+      acc[r][v] = Simd::Set(0.0f);
+      Simd::Store(c + r * kPanelCols + v * kW, acc[r][v]);
+    }
   }
   for (int64_t k = 0; k < in; ++k) {
+    if constexpr (Simd::kSumSteps > 0) {
+      if (k > 0 && k % Simd::kSumSteps == 0) AddSums<kRows>(acc, c);
+    }
     const float* b = panel + k * kPanelCols;
     __builtin_prefetch(b + kPrefetchBytes / 4);
     __builtin_prefetch(b + kPrefetchBytes / 4 + 16);
@@ -28,9 +49,7 @@ inline void GemmRowsF32(const float* const* rows, const float* panel, int64_t in
       for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = Simd::Fma(a, bv[v], acc[r][v]);
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kPanelVectors; ++v) Simd::Store(c + r * kPanelCols + v * kW, acc[r][v]);
-  }
+  AddSums<kRows>(acc, c);
 }
 
 void GemmF32(const float* const* rows, int num_rows, const float* panel, int64_t in, float* c) {

@@ -48,32 +48,36 @@ void PrepareRow(const Kernels& kernels, const AttentionShape& shape, const CpuWe
     kernels.rotate(cos, sin, pairs, head);
   }
   const KvLayout& layout = cache.layout();
-  const int32_t within = at.position % layout.block_size;
-  const int64_t group = at.block_table[at.position / layout.block_size] * layout.block_stride +
-                        within / kKeyGroup * layout.group_stride;
+  const int32_t index = at.position / kKeyGroup;
+  const int64_t group = at.block_table[index / layout.groups_per_block] * layout.block_stride +
+                        index % layout.groups_per_block * layout.group_stride;
   for (int32_t h = 0; h < shape.num_kv_heads; ++h) {
-    kernels.store_key_value(layout, cache.head(layer, h) + group, within % kKeyGroup, k + int64_t{h} * shape.head_dim,
-                            v + int64_t{h} * shape.head_dim);
+    const int64_t first = int64_t{h} * shape.head_dim;
+    kernels.store_key_value(layout, cache.head(layer, h) + group, at.position % kKeyGroup, k + first, v + first);
   }
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<CpuKvCache>> CpuKvCache::Create(const KvCacheShape& shape) {
+absl::Status CheckShape(const KvCacheShape& shape) {
   if (shape.head_dim > kMaxHeadDim) {
     return absl::InvalidArgumentError(absl::StrCat("head_dim is ", shape.head_dim, ", at most ", kMaxHeadDim));
   }
-  if (shape.num_layers <= 0 || shape.num_blocks <= 0 || shape.block_size <= 0 || shape.num_kv_heads <= 0 ||
-      shape.head_dim <= 0 || shape.head_dim % 2 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "KV cache of ", shape.num_layers, " layers, ", shape.num_blocks, " blocks of ", shape.block_size, ", ",
-        shape.num_kv_heads, " heads of ", shape.head_dim, ": sizes must be positive and the head size even"));
+  if (shape.num_layers <= 0 || shape.num_blocks <= 0 || shape.num_kv_heads <= 0 || shape.head_dim <= 0 ||
+      shape.head_dim % 2 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("KV cache of ", shape.num_layers, " layers, ", shape.num_blocks,
+                                                   " blocks, ", shape.num_kv_heads, " heads of ", shape.head_dim,
+                                                   ": sizes must be positive and the head size even"));
   }
-  auto cache = std::make_unique<CpuKvCache>();
-  KvLayout& layout = cache->layout_;
+  if (shape.block_size <= 0 || shape.block_size % kKeyGroup != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("block_size is ", shape.block_size, ", expected a multiple of ", kKeyGroup));
+  }
+  return absl::OkStatus();
+}
+
+KvLayout LayoutOf(const KvCacheShape& shape) {
+  KvLayout layout;
   layout.dtype = shape.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
-  layout.block_size = shape.block_size;
-  layout.groups_per_block = static_cast<int32_t>(CeilDiv(shape.block_size, kKeyGroup));
+  layout.groups_per_block = shape.block_size / kKeyGroup;
   layout.head_dim = shape.head_dim;
   layout.dim_pad = static_cast<int32_t>(CeilDiv(shape.head_dim, kStepK) * kStepK);
   layout.keys_bytes = int64_t{kKeyGroup} * layout.dim_pad * DTypeBytes(layout.dtype);
@@ -81,7 +85,18 @@ absl::StatusOr<std::unique_ptr<CpuKvCache>> CpuKvCache::Create(const KvCacheShap
   layout.head_stride = layout.groups_per_block * layout.group_stride;
   layout.block_stride = shape.num_kv_heads * layout.head_stride;
   layout.layer_stride = shape.num_blocks * layout.block_stride;
-  ASSIGN_OR_RETURN(cache->data_, Buffer::Allocate(shape.num_layers * layout.layer_stride, "the KV cache"));
+  return layout;
+}
+
+}  // namespace
+
+int64_t CpuKvCache::BlockBytes(const KvCacheShape& shape) { return shape.num_layers * LayoutOf(shape).block_stride; }
+
+absl::StatusOr<std::unique_ptr<CpuKvCache>> CpuKvCache::Create(const KvCacheShape& shape) {
+  RETURN_IF_ERROR(CheckShape(shape));
+  auto cache = std::make_unique<CpuKvCache>();
+  cache->layout_ = LayoutOf(shape);
+  ASSIGN_OR_RETURN(cache->data_, Buffer::Allocate(shape.num_layers * cache->layout_.layer_stride, "the KV cache"));
   return cache;
 }
 

@@ -18,7 +18,11 @@ namespace switchyard::cpu {
 // rows that attend to it turn NaN while rows that must not see it (weight 0) stay as they are: 0 * NaN never happens.
 class CpuKvCache final : public KvCache {
  public:
-  // INVALID_ARGUMENT: a size is not positive, or head_dim is odd. RESOURCE_EXHAUSTED: not enough memory.
+  // See Backend::KvBlockBytes: head_dim is rounded up to 32.
+  static int64_t BlockBytes(const KvCacheShape& shape);
+
+  // INVALID_ARGUMENT: a size is not positive, head_dim is odd or above kMaxHeadDim, or block_size no multiple of 16.
+  // RESOURCE_EXHAUSTED: not enough memory.
   static absl::StatusOr<std::unique_ptr<CpuKvCache>> Create(const KvCacheShape& shape);
 
   const KvLayout& layout() const { return layout_; }

@@ -13,8 +13,8 @@
 // Activations in bfloat16 are packed by 16 rows: [rows / 16][in / 32][16][32], so that an AMX A tile is 1 KiB in a row
 // and no two of its lines share an L1 set.
 //
-// Keys and values: 16 positions make a group (a KV block holds ceil(block_size / 16) groups; the last may be partly
-// used), and per layer, block, KV head and group there is
+// Keys and values: 16 positions make a group (a KV block holds block_size / 16 of them), and per layer, block, KV head
+// and group there is
 //
 //   K   float32 [dim_pad][16 keys]     bfloat16 [dim_pad / 2][16 keys][2]    scores of 16 keys without lane sums
 //   V   float32 [16 keys][dim_pad]     bfloat16 [8 key pairs][dim_pad][2]
@@ -53,7 +53,6 @@ constexpr int64_t PackedRowsElements(int64_t rows, int64_t in) {
 // Where keys and values lie; strides in bytes. `dim_pad` is head_dim rounded up to 32.
 struct KvLayout {
   DType dtype = DType::kF32;
-  int32_t block_size = 0;
   int32_t groups_per_block = 0;
   int32_t head_dim = 0;
   int32_t dim_pad = 0;

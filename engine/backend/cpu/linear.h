@@ -8,8 +8,8 @@
 
 namespace switchyard::cpu {
 
-// Floor: max(weight bytes / read bandwidth, 2 * rows * weight elements / peak). Each thread streams its own contiguous
-// share of the panels once per kChunkRows rows.
+// Floor: max(weight bytes / read bandwidth, 2 * rows * weight elements / peak). Each thread streams its share of the
+// panels, a contiguous one (all of them, where rows are split instead), once per kChunkRows rows.
 void Linear(Context& context, const float* in, int64_t num_rows, const CpuWeight& weight, bool add, float* out);
 
 }  // namespace switchyard::cpu

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/backend/cpu/cgroup.h"
 
 namespace switchyard::cpu {
 namespace {
@@ -21,13 +22,6 @@ constexpr int64_t kMapFrom = int64_t{1} << 20;
 constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-
-std::optional<int64_t> ReadNumber(const char* path) {
-  std::ifstream file(path);
-  int64_t value = 0;
-  if (!(file >> value)) return std::nullopt;  // also cgroup's "max"
-  return value;
-}
 
 std::optional<int64_t> MemAvailable() {
   std::ifstream file("/proc/meminfo");
@@ -41,35 +35,13 @@ std::optional<int64_t> MemAvailable() {
   return std::nullopt;
 }
 
-// Page cache that the cgroup can drop counts as free: a checkpoint just read must not look like used memory.
-int64_t DroppableCacheBytes(const char* path, const std::string& field) {
-  std::ifstream file(path);
-  std::string key;
-  int64_t value = 0;
-  while (file >> key >> value) {
-    if (key == field) return value;
-  }
-  return 0;
-}
-
-int64_t CgroupAvailable() {
-  auto limit = ReadNumber("/sys/fs/cgroup/memory.max");
-  auto used = ReadNumber("/sys/fs/cgroup/memory.current");
-  int64_t droppable = DroppableCacheBytes("/sys/fs/cgroup/memory.stat", "inactive_file");
-  if (!limit) {
-    limit = ReadNumber("/sys/fs/cgroup/memory/memory.limit_in_bytes");
-    used = ReadNumber("/sys/fs/cgroup/memory/memory.usage_in_bytes");
-    droppable = DroppableCacheBytes("/sys/fs/cgroup/memory/memory.stat", "total_inactive_file");
-  }
-  if (!limit || !used) return kUnknown;
-  return std::max<int64_t>(0, *limit - *used + droppable);
-}
-
 std::string Mib(int64_t bytes) { return absl::StrFormat("%d MiB", (bytes + (1 << 20) - 1) >> 20); }
 
 }  // namespace
 
-int64_t AvailableMemoryBytes() { return std::min(MemAvailable().value_or(kUnknown), CgroupAvailable()); }
+int64_t AvailableMemoryBytes() {
+  return std::min(MemAvailable().value_or(kUnknown), ReadCgroupLimits().available_memory_bytes.value_or(kUnknown));
+}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);

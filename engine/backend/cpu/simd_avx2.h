@@ -2,6 +2,7 @@
 struct Simd {
   static constexpr int kWidth = 8;
   static constexpr int kGemmRows = 2;
+  static constexpr int kSumSteps = 8;  // products per chain of the fp32 GEMM; 0: one chain
   static constexpr int kAttentionRows = 2;
   using F = __m256;
 

@@ -2,6 +2,7 @@
 struct Simd {
   static constexpr int kWidth = 16;
   static constexpr int kGemmRows = 8;
+  static constexpr int kSumSteps = 0;  // products per chain of the fp32 GEMM; 0: one chain
   static constexpr int kAttentionRows = 4;
   using F = __m512;
 

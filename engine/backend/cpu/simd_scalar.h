@@ -5,6 +5,7 @@
 struct Simd {
   static constexpr int kWidth = 1;
   static constexpr int kGemmRows = 4;
+  static constexpr int kSumSteps = 8;  // products per chain of the fp32 GEMM; 0: one chain
   static constexpr int kAttentionRows = 1;
   using F = float;
 
@@ -28,6 +29,7 @@ struct Simd {
   static float Sum(F a) { return a; }
   static float MaxLane(F a) { return a; }
   static F ScaleByPowerOf2(F x, F n) {  // in two steps, so that a denormal result is right
+    if (n != n) return n;  // NaN has no whole number
     const int whole = static_cast<int>(n);
     const int half = whole / 2;
     return x * PowerOf2(half) * PowerOf2(whole - half);

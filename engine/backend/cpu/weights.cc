@@ -73,6 +73,20 @@ void PackTile(const char* rows, int num_rows, int64_t in, DType dtype, char* pan
   }
 }
 
+// NaN and infinities: all bits of the exponent are set. Plain loops, which the compiler turns into vectors; the
+// elements were just read, so this costs no memory traffic.
+int64_t CountNonfinite(const void* elements, int64_t count, DType dtype) {
+  int64_t found = 0;
+  if (dtype == DType::kF32) {
+    const uint32_t* const bits = static_cast<const uint32_t*>(elements);
+    for (int64_t i = 0; i < count; ++i) found += (bits[i] & 0x7f800000u) == 0x7f800000u ? 1 : 0;
+  } else {
+    const uint16_t* const bits = static_cast<const uint16_t*>(elements);
+    for (int64_t i = 0; i < count; ++i) found += (bits[i] & 0x7f80u) == 0x7f80u ? 1 : 0;
+  }
+  return found;
+}
+
 // Several tensors seen as one matrix, stacked by rows.
 class StackedRows {
  public:
@@ -107,27 +121,32 @@ absl::StatusOr<Buffer> AllocateStaging(const Context& context, int64_t bytes) {
   return Buffer::Allocate(bytes * context.pool.num_threads(), "staging for weights");
 }
 
-// Runs unit(i, staging) for i in [0, count) on the workers until one fails.
+// Runs unit(i, staging, &num_nonfinite) for i in [0, count) on the workers until one fails; adds up the last.
 template <typename Unit>
-absl::Status LoadUnits(Context& context, int64_t count, int64_t staging_bytes, const Unit& unit) {
+absl::Status LoadUnits(Context& context, int64_t count, int64_t staging_bytes, int64_t* num_nonfinite,
+                       const Unit& unit) {
   ASSIGN_OR_RETURN(const Buffer staging, AllocateStaging(context, staging_bytes));
   FirstError error;
-  std::atomic<int64_t> next{0};
+  std::atomic<int64_t> next{0}, nonfinite{0};
   context.pool.Run([&](int thread) {
     char* const mine = staging.template as<char>() + thread * staging_bytes;
     for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < count && !error.failed();
          i = next.fetch_add(1, std::memory_order_relaxed)) {
-      error.Add(unit(i, mine));
+      int64_t found = 0;
+      error.Add(unit(i, mine, &found));
+      nonfinite.fetch_add(found, std::memory_order_relaxed);
     }
   });
+  *num_nonfinite += nonfinite.load();
   return error.Take();
 }
 
 absl::Status ReadPanel(const StackedRows& rows, int64_t p, int64_t out, int64_t in, DType dtype, char* staging,
-                       char* panel) {
+                       int64_t* num_nonfinite, char* panel) {
   const int64_t first = p * kPanelCols;
   const int64_t count = std::min<int64_t>(kPanelCols, out - first);
   RETURN_IF_ERROR(rows.Read(first, count, dtype, staging));
+  *num_nonfinite += CountNonfinite(staging, count * in, dtype);
   const int64_t row_bytes = in * DTypeBytes(dtype);
   PackTile(staging, static_cast<int>(std::min<int64_t>(count, kTileCols)), in, dtype, panel, 0);
   PackTile(staging + kTileCols * row_bytes, static_cast<int>(std::max<int64_t>(count - kTileCols, 0)), in, dtype, panel,
@@ -139,8 +158,8 @@ absl::Status LoadPanels(Context& context, const StackedRows& rows, CpuWeight* we
   const int64_t panel_bytes = PanelBytes(weight->in, weight->dtype);
   ASSIGN_OR_RETURN(weight->data, Buffer::Allocate(weight->num_panels() * panel_bytes, "a weight matrix"));
   return LoadUnits(context, weight->num_panels(), kPanelCols * weight->in * DTypeBytes(weight->dtype),
-                   [&](int64_t p, char* staging) {
-                     return ReadPanel(rows, p, weight->out, weight->in, weight->dtype, staging,
+                   &weight->nonfinite, [&](int64_t p, char* staging, int64_t* num_nonfinite) {
+                     return ReadPanel(rows, p, weight->out, weight->in, weight->dtype, staging, num_nonfinite,
                                       weight->data.as<char>() + p * panel_bytes);
                    });
 }
@@ -149,11 +168,15 @@ absl::Status LoadRowMajor(Context& context, const StackedRows& rows, CpuWeight* 
   constexpr int64_t kRowsPerUnit = 64;
   const int64_t row_bytes = weight->in * DTypeBytes(weight->dtype);
   ASSIGN_OR_RETURN(weight->data, Buffer::Allocate(weight->out * row_bytes, "a weight matrix"));
-  return LoadUnits(context, CeilDiv(weight->out, kRowsPerUnit), 0, [&](int64_t unit, char*) {
-    const int64_t first = unit * kRowsPerUnit;
-    return rows.Read(first, std::min(kRowsPerUnit, weight->out - first), weight->dtype,
-                     weight->data.as<char>() + first * row_bytes);
-  });
+  return LoadUnits(context, CeilDiv(weight->out, kRowsPerUnit), 0, &weight->nonfinite,
+                   [&](int64_t unit, char*, int64_t* num_nonfinite) -> absl::Status {
+                     const int64_t first = unit * kRowsPerUnit;
+                     const int64_t count = std::min(kRowsPerUnit, weight->out - first);
+                     char* const to = weight->data.as<char>() + first * row_bytes;
+                     RETURN_IF_ERROR(rows.Read(first, count, weight->dtype, to));
+                     *num_nonfinite = CountNonfinite(to, count * weight->in, weight->dtype);
+                     return absl::OkStatus();
+                   });
 }
 
 absl::Status LoadBiases(std::span<const TensorReader* const> parts, std::span<const TensorReader* const> biases,
@@ -172,6 +195,7 @@ absl::Status LoadBiases(std::span<const TensorReader* const> parts, std::span<co
                                                        " does not fit ", parts[i]->rows(), " outputs"));
       }
       RETURN_IF_ERROR(biases[i]->ReadRows(0, biases[i]->rows(), DType::kF32, to));
+      weight->nonfinite += CountNonfinite(to, parts[i]->rows(), DType::kF32);
       weight->has_bias = true;
     }
     to += parts[i]->rows();
@@ -229,13 +253,14 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
   const int64_t units_per_expert = w.gate_up_panels() + w.down_panels();
   const int64_t staging_bytes = kPanelCols * std::max(w.hidden, w.intermediate) * DTypeBytes(w.dtype);
   RETURN_IF_ERROR(LoadUnits(
-      context, w.num_experts * units_per_expert, staging_bytes, [&](int64_t unit, char* staging) -> absl::Status {
+      context, w.num_experts * units_per_expert, staging_bytes, &weights->nonfinite,
+      [&](int64_t unit, char* staging, int64_t* num_nonfinite) -> absl::Status {
         const int64_t e = unit / units_per_expert;
         const int64_t p = unit % units_per_expert;
         if (p >= w.gate_up_panels()) {
           const TensorReader* const down[] = {experts[e].down};
           const int64_t down_p = p - w.gate_up_panels();
-          return ReadPanel(StackedRows(down), down_p, w.hidden, w.intermediate, w.dtype, staging,
+          return ReadPanel(StackedRows(down), down_p, w.hidden, w.intermediate, w.dtype, staging, num_nonfinite,
                            const_cast<char*>(w.down_panel(e, down_p)));
         }
         const TensorReader* const sides[] = {experts[e].gate, experts[e].up};
@@ -243,6 +268,7 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
         const int64_t count = std::clamp<int64_t>(w.intermediate - first, 0, kTileCols);
         for (int tile = 0; tile < 2; ++tile) {
           if (count > 0) RETURN_IF_ERROR(sides[tile]->ReadRows(first, count, w.dtype, staging));
+          *num_nonfinite += CountNonfinite(staging, count * w.hidden, w.dtype);
           PackTile(staging, static_cast<int>(count), w.hidden, w.dtype, const_cast<char*>(w.gate_up_panel(e, p)), tile);
         }
         return absl::OkStatus();

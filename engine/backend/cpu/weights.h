@@ -20,8 +20,8 @@ namespace switchyard::cpu {
 class CpuWeight final : public Weight {
  public:
   int64_t out_features() const override { return out; }
-  int64_t in_features() const override { return in; }
   int64_t bytes() const override { return data.bytes() + bias.bytes(); }
+  int64_t num_nonfinite() const override { return nonfinite; }
 
   int64_t num_panels() const { return CeilDiv(out, kPanelCols); }
   const char* panel(int64_t p) const { return data.as<char>() + p * PanelBytes(in, dtype); }
@@ -33,12 +33,14 @@ class CpuWeight final : public Weight {
   bool has_bias = false;
   Buffer data;
   Buffer bias;  // fp32 [out]
+  int64_t nonfinite = 0;
 };
 
 // Each expert: gate/up panels (16 columns of each side by side, an even number of panels), then down panels.
 class CpuExperts final : public ExpertWeights {
  public:
   int64_t bytes() const override { return data.bytes(); }
+  int64_t num_nonfinite() const override { return nonfinite; }
 
   int64_t gate_up_panels() const { return 2 * CeilDiv(intermediate, 2 * kTileCols); }
   int64_t down_panels() const { return CeilDiv(hidden, kPanelCols); }
@@ -56,6 +58,7 @@ class CpuExperts final : public ExpertWeights {
   int64_t intermediate = 0;
   DType dtype = DType::kF32;
   Buffer data;
+  int64_t nonfinite = 0;
 };
 
 // INVALID_ARGUMENT: parts disagree about their columns, or a bias about its part's rows.

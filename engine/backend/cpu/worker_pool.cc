@@ -1,6 +1,9 @@
 #include "engine/backend/cpu/worker_pool.h"
 
 #include <chrono>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
 
 namespace switchyard::cpu {
 namespace {
@@ -34,10 +37,18 @@ void SpinBarrier::Wait() {
   }
 }
 
-WorkerPool::WorkerPool(int num_threads) : num_threads_(num_threads), barrier_(num_threads) {
-  for (int thread = 1; thread < num_threads_; ++thread) {
-    workers_.emplace_back([this, thread] { WorkerLoop(thread); });
+absl::StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(int num_threads) {
+  std::unique_ptr<WorkerPool> pool(new WorkerPool(num_threads));
+  WorkerPool* const self = pool.get();
+  for (int thread = 1; thread < num_threads; ++thread) {
+    try {
+      pool->workers_.emplace_back([self, thread] { self->WorkerLoop(thread); });
+    } catch (const std::system_error& error) {  // the destructor ends those that run
+      return absl::ResourceExhaustedError(absl::StrCat("num_threads is ", num_threads, ", but only ", thread,
+                                                       " could be started: ", error.what()));
+    }
   }
+  return pool;
 }
 
 WorkerPool::~WorkerPool() {
@@ -103,16 +114,16 @@ void WorkerPool::WorkerLoop(int thread) {
   }
 }
 
-void WorkerPool::ParallelFor(int64_t count, const std::function<void(int64_t)>& body) {
+void WorkerPool::ParallelFor(int64_t count, const std::function<void(int, int64_t)>& body) {
   if (num_threads_ == 1 || count <= 1) {
-    for (int64_t i = 0; i < count; ++i) body(i);
+    for (int64_t i = 0; i < count; ++i) body(0, i);
     return;
   }
   std::atomic<int64_t> next{0};
-  Run([&](int) {
+  Run([&](int thread) {
     for (int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < count;
          i = next.fetch_add(1, std::memory_order_relaxed)) {
-      body(i);
+      body(thread, i);
     }
   });
 }

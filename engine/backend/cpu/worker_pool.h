@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "engine/base/mutex.h"
 
 namespace switchyard::cpu {
@@ -42,7 +43,8 @@ class SpinBarrier {
 
 class WorkerPool {
  public:
-  explicit WorkerPool(int num_threads);
+  // RESOURCE_EXHAUSTED: the system does not start so many threads. REQUIRES: num_threads > 0.
+  static absl::StatusOr<std::unique_ptr<WorkerPool>> Create(int num_threads);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -59,8 +61,8 @@ class WorkerPool {
   // Within Run: waits until all threads of the pool are here.
   void Barrier() { barrier_.Wait(); }
 
-  // Runs body(0) ... body(count - 1), each on whichever thread is free.
-  void ParallelFor(int64_t count, const std::function<void(int64_t)>& body);
+  // Runs body(thread, i) for i = 0 ... count - 1, each on whichever thread is free.
+  void ParallelFor(int64_t count, const std::function<void(int, int64_t)>& body);
 
   // The contiguous part [first, last) of `count` that belongs to `thread` of `num_threads`.
   static std::pair<int64_t, int64_t> Part(int64_t count, int thread, int num_threads) {
@@ -69,6 +71,8 @@ class WorkerPool {
 
  private:
   using Entry = void (*)(void* context, int thread);
+
+  explicit WorkerPool(int num_threads) : num_threads_(num_threads), barrier_(num_threads) {}
 
   void RunErased(Entry entry, void* context);
   void WorkerLoop(int thread);

@@ -146,22 +146,31 @@ class ConformanceTest : public testing::TestWithParam<ConformanceParam> {
   }
 };
 
+// The element with the largest error as a share of its tolerance. The first NaN is the worst there can be.
+struct WorstElement {
+  double share = 0.0;
+  size_t at = 0;
+};
+
+template <typename Tolerance>
+WorstElement FindWorst(std::span<const float> actual, const Values& expected, const Tolerance& tolerance) {
+  WorstElement worst;
+  for (size_t i = 0; i < expected.size() && !std::isnan(worst.share); ++i) {
+    const double error = std::abs(actual[i] - expected[i]);
+    const double share = error == 0.0 ? 0.0 : error / tolerance(i);
+    if (!(share <= worst.share)) worst = {share, i};
+  }
+  return worst;
+}
+
 // |actual[i] - expected[i]| <= tolerance(i) for all i; names the worst element otherwise.
 template <typename Tolerance>
 void ExpectWithin(std::span<const float> actual, const Values& expected, const Tolerance& tolerance,
                   const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
-  double worst = 0.0;
-  size_t at = 0;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    const double error = std::abs(actual[i] - expected[i]);
-    const double share = error / tolerance(i);
-    if (!(share <= worst)) {
-      worst = share;
-      at = i;
-    }
-  }
-  EXPECT_LE(worst, 1.0) << what << ": element " << at << " is " << actual[at] << ", expected " << expected[at]
+  if (expected.empty()) return;
+  const auto [share, at] = FindWorst(actual, expected, tolerance);
+  EXPECT_LE(share, 1.0) << what << ": element " << at << " is " << actual[at] << ", expected " << expected[at]
                         << ", tolerance " << tolerance(at);
 }
 

@@ -164,6 +164,23 @@ TEST_P(LinearTest, BadRowLeavesOtherRowsAlone) {
   }
 }
 
+// The comparison that all of these tests trust.
+TEST(ExpectWithinTest, NothingHidesANaN) {
+  const auto tolerance = [](size_t i) { return i == 3 ? 0.0 : 0.5; };
+  const Values expected = {1.0, 2.0, 3.0, 4.0};
+  const float nan = std::nanf("");
+  EXPECT_LE(FindWorst(std::vector<float>{1.0f, 2.25f, 3.0f, 4.0f}, expected, tolerance).share, 1.0);
+  EXPECT_EQ(FindWorst(std::vector<float>{1.0f, 2.25f, 3.4f, 4.0f}, expected, tolerance).at, 2u);
+  EXPECT_GT(FindWorst(std::vector<float>{1.0f, 2.0f, 3.0f, 4.001f}, expected, tolerance).share, 1.0);
+  for (size_t bad = 0; bad < 4; ++bad) {
+    std::vector<float> actual = {1.1f, 2.0f, 9.0f, 4.0f};
+    actual[bad] = nan;
+    EXPECT_FALSE(FindWorst(actual, expected, tolerance).share <= 1.0) << bad;
+    EXPECT_EQ(FindWorst(actual, expected, tolerance).at, bad);
+  }
+  EXPECT_FALSE(FindWorst(std::vector<float>{nan, nan, nan, nan}, expected, tolerance).share <= 1.0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(AllParams()), ParamName);
 
 using RowwiseTest = ConformanceTest;

@@ -183,6 +183,32 @@ class ExpertTest : public MoeTest {
     return Download(backend, part_out);
   }
 
+  // Every `stride`th of 600 tokens gives the same bits alone and in batches of `counts` tokens at either end.
+  void ExpectBatchInvariance(const Layer& layer, int64_t stride, const std::vector<int64_t>& counts) {
+    constexpr int64_t kTokens = 600;
+    auto backend = MakeBackend();
+    LoadLayer(*backend, layer);
+    Routed routed = AllocateRouted(*backend, kTokens, layer.router);
+    ASSERT_TRUE(backend->PrepareScratch(kTokens).ok());
+    const Matrix in = Upload(*backend, kTokens, layer.hidden, RandomValues(kTokens * layer.hidden, 1.0, 5));
+    const Matrix rows = Allocate(*backend, kTokens * layer.router.top_k, layer.hidden);
+    const Matrix out = Allocate(*backend, kTokens, layer.hidden);
+    const size_t size = static_cast<size_t>(layer.hidden);
+    std::vector<std::vector<float>> alone;
+    for (int64_t t = 0; t < kTokens; t += stride) {
+      alone.push_back(RunLayer(*backend, layer, in, t, 1, &routed, rows, out));
+    }
+    for (const int64_t count : counts) {
+      for (const int64_t first : {int64_t{0}, kTokens - count}) {
+        const std::vector<float> batch = RunLayer(*backend, layer, in, first, count, &routed, rows, out);
+        for (int64_t t = (first + stride - 1) / stride * stride; t < first + count; t += stride) {
+          ExpectSameBits({batch.data() + (t - first) * layer.hidden, size}, alone[static_cast<size_t>(t / stride)],
+                         "token " + std::to_string(t) + " of " + std::to_string(count));
+        }
+      }
+    }
+  }
+
   std::vector<std::unique_ptr<MemoryReader>> tensors_;
   std::vector<reference::Expert> experts_;
   std::unique_ptr<ExpertWeights> weights_;
@@ -226,28 +252,20 @@ TEST_P(ExpertTest, LayerEqualsReference) {
   }
 }
 
+// More rows per expert than one pass takes, for narrow experts that each thread takes as a whole ...
 TEST_P(ExpertTest, TokenAloneEqualsTokenInAnyBatch) {
-  const Layer layer = MakeLayer(5, 2, 70, 50);
-  constexpr int64_t kTokens = 600;  // more rows per expert than one pass takes
+  ExpectBatchInvariance(MakeLayer(5, 2, 70, 50), /*stride=*/1, {2, 7, 40, 333, 600});
+}
+
+// ... and for wide ones, which a team of threads shares, and whose outputs of 600 tokens go past the caches.
+TEST_P(ExpertTest, TokenAloneEqualsTokenInAnyBatchOfWideExperts) {
+  ExpectBatchInvariance(MakeLayer(2, 2, 1024, 512), /*stride=*/61, {17, 600});
+}
+
+TEST_P(ExpertTest, RowsThatAnInt32CannotCountAreRefused) {
   auto backend = MakeBackend();
-  LoadLayer(*backend, layer);
-  Routed routed = AllocateRouted(*backend, kTokens, layer.router);
-  ASSERT_TRUE(backend->PrepareScratch(kTokens).ok());
-  const Matrix in = Upload(*backend, kTokens, layer.hidden, RandomValues(kTokens * layer.hidden, 1.0, 5));
-  const Matrix rows = Allocate(*backend, kTokens * layer.router.top_k, layer.hidden);
-  const Matrix out = Allocate(*backend, kTokens, layer.hidden);
-  std::vector<float> alone;
-  for (int64_t t = 0; t < kTokens; ++t) {
-    const std::vector<float> row = RunLayer(*backend, layer, in, t, 1, &routed, rows, out);
-    alone.insert(alone.end(), row.begin(), row.end());
-  }
-  for (const int64_t count : {2, 7, 40, 333, 600}) {
-    for (const int64_t first : {int64_t{0}, kTokens - count}) {
-      ExpectSameBits(RunLayer(*backend, layer, in, first, count, &routed, rows, out),
-                     {alone.data() + first * layer.hidden, static_cast<size_t>(count * layer.hidden)},
-                     std::to_string(count) + " tokens from " + std::to_string(first));
-    }
-  }
+  const RouterConfig config = MakeLayer(8, 2, 0, 0).router;
+  EXPECT_EQ(backend->AllocateExpertBatches((1 << 30) + 1, config).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_P(ExpertTest, BadTokenLeavesOtherTokensAlone) {

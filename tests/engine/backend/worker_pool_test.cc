@@ -1,9 +1,12 @@
 #include "engine/backend/cpu/worker_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <ctime>
+#include <fstream>
 #include <numeric>
 
 namespace switchyard::cpu {
@@ -11,7 +14,8 @@ namespace {
 
 TEST(WorkerPoolTest, RunsTheBodyOncePerThread) {
   for (const int num_threads : {1, 2, 5}) {
-    WorkerPool pool(num_threads);
+    const std::unique_ptr<WorkerPool> owner = *WorkerPool::Create(num_threads);
+  WorkerPool& pool = *owner;
     std::vector<int> calls(num_threads);
     for (int round = 0; round < 1000; ++round) pool.Run([&](int thread) { ++calls[thread]; });
     for (const int count : calls) EXPECT_EQ(count, 1000);
@@ -20,7 +24,8 @@ TEST(WorkerPoolTest, RunsTheBodyOncePerThread) {
 
 TEST(WorkerPoolTest, BarrierSeparatesPhases) {
   constexpr int kThreads = 4;
-  WorkerPool pool(kThreads);
+  const std::unique_ptr<WorkerPool> owner = *WorkerPool::Create(kThreads);
+  WorkerPool& pool = *owner;
   std::vector<int> written(kThreads);
   std::vector<int> sums(kThreads);
   for (int round = 1; round <= 200; ++round) {
@@ -36,11 +41,17 @@ TEST(WorkerPoolTest, BarrierSeparatesPhases) {
 }
 
 TEST(WorkerPoolTest, ParallelForVisitsEachIndexOnce) {
-  WorkerPool pool(3);
+  const std::unique_ptr<WorkerPool> owner = *WorkerPool::Create(3);
+  WorkerPool& pool = *owner;
   for (const int64_t count : {0, 1, 2, 3, 1000}) {
     std::vector<int> visits(count);
-    pool.ParallelFor(count, [&](int64_t i) { ++visits[i]; });
+    std::vector<int64_t> of_thread(3);
+    pool.ParallelFor(count, [&](int thread, int64_t i) {
+      ++visits[i];
+      ++of_thread[thread];
+    });
     for (const int visit : visits) EXPECT_EQ(visit, 1);
+    EXPECT_EQ(std::accumulate(of_thread.begin(), of_thread.end(), int64_t{0}), count);
   }
 }
 
@@ -58,7 +69,8 @@ TEST(WorkerPoolTest, PartsCoverTheRangeInOrder) {
 }
 
 TEST(WorkerPoolTest, SleepingWorkersWakeUp) {
-  WorkerPool pool(3);
+  const std::unique_ptr<WorkerPool> owner = *WorkerPool::Create(3);
+  WorkerPool& pool = *owner;
   std::atomic<int> calls{0};
   for (int round = 0; round < 20; ++round) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));  // longer than workers spin
@@ -67,8 +79,26 @@ TEST(WorkerPoolTest, SleepingWorkersWakeUp) {
   EXPECT_EQ(calls.load(), 60);
 }
 
+TEST(WorkerPoolTest, ThreadsThatCannotStartAreAnError) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers do not run with little address space";
+#endif
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  int64_t pages = 0;
+  ASSERT_TRUE(std::ifstream("/proc/self/statm") >> pages);
+  rlimit little = before;
+  little.rlim_cur = static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE) + (256 << 20));  // stacks take megabytes
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &little), 0);
+  const absl::Status status = WorkerPool::Create(1024).status();
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_NE(status.message().find("num_threads is 1024, but only "), absl::string_view::npos) << status;
+}
+
 TEST(WorkerPoolTest, IdleWorkersBurnNoCpu) {
-  WorkerPool pool(4);
+  const std::unique_ptr<WorkerPool> owner = *WorkerPool::Create(4);
+  WorkerPool& pool = *owner;
   pool.Run([](int) {});
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   const std::clock_t before = std::clock();

@@ -64,8 +64,9 @@ TEST(ModelFolderTest, RefusesPaths) {
   folder.Write("inside/secret", "x");
   for (const std::string& name :
        {std::string("inside/secret"), std::string("/etc/passwd"), std::string(".."), std::string("."), std::string(),
-        std::string("../x"), std::string("a\0b", 3), std::string(300, 'x')}) {
-    ExpectRefused(Read(folder.path(), name), absl::StatusCode::kInvalidArgument, "has a path in it");
+        std::string("../x"), std::string("a\0b", 3), std::string("a\x1b[2J"), std::string("a\n"), std::string("a\x7f"),
+        std::string(300, 'x')}) {
+    ExpectRefused(Read(folder.path(), name), absl::StatusCode::kInvalidArgument, "has a path or a control character");
   }
 }
 
@@ -112,6 +113,16 @@ TEST(ModelFolderTest, FollowsTheLinksOfAHuggingFaceCache) {
   EXPECT_EQ(*Read(cache.PathOf(snapshot), "config.json"), "x");
   EXPECT_EQ(*Read(cache.PathOf(snapshot), "plain.json"), "y");
   ExpectRefused(Read(cache.PathOf(snapshot), "stolen.json"), absl::StatusCode::kInvalidArgument, "leads out");
+}
+
+TEST(ModelFolderTest, AFolderCalledSnapshotsIsNoCache) {
+  TempFolder folder;
+  folder.Write("project/secret", "x");
+  folder.Write("project/snapshots/model/plain.json", "y");
+  folder.Link("project/snapshots/model/stolen.json", "../../secret");
+  EXPECT_EQ(*Read(folder.PathOf("project/snapshots/model"), "plain.json"), "y");
+  ExpectRefused(Read(folder.PathOf("project/snapshots/model"), "stolen.json"), absl::StatusCode::kInvalidArgument,
+                "leads out");
 }
 
 TEST(ModelFolderTest, TheFolderItselfMayBeALink) {

@@ -87,11 +87,11 @@ TEST(DummyWeightsTest, TheSameSeedGivesTheSameValues) {
 // The first values of seed 1, so that an accidental change of the generator shows.
 TEST(DummyWeightsTest, TheValuesAreFixed) {
   const auto weights = MakeDummyWeights(Qwen2(), 1);
-  std::vector<float> values = *ReadAll(*weights->Find(WeightName::kEmbedding));
+  std::vector<float> values = *ReadAll(*weights->Find(WeightName::kQ, 0));
   std::vector<int> steps;
   const double step = 1.0 / 16 / std::sqrt(65535.0 / 3);
   for (int i = 0; i < 6; ++i) steps.push_back(static_cast<int>(std::lround(values[static_cast<size_t>(i)] / step)));
-  EXPECT_EQ(steps, (std::vector<int>{-145, -148, -63, 41, 75, -239}));
+  EXPECT_EQ(steps, (std::vector<int>{144, 98, 251, -96, -220, 305}));
 }
 
 TEST(DummyWeightsTest, SeedsLayersExpertsAndNamesDiffer) {
@@ -119,7 +119,7 @@ TEST(DummyWeightsTest, SeedsLayersExpertsAndNamesDiffer) {
 TEST(DummyWeightsTest, MatricesAreNearNormalWithDeviationOneOverRootOfColumns) {
   const auto weights = MakeDummyWeights(Qwen2(), 3);
   for (const TensorReader* reader :
-       {weights->Find(WeightName::kEmbedding), weights->Find(WeightName::kQ, 1),
+       {weights->Find(WeightName::kLmHead), weights->Find(WeightName::kQ, 1),
         weights->Find(WeightName::kExpertDown, 0, 3), weights->Find(WeightName::kMlpDown, 1)}) {
     const std::vector<float> values = *ReadAll(*reader);
     const double n = static_cast<double>(values.size());
@@ -136,6 +136,19 @@ TEST(DummyWeightsTest, MatricesAreNearNormalWithDeviationOneOverRootOfColumns) {
     };
     EXPECT_NEAR(within(1.0), 0.683, 0.02);
     EXPECT_GT(within(3.0), 0.995);
+  }
+}
+
+// Tied, the embedding is also the output matrix, which has to keep the scale of the logits.
+TEST(DummyWeightsTest, EmbeddingsHaveDeviationOneUnlessTied) {
+  ModelConfig config = Qwen2();
+  for (const bool tied : {false, true}) {
+    config.tie_word_embeddings = tied;
+    const auto weights = MakeDummyWeights(config, 3);
+    const TensorReader* reader = weights->Find(WeightName::kEmbedding);
+    const double n = static_cast<double>(reader->rows() * reader->cols());
+    const double expected = tied ? 1.0 / std::sqrt(static_cast<double>(reader->cols())) : 1.0;
+    EXPECT_NEAR(MomentsOf(*ReadAll(*reader)).deviation / expected, 1.0, 5 / std::sqrt(2 * n)) << "tied " << tied;
   }
 }
 

@@ -483,15 +483,15 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     M11Paths, HostileModelTest,
     ::testing::Values(
-        RenamedShard("ShardUpwards", "../a.safetensors", "a file name of the model has a path in it"),
-        RenamedShard("ShardAbsolute", "/etc/passwd", "a file name of the model has a path in it"),
-        RenamedShard("ShardInSubfolder", "sub/a.safetensors", "a file name of the model has a path in it"),
-        RenamedShard("ShardDot", ".", "a file name of the model has a path in it"),
-        RenamedShard("ShardDotDot", "..", "a file name of the model has a path in it"),
-        RenamedShard("ShardWithoutName", "", "a file name of the model has a path in it, is empty"),
-        RenamedShard("ShardWithNul", "a.safetensors\\u0000x", "a file name of the model has a path in it"),
+        RenamedShard("ShardUpwards", "../a.safetensors", "has a path or a control character in it"),
+        RenamedShard("ShardAbsolute", "/etc/passwd", "has a path or a control character in it"),
+        RenamedShard("ShardInSubfolder", "sub/a.safetensors", "has a path or a control character in it"),
+        RenamedShard("ShardDot", ".", "has a path or a control character in it"),
+        RenamedShard("ShardDotDot", "..", "has a path or a control character in it"),
+        RenamedShard("ShardWithoutName", "", "has a path or a control character in it, is empty"),
+        RenamedShard("ShardWithNul", "a.safetensors\\u0000x", "has a path or a control character in it"),
         RenamedShard("ShardLongName", std::string(300, 'x'),
-                     "a file name of the model has a path in it, is empty, or is too long"),
+                     "has a path or a control character in it, is empty, or is too long"),
         Index(
             "ShardLinkOut",
             [](const TempFolder& folder, WeightMap& map) {

@@ -18,7 +18,6 @@ TEST(GenerationConfigTest, ReadsWhatIsThere) {
       "temperature": 0.6, "top_p": 0.95, "top_k": 20, "repetition_penalty": 1.05, "transformers_version": "4.57.1"})");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_THAT(config->eos_token_ids, ElementsAre(2, 5));
-  EXPECT_EQ(config->bos_token_id, 1);
   EXPECT_EQ(config->do_sample, true);
   EXPECT_FLOAT_EQ(*config->temperature, 0.6f);
   EXPECT_FLOAT_EQ(*config->top_p, 0.95f);
@@ -30,7 +29,6 @@ TEST(GenerationConfigTest, LeavesOutWhatIsNot) {
   const auto config = ParseGenerationConfig(R"({"eos_token_id": 3, "temperature": null, "top_k": -1})");
   ASSERT_TRUE(config.ok());
   EXPECT_THAT(config->eos_token_ids, ElementsAre(3));
-  EXPECT_FALSE(config->bos_token_id.has_value());
   EXPECT_FALSE(config->temperature.has_value());
   EXPECT_FALSE(config->do_sample.has_value());
   EXPECT_EQ(config->top_k, 0);
@@ -46,6 +44,14 @@ TEST(GenerationConfigTest, ReportsEveryProblem) {
         "temperature is -1; it must be a number", "top_p is 2; it must be a number from 0 to 1",
         "top_k is 1.5; it must be an integer", "do_sample is 1; it must be true or false", "repetition_penalty is 0"}) {
     EXPECT_THAT(message, HasSubstr(fragment));
+  }
+}
+
+TEST(GenerationConfigTest, TakesTheRepetitionPenaltiesThatRequestsMayUse) {
+  EXPECT_TRUE(ParseGenerationConfig(R"({"repetition_penalty": 0.01})").ok());
+  EXPECT_TRUE(ParseGenerationConfig(R"({"repetition_penalty": 10})").ok());
+  for (const char* bad : {R"({"repetition_penalty": 0.0099})", R"({"repetition_penalty": 10.1})"}) {
+    EXPECT_THAT(std::string(ParseGenerationConfig(bad).status().message()), HasSubstr("a number from 0.01 to 10"));
   }
 }
 

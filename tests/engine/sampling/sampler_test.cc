@@ -236,6 +236,68 @@ TEST(SamplerTest, StopTokensCannotComeBeforeMinTokens) {
   EXPECT_EQ(Draw({0.0f, 9.0f, 1.0f}, params, 2, {}, {2, 2}).token, 1);
 }
 
+// Whatever a request may ask for: the draw ends, with a token whose probability is a number.
+TEST(SamplerTest, ExtremePenaltiesGiveFiniteLogprobs) {
+  const std::vector<std::vector<float>> rows = {{5.0f, -5.0f, 1.0f, 0.0f},
+                                                {3e38f, -3e38f, 1e38f, 0.0f},
+                                                {-3e38f, -3e38f, -3e38f, -3e38f}};
+  std::vector<SamplingParams> modes(5);
+  modes[0].temperature = 0.0f;
+  modes[2].top_k = 2;
+  modes[3].top_p = 0.5f;
+  modes[4].top_k = 3;
+  modes[4].top_p = 0.9f;
+  const float denormal = std::numeric_limits<float>::denorm_min();
+  for (const float penalty : {denormal, 1.2e-38f, static_cast<float>(kMinRepetitionPenalty),
+                              static_cast<float>(kMaxRepetitionPenalty), 3e38f}) {
+    for (const float frequency : {-2.0f, 2.0f}) {
+      for (SamplingParams params : modes) {
+        params.repetition_penalty = penalty;
+        params.frequency_penalty = frequency;
+        params.num_logprobs = 4;
+        params.logit_bias = {{3, 100.0f}};
+        params.min_tokens = 10;
+        params.stop_token_ids = {2};
+        for (const std::vector<float>& logits : rows) {
+          const SampledToken token = Draw(logits, params, 0, {0, 1}, {0, 0, 3});
+          EXPECT_TRUE(token.finite);
+          EXPECT_TRUE(std::isfinite(token.logprob)) << penalty;
+          for (const TokenLogprob& top : token.top_logprobs) EXPECT_TRUE(std::isfinite(top.logprob)) << penalty;
+        }
+      }
+    }
+  }
+}
+
+// At the lowest temperature all but the best tokens have weight 0; the last uniform numbers must not reach them.
+TEST(SamplerTest, TokensOfWeightZeroAreNeverDrawn) {
+  const std::vector<float> logits = {9.0f, 8.0f, 9.0f, 1.0f};
+  for (const int mode : {0, 1, 2}) {
+    SamplingParams params;
+    params.temperature = 1e-5f;
+    if (mode == 1) params.top_k = 3;
+    if (mode == 2) params.top_p = 0.9999999f;
+    for (int position = 0; position < 3000; ++position) EXPECT_EQ(Draw(logits, params, position).token % 2, 0);
+  }
+}
+
+TEST(SamplerTest, PenaltiesLeaveNothingBehindForTheNextRow) {
+  const std::vector<float> logits = RandomLogits(50, 4);
+  SamplingParams penalized = Greedy();
+  penalized.repetition_penalty = 1.3f;
+  penalized.frequency_penalty = 0.5f;
+  penalized.num_logprobs = 0;
+  Sampler reused(50);
+  for (int row = 0; row < 20; ++row) {
+    const std::vector<int32_t> prompt = {row, row + 1, -1, 50}, output = {row + 2, row + 2, row + 1, 1000};
+    SampledToken token;
+    reused.Sample(logits, penalized, prompt, output, row, &token);
+    const SampledToken fresh = Draw(logits, penalized, row, prompt, output);
+    EXPECT_EQ(token.token, fresh.token);
+    EXPECT_EQ(token.logprob, fresh.logprob);
+  }
+}
+
 TEST(SamplerTest, TinyTemperatureIsGreedy) {
   SamplingParams params;
   params.temperature = 1e-30f;

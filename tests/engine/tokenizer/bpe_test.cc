@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,8 @@
 
 namespace switchyard {
 namespace {
+
+static_assert(!std::is_copy_constructible_v<Vocabulary> && !std::is_copy_constructible_v<Bpe>);
 
 using nlohmann::json;
 using Merges = std::vector<std::pair<std::string, std::string>>;
@@ -126,6 +129,25 @@ TEST(BpeTest, HugeWordsAreNotQuadratic) {
       EXPECT_EQ(tokenizer->Decode(*ids, /*skip_special_tokens=*/true), text);
     }
   }
+}
+
+// Pairs that multiplication by the golden ratio would put into one place: with a hash that a file can know in advance,
+// each would walk past all the others, 10^10 steps.
+TEST(MergeTableTest, ChosenIdsDoNotMakeItSlow) {
+  uint64_t inverse = 1;  // of the multiplier modulo 2^64, by Newton's method
+  for (int i = 0; i < 6; ++i) inverse *= 2 - 0x9E3779B97F4A7C15u * inverse;
+  constexpr uint64_t kPairs = 200'000;
+  MergeTable table(kPairs);
+  const clock_t start = std::clock();
+  for (uint64_t i = 0; i < kPairs; ++i) {
+    const uint64_t pair = i * inverse;
+    table.Set(static_cast<int32_t>(pair >> 32), static_cast<int32_t>(pair), {static_cast<uint32_t>(i), 0});
+  }
+  for (uint64_t i = 0; i < kPairs; ++i) {
+    const uint64_t pair = i * inverse;
+    ASSERT_EQ(table.Find(static_cast<int32_t>(pair >> 32), static_cast<int32_t>(pair)).rank, i);
+  }
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 3.0);
 }
 
 }  // namespace

@@ -216,6 +216,53 @@ TEST(TokenizerJsonTest, RefusesMoreThan64Mebibytes) {
   ExpectRefused(std::string((size_t{64} << 20) + 1, ' '), "67108865 bytes");
 }
 
+// `count` steps that each make two of every "a".
+json Doublings(const char* list_key, int count) {
+  const json step = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  return {{"type", "Sequence"}, {list_key, std::vector<json>(static_cast<size_t>(count), step)}};
+}
+
+TEST(TokenizerJsonTest, RefusesNormalizersThatBlowUpAnAddedToken) {
+  json sample = ByteLevelSample();
+  sample["normalizer"] = Doublings("normalizers", 40);
+  sample["added_tokens"].push_back({{"id", 1000}, {"content", "<a>"}, {"normalized", true}});
+  ExpectRefused(sample.dump(), "content cannot be normalized: a step of the tokenizer adds");
+  sample["normalizer"] = Doublings("normalizers", 5);
+  sample["added_tokens"].back()["content"] = std::string(200, 'a');
+  ExpectRefused(sample.dump(), "content has 6400 bytes when normalized; the limit is 4096");
+}
+
+TEST(TokenizerJsonTest, RefusesTextsThatTheNormalizerBlowsUp) {
+  json sample = ByteLevelSample();
+  sample["added_tokens"] = json::array();
+  sample["post_processor"] = nullptr;
+  for (const json& last : {json{{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}},
+                           json{{"type", "Prepend"}, {"prepend", std::string(100'000, 'x')}}}) {
+    sample["normalizer"] = Doublings("normalizers", 12);
+    for (int i = 0; i < 20; ++i) sample["normalizer"]["normalizers"].push_back(last);
+    const auto ids = ParseSample(sample)->Encode("ab", {});
+    EXPECT_EQ(ids.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(ids.status().message()), HasSubstr("the limit is 4160"));
+  }
+}
+
+TEST(TokenizerJsonTest, ADecoderThatBlowsUpATokenStops) {
+  json sample = ByteLevelSample();
+  sample["decoder"] = Doublings("decoders", 26);
+  const auto tokenizer = ParseSample(sample);
+  const auto ids = tokenizer->Encode("a", {.add_special_tokens = false});
+  ASSERT_TRUE(ids.ok());
+  EXPECT_LE(tokenizer->Decode(*ids, false).size(), size_t{16} << 20);
+}
+
+TEST(TokenizerJsonTest, RefusesMoreThan64Parts) {
+  json sample = ByteLevelSample();
+  sample["decoder"] = Doublings("decoders", 64);
+  EXPECT_NE(ParseSample(sample), nullptr);
+  sample["decoder"] = Doublings("decoders", 65);
+  ExpectRefused(sample.dump(), "decoder has more than 64 parts");
+}
+
 TEST(TokenizerJsonTest, AcceptsBothSpellingsOfMerges) {
   json sample = ByteLevelSample();
   for (json& merge : sample["model"]["merges"]) merge = merge[0].get<std::string>() + " " + merge[1].get<std::string>();

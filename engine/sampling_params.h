@@ -1,6 +1,6 @@
 // How one sequence chooses its next token. Plain data; checked by the server before it gets here.
-#ifndef SWITCHYARD_ENGINE_SAMPLING_SAMPLING_PARAMS_H_
-#define SWITCHYARD_ENGINE_SAMPLING_SAMPLING_PARAMS_H_
+#ifndef SWITCHYARD_ENGINE_SAMPLING_PARAMS_H_
+#define SWITCHYARD_ENGINE_SAMPLING_PARAMS_H_
 
 #include <cstdint>
 #include <utility>
@@ -9,6 +9,9 @@
 namespace switchyard {
 
 inline constexpr int kMaxLogprobs = 20;
+// Of requests and of generation_config.json: wider than anyone uses, narrow enough to keep logits far from infinity.
+inline constexpr double kMinRepetitionPenalty = 0.01;
+inline constexpr double kMaxRepetitionPenalty = 10.0;
 
 struct SamplingParams {
   float temperature = 1.0f;         // 0 = greedy (the arg max); otherwise logits / temperature
@@ -27,4 +30,4 @@ struct SamplingParams {
 
 }  // namespace switchyard
 
-#endif  // SWITCHYARD_ENGINE_SAMPLING_SAMPLING_PARAMS_H_
+#endif  // SWITCHYARD_ENGINE_SAMPLING_PARAMS_H_
