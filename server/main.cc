@@ -224,6 +224,7 @@ void LogServing(const ServerOptions& options, const ModelFacts& facts, const Fro
        {"backend", facts.backend},
        {"dtype", DTypeName(facts.dtype)},
        {"parameters", facts.num_parameters},
+       {"weights_nonfinite", facts.num_nonfinite_weights},
        {"experts", facts.num_experts},
        {"top_k", facts.top_k},
        {"max_model_len", facts.max_model_len},

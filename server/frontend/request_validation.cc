@@ -106,7 +106,8 @@ void ReadSampling(const v1::GenerateRequest& request, const RequestLimits& limit
     sampling.min_p = Positive(request.min_p());
   }
   if (request.has_repetition_penalty() &&
-      checker->Float("repetition_penalty", request.repetition_penalty(), 0.0f, 10.0f, true)) {
+      checker->Float("repetition_penalty", request.repetition_penalty(), static_cast<float>(kMinRepetitionPenalty),
+                     static_cast<float>(kMaxRepetitionPenalty))) {
     sampling.repetition_penalty = request.repetition_penalty();
   }
   if (request.has_presence_penalty() && checker->Float("presence_penalty", request.presence_penalty(), -2.0f, 2.0f)) {

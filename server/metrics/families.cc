@@ -229,6 +229,11 @@ constexpr FamilyInfo kFamilies[] = {
      {}},
 
     {Family::kStartSeconds, "switchyard_start_seconds", MetricType::Gauge, "Time that starting took, by phase.", {}},
+    {Family::kWeightsNonfinite,
+     "switchyard_weights_nonfinite",
+     MetricType::Gauge,
+     "Weights of the loaded model that are NaN or infinite; 0 is healthy.",
+     {}},
     {Family::kBuildInfo,
      "switchyard_build_info",
      MetricType::Gauge,

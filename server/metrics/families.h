@@ -74,6 +74,7 @@ enum class Family : int {
   kTopkShare,
   // The process.
   kStartSeconds,
+  kWeightsNonfinite,
   kBuildInfo,
   kProcessCpu,
   kProcessResident,

@@ -82,6 +82,7 @@ struct ServingMetrics::Shared {
   std::string backend;
   int32_t block_size = 0;
   int32_t num_kv_blocks = 0;
+  int64_t num_nonfinite_weights = 0;
   std::vector<Histogram> expert_seconds;  // [num_experts] with kFull, else one for all
   std::vector<Histogram> layer_seconds;   // [num_moe_layers]; empty with kOff
 
@@ -133,6 +134,7 @@ class ServingMetrics::Page {
     if (s.num_kv_blocks > 0) {  // labels that are not known yet would become a second series later
       Value(Family::kCacheConfig, 1.0,
             {{"block_size", std::to_string(s.block_size)}, {"num_gpu_blocks", std::to_string(s.num_kv_blocks)}});
+      Value(Family::kWeightsNonfinite, static_cast<double>(s.num_nonfinite_weights));
     }
     Value(Family::kWaitingTokens, static_cast<double>(c.waiting_tokens));
     Value(Family::kOldestWaiting, c.oldest_waiting_seconds);
@@ -298,6 +300,7 @@ void ServingMetrics::SetModel(const ModelFacts& facts, const std::string& expert
   s.backend = facts.backend;
   s.block_size = facts.block_size;
   s.num_kv_blocks = facts.num_kv_blocks;
+  s.num_nonfinite_weights = facts.num_nonfinite_weights;
   const size_t num_histograms = s.detail == ExpertDetail::kFull ? static_cast<size_t>(facts.num_experts) : 1;
   s.expert_seconds.assign(num_histograms, EmptyHistogram(Family::kExpertBatchSeconds));
   if (s.detail != ExpertDetail::kOff) {

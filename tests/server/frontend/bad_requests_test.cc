@@ -124,8 +124,8 @@ void AddFloats(Table* table) {
       {"temperature", &v1::GenerateRequest::set_temperature, 0, 2, false, "use a value from 0 to 2"},
       {"top_p", &v1::GenerateRequest::set_top_p, 0, 1, true, "use a value above 0, at most 1"},
       {"min_p", &v1::GenerateRequest::set_min_p, 0, 1, false, "use a value from 0 to 1"},
-      {"repetition_penalty", &v1::GenerateRequest::set_repetition_penalty, 0, 10, true,
-       "use a value above 0, at most 10"},
+      {"repetition_penalty", &v1::GenerateRequest::set_repetition_penalty, 0.01f, 10, false,
+       "use a value from 0.01 to 10"},
       {"presence_penalty", &v1::GenerateRequest::set_presence_penalty, -2, 2, false, "use a value from -2 to 2"},
       {"frequency_penalty", &v1::GenerateRequest::set_frequency_penalty, -2, 2, false, "use a value from -2 to 2"},
   };
