@@ -132,8 +132,9 @@ show_metrics() {
 }
 
 ask() {
-  "$client" generate --explain --explain-top 3 --stats --echo --max-tokens 64 --seed 1 -- "$prompt" ||
-    fail "the server did not answer" "its log: $server_log"
+  local flags=(--explain --explain-top 3 --stats --echo --max-tokens 64 --temperature 0.7 --top-p 0.9 --seed 1)
+  say "switchyard generate ${flags[*]} \"$prompt\""
+  "$client" generate "${flags[@]}" -- "$prompt" || fail "the server did not answer" "its log: $server_log"
 }
 
 main() {
@@ -151,7 +152,6 @@ main() {
   export SWITCHYARD_ADDRESS=127.0.0.1:$port
   start_server
   "$client" server | sed -n '1,3p'
-  say "switchyard generate --explain \"$prompt\""
   ask
   say "switchyard experts --once"
   "$client" experts --once
