@@ -32,10 +32,11 @@ num_jobs() {
   echo $((memory_gib < 1 ? 1 : memory_gib < cores ? memory_gib : cores))
 }
 
-# Puts promtool into the folder $1. Unpacked, not installed: the package would start a Prometheus server.
+# Puts promtool into the folder $1 unless the machine has it. Unpacked, not installed: the package would start a
+# Prometheus server.
 unpack_promtool() {
   local folder
-  [ ! -x "$1/promtool" ] || return 0
+  [ ! -x "$1/promtool" ] && ! command -v promtool >/dev/null || return 0
   folder=$(mktemp -d)
   if (cd "$folder" && apt-get -q download prometheus && dpkg-deb -x prometheus_*.deb .); then
     mkdir -p "$1"
