@@ -118,6 +118,16 @@ absl::Status CheckOptions(const EngineOptions& options) {
   return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
 }
 
+BackendOptions BackendOptionsOf(const EngineOptions& options) {
+  BackendOptions backend;
+  backend.device = options.device;
+  backend.cpu_isa = options.cpu_isa;
+  backend.num_threads = options.num_threads;
+  backend.expert_gemm = options.expert_gemm;
+  backend.memory_utilization = options.gpu_memory_utilization;
+  return backend;
+}
+
 TransformerLimits LimitsOf(const EngineOptions& options) {
   return {.max_tokens = options.max_num_batched_tokens, .max_logit_rows = options.max_num_seqs};
 }
@@ -155,7 +165,9 @@ absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions&
   } else {
     ASSIGN_OR_RETURN(weights, OpenWeights(config, options.model_dir));
   }
-  ASSIGN_OR_RETURN(engine->backend_, CreateBackend({options.device, options.cpu_isa, options.num_threads}));
+  ASSIGN_OR_RETURN(CreatedBackend created, CreateBackend(BackendOptionsOf(options)));
+  engine->backend_ = std::move(created.backend);
+  engine->facts_.backend_reason = std::move(created.reason);
   RETURN_IF_ERROR(engine->DescribeModel(options, config, *weights));
   RETURN_IF_ERROR(engine->LoadModel(options, config, *weights));
   engine->ReserveStep(options);
@@ -304,6 +316,7 @@ absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
   output_.tokens.resize(num_sampled);
   if (num_sampled > 0) {
     host_logits_ = backend_->HostView(logits_);
+    if (host_logits_.empty()) return backend_->Wait();
     backend_->ParallelFor(num_sampled, [this](int thread, int64_t i) { SampleRow(&samplers_[thread], i); });
   }
   const auto moe_layers = model_->moe_layers();

@@ -168,6 +168,13 @@ enum class WeightUse : uint8_t {
 
 enum class OutputMode : uint8_t { kAssign, kAdd };
 
+// What a step runs on; the views are those that its operations get.
+struct StepInputs {
+  std::span<const int32_t> ids;               // [num_tokens]
+  std::span<const AttentionSlice> slices;
+  std::span<const int32_t> logit_rows;        // rows whose logits are wanted
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -199,6 +206,16 @@ class Backend {
   virtual absl::Status PrepareScratch(int32_t max_tokens) = 0;
 
   // ---- step time: rows of `in` and `out` say how many tokens there are ----
+
+  // Announces a step, so that its inputs reach the device in one transfer. True: the backend has recorded the operations
+  // of such a step and has started to repeat them, so neither they nor EndStep must be called.
+  // False: they must, in the same order in every step. Both calls may be left out where one operation is used alone.
+  virtual bool BeginStep(const StepInputs& step, const KvCache& cache) {
+    static_cast<void>(step);
+    static_cast<void>(cache);
+    return false;
+  }
+  virtual void EndStep() {}
 
   // out[i] = table[ids[i]]. REQUIRES: 0 <= ids[i] < rows of the table.
   virtual void Embed(std::span<const int32_t> ids, const Weight& table, Matrix out) = 0;
@@ -239,7 +256,8 @@ class Backend {
 
   // Waits for everything called so far. INTERNAL: the device failed, with its words; stays failed.
   virtual absl::Status Wait() = 0;
-  // The matrix in host memory as fp32, row-major; valid until the next step operation. Call after Wait().
+  // The matrix in host memory as fp32, row-major; valid until the next step operation. Call after Wait(). Empty if the
+  // device failed meanwhile: then the next Wait says how.
   virtual std::span<const float> HostView(Matrix matrix) = 0;
   virtual int num_host_threads() const = 0;
   // Runs body(thread, i) for i = 0 ... count - 1 on the backend's host threads and returns when all are done (sampling
@@ -251,13 +269,20 @@ class Backend {
 };
 
 struct BackendOptions {
-  std::string device = "auto";   // auto | cpu | cuda
-  std::string cpu_isa = "auto";  // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
-  int num_threads = 0;           // CPU workers; 0 = one per available core
+  std::string device = "auto";        // auto (a GPU if there is one) | cpu | cuda
+  std::string cpu_isa = "auto";       // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
+  int num_threads = 0;                // CPU workers; 0 = one per available core
+  std::string expert_gemm = "auto";   // of a GPU: auto | native | cublas_grouped | cublas_padded
+  double memory_utilization = 0.9;    // share of a GPU's free memory that may be used, in (0, 1]
+};
+
+struct CreatedBackend {
+  std::unique_ptr<Backend> backend;
+  std::string reason;  // why this device runs, for people: "no GPU: libcuda.so.1 is not installed"
 };
 
 // FAILED_PRECONDITION: the device or instruction set that was asked for by name is not there, and why.
-absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);
+absl::StatusOr<CreatedBackend> CreateBackend(const BackendOptions& options);
 
 }  // namespace switchyard
 

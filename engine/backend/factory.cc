@@ -1,17 +1,37 @@
-// Which backends this build has. The only file that names more than one of them.
+// Which backend runs. The only file that names more than one of them.
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/cpu_backend.h"
+#include "engine/backend/cuda/plugin_loader.h"
+#include "engine/base/status_macros.h"
 
 namespace switchyard {
 
-absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options) {
-  if (options.device == "auto" || options.device == "cpu") return cpu::CreateCpuBackend(options);
-  if (options.device == "cuda") {
-    return absl::FailedPreconditionError("device is cuda, but this build has no CUDA backend");
+absl::StatusOr<CreatedBackend> CreateBackend(const BackendOptions& options) {
+  const std::string& device = options.device;
+  if (device != "auto" && device != "cpu" && device != "cuda") {
+    return absl::InvalidArgumentError(absl::StrCat("device is \"", device, "\", expected auto, cpu or cuda"));
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("device is \"", options.device, "\", expected auto, cpu or cuda"));
+  CreatedBackend created;
+  created.reason = "asked for";
+  if (device != "cpu") {
+    absl::StatusOr<std::unique_ptr<Backend>> gpu = cuda::LoadCudaBackend(options);
+    if (gpu.ok()) {
+      if (device == "auto") created.reason = "a GPU is there";
+      created.backend = *std::move(gpu);
+      return created;
+    }
+    // A GPU that is there but cannot be used is no reason to serve a hundred times slower without a word.
+    const bool missing = gpu.status().code() == absl::StatusCode::kFailedPrecondition;
+    if (device == "cuda" || !missing) {
+      return absl::Status(gpu.status().code(), absl::StrCat("device is ", device, ": ", gpu.status().message()));
+    }
+    created.reason = absl::StrCat("no GPU can be used: ", gpu.status().message());
+  }
+  ASSIGN_OR_RETURN(created.backend, cpu::CreateCpuBackend(options));
+  return created;
 }
 
 }  // namespace switchyard

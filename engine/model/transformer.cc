@@ -183,19 +183,22 @@ absl::Status Transformer::AllocateBuffers(const TransformerLimits& limits) {
 Matrix Transformer::Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
                             std::span<const int32_t> logit_rows, KvCache* cache) {
   const int64_t num_tokens = static_cast<int64_t>(ids.size());
+  const int64_t num_logits = static_cast<int64_t>(logit_rows.size());
+  const Matrix logits = logits_.Front(num_logits, config_.vocab_size);
+  if (backend_->BeginStep({ids, slices, logit_rows}, *cache)) return logits;
   const Matrix x = x_.Front(num_tokens, config_.hidden_size);
   backend_->Embed(ids, *embedding_, x);
   for (size_t l = 0; l < layers_.size(); ++l) {
     Attend(layers_[l], static_cast<int32_t>(l), slices, cache, x);
     FeedForward(layers_[l], x);
   }
-  const int64_t num_logits = static_cast<int64_t>(logit_rows.size());
-  const Matrix logits = logits_.Front(num_logits, config_.vocab_size);
-  if (num_logits == 0) return logits;
-  const Matrix last = last_.Front(num_logits, config_.hidden_size);
-  backend_->SelectRows(x, logit_rows, last);
-  backend_->RmsNorm(last, *final_norm_, config_.rms_norm_eps, last);
-  backend_->Linear(last, *lm_head_, OutputMode::kAssign, logits);
+  if (num_logits > 0) {
+    const Matrix last = last_.Front(num_logits, config_.hidden_size);
+    backend_->SelectRows(x, logit_rows, last);
+    backend_->RmsNorm(last, *final_norm_, config_.rms_norm_eps, last);
+    backend_->Linear(last, *lm_head_, OutputMode::kAssign, logits);
+  }
+  backend_->EndStep();
   return logits;
 }
 

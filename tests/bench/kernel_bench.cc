@@ -114,7 +114,7 @@ class Bench {
     backend.device = "cpu";
     backend.cpu_isa = options.isa;
     backend.num_threads = options.threads;
-    backend_ = Must(CreateBackend(backend));
+    backend_ = Must(CreateBackend(backend)).backend;
     isa_ = Must(cpu::ChooseIsa(options.isa));
     threads_ = options.threads > 0 ? options.threads : static_cast<int>(std::thread::hardware_concurrency());
   }

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/memory.h"
-#include "engine/backend/cpu/worker_pool.h"
+#include "engine/base/worker_pool.h"
 
 namespace switchyard::cpu {
 

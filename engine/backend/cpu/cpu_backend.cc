@@ -1,7 +1,5 @@
 #include "engine/backend/cpu/cpu_backend.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -10,7 +8,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/backend/cpu/cgroup.h"
 #include "engine/backend/cpu/context.h"
 #include "engine/backend/cpu/expert_mlp.h"
 #include "engine/backend/cpu/isa.h"
@@ -24,16 +21,7 @@
 namespace switchyard::cpu {
 namespace {
 
-constexpr int kMaxThreads = 1024;
 constexpr int64_t kInlineElements = 16384;  // smaller row-wise operations cost less than waking the workers
-
-// More threads than the container's share of CPU time would only be throttled, all at once and in mid-step.
-int NumAvailableCores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  const double quota = std::min<double>(kMaxThreads, std::ceil(ReadCgroupLimits().num_cores.value_or(kMaxThreads)));
-  return std::max(1, std::min(static_cast<int>(quota), CPU_COUNT(&set)));
-}
 
 float* Floats(Matrix matrix) { return static_cast<float*>(matrix.data); }
 float* Row(Matrix matrix, int64_t row) { return Floats(matrix) + row * matrix.cols; }
@@ -231,12 +219,12 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& options) {
-  if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
+  if (options.num_threads < 0 || options.num_threads > WorkerPool::kMaxThreads) {
     return absl::InvalidArgumentError(
-        absl::StrCat("num_threads is ", options.num_threads, ", expected 0 (one per core) to ", kMaxThreads));
+        absl::StrCat("num_threads is ", options.num_threads, ", expected 0 (one per core) to ", WorkerPool::kMaxThreads));
   }
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.cpu_isa));
-  const int num_threads = options.num_threads > 0 ? options.num_threads : NumAvailableCores();
+  const int num_threads = options.num_threads > 0 ? options.num_threads : WorkerPool::NumAvailableCores();
   ASSIGN_OR_RETURN(std::unique_ptr<WorkerPool> pool, WorkerPool::Create(num_threads));
   return std::make_unique<CpuBackend>(isa, std::move(pool));
 }

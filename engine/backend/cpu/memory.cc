@@ -12,7 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "engine/backend/cpu/cgroup.h"
+#include "engine/base/cgroup.h"
 
 namespace switchyard::cpu {
 namespace {

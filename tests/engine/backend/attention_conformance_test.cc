@@ -270,7 +270,7 @@ TEST_P(AttentionTest, CacheRejectsImpossibleShapes) {
             absl::StatusCode::kResourceExhausted);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, AttentionTest, testing::ValuesIn(AllParams()), ParamName);
+INSTANTIATE_TEST_SUITE_P(Backends, AttentionTest, ::testing::ValuesIn(AllParams()), ParamName);
 
 }  // namespace
 }  // namespace switchyard

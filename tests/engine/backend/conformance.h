@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <ostream>
 #include <random>
 #include <string>
@@ -16,9 +17,9 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
-#include "engine/backend/cpu/isa.h"
 #include "engine/base/bf16.h"
 #include "tests/reference/operations.h"
+#include "tests/support/test_backends.h"
 
 namespace switchyard {
 
@@ -70,42 +71,44 @@ inline MemoryReader RandomTensor(int64_t rows, int64_t cols, uint64_t seed, DTyp
   return MemoryReader(rows, cols, RandomValues(rows * cols, deviation, seed, dtype == DType::kBF16));
 }
 
-// One backend per instruction set of this machine, times the type of the weights.
+// One backend of the device, times the type of the weights.
 struct ConformanceParam {
-  std::string cpu_isa;
+  testing::Variant variant;
   DType dtype;
 };
 
 inline void PrintTo(const ConformanceParam& param, std::ostream* out) {
-  *out << param.cpu_isa << " " << DTypeName(param.dtype);
+  *out << param.variant << " " << DTypeName(param.dtype);
 }
 
-inline std::vector<ConformanceParam> AllParams() {
+inline std::vector<ConformanceParam> AllParams(bool expert_gemms = false) {
   std::vector<ConformanceParam> params;
-  for (const cpu::Isa isa : cpu::AvailableIsas()) {
-    params.push_back({cpu::IsaName(isa), DType::kF32});
-    params.push_back({cpu::IsaName(isa), DType::kBF16});
+  for (const testing::Variant& variant : testing::Variants(expert_gemms)) {
+    params.push_back({variant, DType::kF32});
+    params.push_back({variant, DType::kBF16});
   }
   return params;
 }
 
-inline std::string ParamName(const testing::TestParamInfo<ConformanceParam>& info) {
-  return info.param.cpu_isa + "_" + DTypeName(info.param.dtype);
+inline std::string ParamName(const ::testing::TestParamInfo<ConformanceParam>& info) {
+  return info.param.variant + "_" + DTypeName(info.param.dtype);
 }
 
-class ConformanceTest : public testing::TestWithParam<ConformanceParam> {
+class ConformanceTest : public ::testing::TestWithParam<ConformanceParam> {
  protected:
   static constexpr int kThreads = 3;
+
+  void SetUp() override {
+    const absl::Status status = testing::MakeBackend(GetParam().variant, 1).status();
+    if (status.code() == absl::StatusCode::kFailedPrecondition) GTEST_SKIP() << status.message();
+    ASSERT_TRUE(status.ok()) << status;
+  }
 
   DType dtype() const { return GetParam().dtype; }
   bool bf16() const { return dtype() == DType::kBF16; }
 
   std::unique_ptr<Backend> MakeBackend(int num_threads = kThreads) const {
-    BackendOptions options;
-    options.device = "cpu";
-    options.cpu_isa = GetParam().cpu_isa;
-    options.num_threads = num_threads;
-    auto backend = CreateBackend(options);
+    auto backend = testing::MakeBackend(GetParam().variant, num_threads);
     EXPECT_TRUE(backend.ok()) << backend.status();
     return *std::move(backend);
   }
@@ -129,13 +132,19 @@ class ConformanceTest : public testing::TestWithParam<ConformanceParam> {
     return {static_cast<float*>(matrix.data) + first * matrix.cols, count, matrix.cols};
   }
 
-  static void Fill(Matrix matrix, const Values& values) {
-    for (size_t i = 0; i < values.size(); ++i) static_cast<float*>(matrix.data)[i] = static_cast<float>(values[i]);
+  // Any device's memory can be written by looking rows up in a table.
+  static void Fill(Backend& backend, Matrix matrix, const Values& values) {
+    const MemoryReader rows(matrix.rows, matrix.cols, values);
+    const auto table = Load(backend, rows, DType::kF32, WeightUse::kEmbedding);
+    std::vector<int32_t> ids(static_cast<size_t>(matrix.rows));
+    std::iota(ids.begin(), ids.end(), 0);
+    backend.Embed(ids, *table, matrix);
+    EXPECT_TRUE(backend.Wait().ok());
   }
 
   static Matrix Upload(Backend& backend, int64_t rows, int64_t cols, const Values& values) {
     const Matrix matrix = Allocate(backend, rows, cols);
-    Fill(matrix, values);
+    Fill(backend, matrix, values);
     return matrix;
   }
 

@@ -121,11 +121,13 @@ TEST_P(LinearTest, RowAloneEqualsRowInAnyBatch) {
     auto weight = Load(*backend, tensor, dtype(), WeightUse::kLinear);
     auto same_weight = Load(*single, tensor, dtype(), WeightUse::kLinear);
     ASSERT_TRUE(backend->PrepareScratch(kRows).ok() && single->PrepareScratch(kRows).ok());
-    const Matrix in = Upload(*backend, kRows, shape.in, RandomValues(kRows * shape.in, 1.0, 3));
-    const Matrix alone = Allocate(*backend, kRows, shape.out);
+    const Values x = RandomValues(kRows * shape.in, 1.0, 3);
+    const Matrix in = Upload(*backend, kRows, shape.in, x);
+    const Matrix same_in = Upload(*single, kRows, shape.in, x);
+    const Matrix alone = Allocate(*single, kRows, shape.out);
     const Matrix batch = Allocate(*backend, kRows, shape.out);
     for (int64_t r = 0; r < kRows; ++r) {
-      single->Linear(Rows(in, r, 1), *same_weight, OutputMode::kAssign, Rows(alone, r, 1));
+      single->Linear(Rows(same_in, r, 1), *same_weight, OutputMode::kAssign, Rows(alone, r, 1));
     }
     const std::vector<float> expected = Download(*single, alone);
     for (const int64_t rows : {1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 47, 64, 70, 256, 257, 300}) {
@@ -152,7 +154,7 @@ TEST_P(LinearTest, BadRowLeavesOtherRowsAlone) {
   const std::vector<float> good = Download(*backend, out);
   x[7 * 64 + 3] = std::numeric_limits<double>::quiet_NaN();
   x[9 * 64 + 5] = std::numeric_limits<double>::infinity();
-  Fill(in, x);
+  Fill(*backend, in, x);
   backend->Linear(in, *weight, OutputMode::kAssign, out);
   const std::vector<float> mixed = Download(*backend, out);
   for (size_t r = 0; r < kRows; ++r) {
@@ -181,7 +183,7 @@ TEST(ExpectWithinTest, NothingHidesANaN) {
   EXPECT_FALSE(FindWorst(std::vector<float>{nan, nan, nan, nan}, expected, tolerance).share <= 1.0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(AllParams()), ParamName);
+INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, ::testing::ValuesIn(AllParams()), ParamName);
 
 using RowwiseTest = ConformanceTest;
 
@@ -262,7 +264,7 @@ TEST_P(RowwiseTest, SelectRowsCopies) {
   for (size_t i = 0; i < 20; ++i) EXPECT_EQ(selected[i], x[rows[i / 10] * 10 + i % 10]);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, RowwiseTest, testing::ValuesIn(AllParams()), ParamName);
+INSTANTIATE_TEST_SUITE_P(Backends, RowwiseTest, ::testing::ValuesIn(AllParams()), ParamName);
 
 }  // namespace
 }  // namespace switchyard

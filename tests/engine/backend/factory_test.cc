@@ -12,7 +12,7 @@ using testing::HasSubstr;
 TEST(FactoryTest, AutoIsTheCpuWithItsBestInstructionSet) {
   auto backend = CreateBackend({});
   ASSERT_TRUE(backend.ok()) << backend.status();
-  EXPECT_THAT((*backend)->description(), HasSubstr(cpu::IsaName(cpu::AvailableIsas().back())));
+  EXPECT_THAT(backend->backend->description(), HasSubstr(cpu::IsaName(cpu::AvailableIsas().back())));
 }
 
 TEST(FactoryTest, EveryAvailableInstructionSetCanBeForced) {
@@ -22,7 +22,7 @@ TEST(FactoryTest, EveryAvailableInstructionSetCanBeForced) {
     options.num_threads = 2;
     auto backend = CreateBackend(options);
     ASSERT_TRUE(backend.ok()) << backend.status();
-    EXPECT_EQ((*backend)->description(), "cpu (" + options.cpu_isa + ", 2 threads)");
+    EXPECT_EQ(backend->backend->description(), "cpu (" + options.cpu_isa + ", 2 threads)");
   }
 }
 

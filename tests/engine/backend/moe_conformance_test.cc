@@ -153,6 +153,8 @@ TEST_P(MoeTest, GroupingIsAPermutationThatKeepsTokenOrder) {
 
 class ExpertTest : public MoeTest {
  protected:
+  bool IsCublas() const { return GetParam().variant.starts_with("cublas"); }
+
   void LoadLayer(Backend& backend, const Layer& layer) {
     const int32_t n = layer.router.num_experts;
     std::vector<ExpertReaders> readers;
@@ -175,7 +177,7 @@ class ExpertTest : public MoeTest {
                               Routed* routed, Matrix rows, Matrix out) {
     const Matrix part = Rows(in, first, count);
     const Matrix part_out = Rows(out, 0, count);
-    Fill(part_out, Values(count * layer.hidden));
+    Fill(backend, part_out, Values(count * layer.hidden));
     backend.Route(part, *router_, layer.router, &routed->routing);
     backend.GroupByExpert(routed->routing, &routed->batches);
     backend.ExpertMlp(part, *weights_, routed->batches, Rows(rows, 0, count * layer.router.top_k));
@@ -185,6 +187,7 @@ class ExpertTest : public MoeTest {
 
   // Every `stride`th of 600 tokens gives the same bits alone and in batches of `counts` tokens at either end.
   void ExpectBatchInvariance(const Layer& layer, int64_t stride, const std::vector<int64_t>& counts) {
+    if (IsCublas()) GTEST_SKIP() << "cuBLAS does not promise one order of additions";
     constexpr int64_t kTokens = 600;
     auto backend = MakeBackend();
     LoadLayer(*backend, layer);
@@ -241,8 +244,9 @@ TEST_P(ExpertTest, LayerEqualsReference) {
         magnitudes[t * layer.hidden + i] += routed.routing.expert_weights[choice] * y.magnitudes[i];
       }
     }
-    // In bfloat16 an intermediate value next to a rounding boundary may fall on the other side.
-    const double unit = bf16() ? 2 * kEpsilonBf16 : kEpsilonF32 * (2.0 * layer.hidden + layer.width + 40);
+    // In bfloat16 an intermediate value next to a rounding boundary may fall on the other side; cuBLAS hands over gate
+    // and up rounded, too.
+    const double unit = bf16() ? (IsCublas() ? 6 : 2) * kEpsilonBf16 : kEpsilonF32 * (2.0 * layer.hidden + layer.width + 40);
     ExpectWithin(actual, expected, [&](size_t i) { return unit * magnitudes[i]; },
                  std::to_string(layer.router.num_experts) + " experts, hidden " + std::to_string(layer.hidden));
     for (int32_t e = 0; e < layer.router.num_experts; ++e) {
@@ -281,7 +285,7 @@ TEST_P(ExpertTest, BadTokenLeavesOtherTokensAlone) {
   const Matrix out = Allocate(*backend, kTokens, layer.hidden);
   const std::vector<float> good = RunLayer(*backend, layer, in, 0, kTokens, &routed, rows, out);
   x[3 * layer.hidden + 1] = kNaN;
-  Fill(in, x);
+  Fill(*backend, in, x);
   const std::vector<float> mixed = RunLayer(*backend, layer, in, 0, kTokens, &routed, rows, out);
   for (int64_t t = 0; t < kTokens; ++t) {
     const size_t row = static_cast<size_t>(t * layer.hidden);
@@ -294,8 +298,8 @@ TEST_P(ExpertTest, BadTokenLeavesOtherTokensAlone) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, MoeTest, testing::ValuesIn(AllParams()), ParamName);
-INSTANTIATE_TEST_SUITE_P(Backends, ExpertTest, testing::ValuesIn(AllParams()), ParamName);
+INSTANTIATE_TEST_SUITE_P(Backends, MoeTest, ::testing::ValuesIn(AllParams()), ParamName);
+INSTANTIATE_TEST_SUITE_P(Backends, ExpertTest, ::testing::ValuesIn(AllParams(/*expert_gemms=*/true)), ParamName);
 
 }  // namespace
 }  // namespace switchyard

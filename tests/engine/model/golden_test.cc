@@ -19,6 +19,7 @@
 #include "engine/model/transformer.h"
 #include "gtest/gtest.h"
 #include "tests/support/golden_file.h"
+#include "tests/support/test_backends.h"
 
 namespace switchyard {
 namespace {
@@ -31,6 +32,13 @@ constexpr double kWeightTolerance = 1e-6;  // of router weights, absolute
 // as a relative RMS of 0.005 to 0.016 and a mean Kullback-Leibler divergence of 1e-4.
 constexpr double kBf16RelativeRms = 0.02;
 constexpr double kBf16MeanKl = 2e-4;
+
+// The last two instruction sets of a CPU differ in bfloat16 only.
+std::vector<testing::Variant> Fp32Variants() {
+  std::vector<testing::Variant> variants = testing::Variants(/*expert_gemms=*/true);
+  std::erase_if(variants, [](const testing::Variant& v) { return v == "avx512_bf16" || v == "amx"; });
+  return variants;
+}
 
 std::string FolderOf(const std::string& fixture) {
   return std::string(SWITCHYARD_SOURCE_DIR) + "/tests/golden/fixtures/" + fixture;
@@ -49,12 +57,10 @@ absl::StatusOr<std::unique_ptr<KvCache>> AllocateCache(Backend& backend, const M
 class GoldenTest : public ::testing::TestWithParam<std::tuple<std::string, std::string>> {
  protected:
   void SetUp() override {
-    const auto& [fixture, isa] = GetParam();
+    const auto& [fixture, variant] = GetParam();
     const std::string folder = FolderOf(fixture);
-    auto backend = CreateBackend({.device = "cpu", .cpu_isa = isa, .num_threads = 2});
-    if (backend.status().code() == absl::StatusCode::kFailedPrecondition) {
-      GTEST_SKIP() << "this machine lacks " << isa << ": " << backend.status();
-    }
+    auto backend = testing::MakeBackend(variant, 2);
+    if (backend.status().code() == absl::StatusCode::kFailedPrecondition) GTEST_SKIP() << backend.status().message();
     ASSERT_TRUE(backend.ok()) << backend.status();
     backend_ = *std::move(backend);
     auto config = ReadModelConfig(folder);
@@ -155,7 +161,7 @@ TEST_P(GoldenTest, EveryEqualChunkSizeGivesTheGoldenLogits) {
 INSTANTIATE_TEST_SUITE_P(
     CoreFamilies, GoldenTest,
     ::testing::Combine(::testing::Values("mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v1"),
-                       ::testing::Values("scalar", "avx2", "avx512")),
+                       ::testing::ValuesIn(Fp32Variants())),
     [](const auto& info) { return std::get<0>(info.param) + "_" + std::get<1>(info.param); });
 
 // Every weight as bfloat16 stores it, for both types.
@@ -199,11 +205,9 @@ struct PromptRun {
 
 class Bf16GoldenTest : public ::testing::TestWithParam<std::tuple<std::string, std::string>> {
  protected:
-  static void Run(const std::string& fixture, const std::string& isa, DType dtype, PromptRun* run) {
-    auto backend = CreateBackend({.device = "cpu", .cpu_isa = isa, .num_threads = 2});
-    if (backend.status().code() == absl::StatusCode::kFailedPrecondition) {
-      GTEST_SKIP() << "this machine lacks " << isa << ": " << backend.status();
-    }
+  static void Run(const std::string& fixture, const std::string& variant, DType dtype, PromptRun* run) {
+    auto backend = testing::MakeBackend(variant, 2);
+    if (backend.status().code() == absl::StatusCode::kFailedPrecondition) GTEST_SKIP() << backend.status().message();
     ASSERT_TRUE(backend.ok()) << backend.status();
     auto config = ReadModelConfig(FolderOf(fixture));
     ASSERT_TRUE(config.ok()) << config.status();
@@ -259,11 +263,11 @@ std::vector<double> LogSoftmax(std::span<const float> logits) {
 }
 
 TEST_P(Bf16GoldenTest, LogitsStayNearThoseOfFp32WithTheSameWeights) {
-  const auto& [fixture, isa] = GetParam();
+  const auto& [fixture, variant] = GetParam();
   PromptRun expected, actual;
-  Run(fixture, isa, DType::kBF16, &actual);
+  Run(fixture, variant, DType::kBF16, &actual);
   if (IsSkipped() || HasFatalFailure()) return;
-  ASSERT_NO_FATAL_FAILURE(Run(fixture, "scalar", DType::kF32, &expected));
+  ASSERT_NO_FATAL_FAILURE(Run(fixture, testing::Variants().front(), DType::kF32, &expected));
   const size_t num_tokens =
       testing::GoldenFile(FolderOf(fixture) + "/golden.safetensors").GetIds("input_ids").size();
   const size_t vocab = expected.logits.size() / num_tokens;
@@ -288,7 +292,7 @@ TEST_P(Bf16GoldenTest, LogitsStayNearThoseOfFp32WithTheSameWeights) {
 INSTANTIATE_TEST_SUITE_P(
     CoreFamilies, Bf16GoldenTest,
     ::testing::Combine(::testing::Values("mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v1"),
-                       ::testing::Values("scalar", "avx2", "avx512", "avx512_bf16", "amx")),
+                       ::testing::ValuesIn(testing::Variants(/*expert_gemms=*/true))),
     [](const auto& info) { return std::get<0>(info.param) + "_" + std::get<1>(info.param); });
 
 }  // namespace

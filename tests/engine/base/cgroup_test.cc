@@ -1,10 +1,10 @@
-#include "engine/backend/cpu/cgroup.h"
+#include "engine/base/cgroup.h"
 
 #include <gtest/gtest.h>
 
 #include "tests/support/temp_folder.h"
 
-namespace switchyard::cpu {
+namespace switchyard {
 namespace {
 
 using switchyard::testing::TempFolder;
@@ -62,4 +62,4 @@ TEST(CgroupTest, Version1HasOneHierarchyPerController) {
 }
 
 }  // namespace
-}  // namespace switchyard::cpu
+}  // namespace switchyard

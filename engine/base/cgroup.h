@@ -2,14 +2,14 @@
 //
 // A limit of any group above the process holds for it too, so the whole path from its own group up to the root of the
 // mount is looked at. Inside a container the path of /proc/self/cgroup may not exist there; its root then counts.
-#ifndef SWITCHYARD_ENGINE_BACKEND_CPU_CGROUP_H_
-#define SWITCHYARD_ENGINE_BACKEND_CPU_CGROUP_H_
+#ifndef SWITCHYARD_ENGINE_BASE_CGROUP_H_
+#define SWITCHYARD_ENGINE_BASE_CGROUP_H_
 
 #include <cstdint>
 #include <optional>
 #include <string>
 
-namespace switchyard::cpu {
+namespace switchyard {
 
 struct CgroupLimits {
   std::optional<int64_t> available_memory_bytes;  // limit less use; page cache that can be dropped is not use
@@ -19,6 +19,6 @@ struct CgroupLimits {
 // `root` stands before /proc and /sys, for tests. What cannot be read is no limit.
 CgroupLimits ReadCgroupLimits(const std::string& root = "");
 
-}  // namespace switchyard::cpu
+}  // namespace switchyard
 
-#endif  // SWITCHYARD_ENGINE_BACKEND_CPU_CGROUP_H_
+#endif  // SWITCHYARD_ENGINE_BASE_CGROUP_H_

@@ -1,4 +1,4 @@
-// The backend's threads. The calling thread is one of them: with num_threads = 1 everything runs inline.
+// A backend's host threads. The calling thread is one of them: with num_threads = 1 everything runs inline.
 //
 //   pool.Run([&](int thread) {           // thread = 0 (the caller) .. num_threads - 1, all at once
 //     ... this thread's part ...
@@ -12,8 +12,8 @@
 // Barrier 0.2 us; waking a sleeper costs 30 us.
 //
 // Threads: one caller at a time; bodies must not call Run.
-#ifndef SWITCHYARD_ENGINE_BACKEND_CPU_WORKER_POOL_H_
-#define SWITCHYARD_ENGINE_BACKEND_CPU_WORKER_POOL_H_
+#ifndef SWITCHYARD_ENGINE_BASE_WORKER_POOL_H_
+#define SWITCHYARD_ENGINE_BASE_WORKER_POOL_H_
 
 #include <atomic>
 #include <cstdint>
@@ -27,7 +27,7 @@
 #include "absl/status/statusor.h"
 #include "engine/base/mutex.h"
 
-namespace switchyard::cpu {
+namespace switchyard {
 
 // `size` threads meet here again and again. Spins, and yields the core when the others are late.
 class SpinBarrier {
@@ -43,6 +43,12 @@ class SpinBarrier {
 
 class WorkerPool {
  public:
+  static constexpr int kMaxThreads = 1024;
+
+  // Cores that this process may use: more threads than the container's share of CPU time would only be throttled, all
+  // at once and in mid-step.
+  static int NumAvailableCores();
+
   // RESOURCE_EXHAUSTED: the system does not start so many threads. REQUIRES: num_threads > 0.
   static absl::StatusOr<std::unique_ptr<WorkerPool>> Create(int num_threads);
   ~WorkerPool();
@@ -93,6 +99,6 @@ class WorkerPool {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace switchyard::cpu
+}  // namespace switchyard
 
-#endif  // SWITCHYARD_ENGINE_BACKEND_CPU_WORKER_POOL_H_
+#endif  // SWITCHYARD_ENGINE_BASE_WORKER_POOL_H_

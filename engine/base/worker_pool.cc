@@ -1,11 +1,16 @@
-#include "engine/backend/cpu/worker_pool.h"
+#include "engine/base/worker_pool.h"
 
+#include <sched.h>
+
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/cgroup.h"
 
-namespace switchyard::cpu {
+namespace switchyard {
 namespace {
 
 constexpr auto kSpinTime = std::chrono::microseconds(100);
@@ -35,6 +40,13 @@ void SpinBarrier::Wait() {
       std::this_thread::yield();
     }
   }
+}
+
+int WorkerPool::NumAvailableCores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  const double quota = std::min<double>(kMaxThreads, std::ceil(ReadCgroupLimits().num_cores.value_or(kMaxThreads)));
+  return std::max(1, std::min(static_cast<int>(quota), CPU_COUNT(&set)));
 }
 
 absl::StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(int num_threads) {
@@ -128,4 +140,4 @@ void WorkerPool::ParallelFor(int64_t count, const std::function<void(int, int64_
   });
 }
 
-}  // namespace switchyard::cpu
+}  // namespace switchyard

@@ -1,4 +1,4 @@
-#include "engine/backend/cpu/cgroup.h"
+#include "engine/base/cgroup.h"
 
 #include <algorithm>
 #include <fstream>
@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
-namespace switchyard::cpu {
+namespace switchyard {
 namespace {
 
 std::optional<int64_t> ReadNumber(const std::string& path) {
@@ -88,4 +88,4 @@ CgroupLimits ReadCgroupLimits(const std::string& root) {
   return limits;
 }
 
-}  // namespace switchyard::cpu
+}  // namespace switchyard

@@ -1,4 +1,4 @@
-#include "engine/backend/cpu/worker_pool.h"
+#include "engine/base/worker_pool.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -9,7 +9,7 @@
 #include <fstream>
 #include <numeric>
 
-namespace switchyard::cpu {
+namespace switchyard {
 namespace {
 
 TEST(WorkerPoolTest, RunsTheBodyOncePerThread) {
@@ -108,4 +108,4 @@ TEST(WorkerPoolTest, IdleWorkersBurnNoCpu) {
 }
 
 }  // namespace
-}  // namespace switchyard::cpu
+}  // namespace switchyard

@@ -1,0 +1,62 @@
+// Who multiplies the rows of the experts. Three ways to the same result, behind one call:
+//
+//   native           our kernel over tiles that the device lists: no host sync, one launch per product, reads only the
+//                    experts that have rows, and a row's bits never depend on its batch
+//   cublas_grouped   cublasGemmGroupedBatchedEx, one group per expert. The sizes live on the host, so each layer waits
+//                    for the router once
+//   cublas_padded    one strided batch over all experts, each times all tokens of the step; no sync, right where most
+//                    experts have rows anyway; at most kMaxPaddedTokens tokens
+//
+// With cuBLAS the order of a row's additions is the library's choice and may change with the size of the batch.
+#ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_EXPERT_GEMM_H_
+#define SWITCHYARD_ENGINE_BACKEND_CUDA_EXPERT_GEMM_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/weights.h"
+
+namespace switchyard::cuda {
+
+inline constexpr int64_t kMaxPaddedTokens = 256;
+
+// One layer's work. `max_rows` and `tokens` may be larger than what the device's counts say, never smaller.
+struct ExpertBatch {
+  const void* in = nullptr;           // [tokens] rows of the experts' type: bf16 plane or fp32
+  int64_t in_stride = 0;              // elements
+  int64_t tokens = 0;
+  int64_t max_rows = 0;               // tokens * top_k
+  int tile_tokens = 0;                // what the plan was made with
+  ExpertPlan plan;
+  BatchArrays device;
+  const int32_t* host_offsets = nullptr;  // the same offsets for the host, there once the stream has been waited for
+  Planes out;                         // rows of all experts; fp32 for fp32 experts, else bf16
+  int64_t out_stride = 0;             // elements of the fp32 plane
+};
+
+class ExpertGemm {
+ public:
+  virtual ~ExpertGemm() = default;
+  virtual std::string name() const = 0;
+  // Whether a step that uses it can be recorded.
+  virtual bool recordable() const = 0;
+  // Bytes of scratch for such a batch.
+  virtual int64_t ScratchBytes(const CudaExperts& experts, int64_t tokens, int64_t max_rows) const = 0;
+  // Stamps the plan's times, too.
+  virtual absl::Status Run(const CudaExperts& experts, const ExpertBatch& batch, void* scratch) = 0;
+};
+
+std::unique_ptr<ExpertGemm> MakeNativeExpertGemm(int num_multiprocessors, cudaStream_t stream);
+
+// FAILED_PRECONDITION: no cuBLAS.
+absl::StatusOr<std::unique_ptr<ExpertGemm>> MakeCublasGroupedExpertGemm(cudaStream_t stream);
+absl::StatusOr<std::unique_ptr<ExpertGemm>> MakeCublasPaddedExpertGemm(cudaStream_t stream);
+
+}  // namespace switchyard::cuda
+
+#endif  // SWITCHYARD_ENGINE_BACKEND_CUDA_EXPERT_GEMM_H_

@@ -1,0 +1,205 @@
+// Every kernel as a plain function that starts it on a stream. No function waits or allocates; errors of a launch stay
+// with the CUDA runtime until the backend's Wait asks.
+//
+// Pointers are device memory. `bf16` elements are uint16_t; a bf16 plane has rows of `stride` elements, of which those
+// beyond the columns are written as zeros.
+#ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_KERNELS_H_
+#define SWITCHYARD_ENGINE_BACKEND_CUDA_KERNELS_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "engine/backend/cuda/layout.h"
+#include "engine/base/dtype.h"
+
+namespace switchyard::cuda {
+
+// The two planes of an activation matrix; a null plane is not written.
+struct Planes {
+  float* f32 = nullptr;
+  uint16_t* bf16 = nullptr;
+  int64_t stride = 0;  // of bf16, in elements
+};
+
+// What changes from step to step, in device memory at addresses that never change, so that recorded steps can be
+// repeated. `counts` lets a kernel that was started for more rows know how many there are.
+struct StepCounts {
+  int32_t num_tokens;
+  int32_t num_logit_rows;
+  int32_t num_decode_rows;
+};
+struct DeviceStep {
+  const StepCounts* counts;
+  const int32_t* ids;           // [num_tokens]
+  const int32_t* positions;     // [num_tokens]
+  const int32_t* table_starts;  // [num_tokens] where in `tables` the row's block table begins
+  const int32_t* tables;
+  const int32_t* logit_rows;    // [num_logit_rows]
+  const int32_t* decode_rows;   // [num_decode_rows] rows that are the only one of their sequence
+};
+
+// ---- rowwise.cu ----
+
+// table: [vocabulary][stride] of fp32 or bf16.
+void LaunchEmbed(const DeviceStep& step, int64_t rows, const void* table, bool table_is_bf16, int64_t table_stride,
+                 int64_t cols, float* out, cudaStream_t stream);
+void LaunchRmsNorm(const float* in, const float* weight, float eps, int64_t rows, int64_t cols, Planes out,
+                   cudaStream_t stream);
+// Interleaved: gate and up rows lie as in an expert's matrix; otherwise all of gate, then all of up. `in_stride` elements
+// per row; exactly one of in_f32 and in_bf16 is given.
+struct GateUpInput {
+  const float* f32 = nullptr;
+  const uint16_t* bf16 = nullptr;
+  int64_t stride = 0;
+  bool interleaved = false;
+};
+void LaunchSiluMul(GateUpInput in, int64_t rows, int64_t cols, Planes out, cudaStream_t stream);
+void LaunchAddGated(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t rows, int64_t cols,
+                    float* out, cudaStream_t stream);
+void LaunchSelectRows(const DeviceStep& step, const float* in, int64_t rows, int64_t cols, float* out,
+                      cudaStream_t stream);
+void LaunchToBf16(const float* in, int64_t rows, int64_t cols, uint16_t* out, int64_t stride, cudaStream_t stream);
+void LaunchToF32(const uint16_t* in, int64_t stride, int64_t rows, int64_t cols, float* out, cudaStream_t stream);
+// Adds the NaN and infinite elements of `count` values to *total.
+void LaunchCountNonfinite(const void* values, bool is_bf16, int64_t count, unsigned long long* total,
+                          cudaStream_t stream);
+
+// ---- attention.cu ----
+
+struct AttentionArgs {
+  int32_t num_heads = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t dim_pad = 0;
+  int32_t sliding_window = 0;
+  float scale = 0.0f;
+  int32_t block_size = 0;
+  bool cache_is_bf16 = false;
+  void* keys = nullptr;    // of this layer: [block][kv head][block_size][dim_pad]
+  void* values = nullptr;
+  // Only for PrepareQkv:
+  int32_t qk_norm = 0;  // 0 none, 1 full width, 2 per head
+  float qk_norm_eps = 0.0f;
+  const float* q_norm = nullptr;
+  const float* k_norm = nullptr;
+  float clip = 0.0f;
+  const float* inv_freq = nullptr;  // [rotated_pairs]
+  int32_t rotated_pairs = 0;
+  float rope_factor = 1.0f;
+};
+
+void LaunchPrepareQkv(const DeviceStep& step, const AttentionArgs& args, int64_t rows, float* qkv, cudaStream_t stream);
+
+// fp32 cache: one warp per (row, query head).
+void LaunchAttentionF32(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* qkv, Planes out,
+                        cudaStream_t stream);
+
+// bf16 cache, rows that stand alone (decode): each (row, KV head, chunk of keys) on its own, then merged.
+// Rows [first, first + rows) of step.decode_rows; `max_chunks` chunks reach the longest row's position. partials:
+// DecodePartialFloats(...) floats of scratch.
+int64_t DecodePartialFloats(int64_t rows, const AttentionArgs& args, int64_t max_chunks);
+void LaunchAttentionDecode(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
+                           int64_t max_chunks, const float* qkv, float* partials, Planes out, cudaStream_t stream);
+
+// bf16 cache, runs of consecutive rows of one sequence: 64 (row, head of the group) pairs share each key.
+struct PrefillTile {
+  int32_t first_row;
+  int32_t num_rows;
+};
+int32_t PrefillTileRows(const AttentionArgs& args);  // the most rows of one tile
+void LaunchAttentionPrefill(const DeviceStep& step, const AttentionArgs& args, const PrefillTile* tiles,
+                            int64_t num_tiles, const float* qkv, Planes out, cudaStream_t stream);
+
+// ---- router.cu ----
+
+// `counts` may be null: then there are just as many tokens as rows.
+
+// What a router writes, in device memory and a second time in host memory that the device sees.
+struct RoutingArrays {
+  int32_t* expert_ids;
+  float* expert_weights;
+  float* margins;
+  float* logsumexps;
+  float* probability_sums;
+};
+struct RouterArgs {
+  int32_t num_experts = 0;
+  int32_t top_k = 0;
+  bool normalize = false;
+  float normalize_eps = 0.0f;
+  float scale = 1.0f;
+};
+// scratch: RouterScratchFloats floats.
+int64_t RouterScratchFloats(int64_t rows, int64_t num_experts);
+void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_t cols, const float* weight,
+                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays device,
+                 RoutingArrays host, cudaStream_t stream);
+
+struct BatchArrays {
+  int32_t* expert_offsets;
+  int32_t* choice_to_row;
+  int32_t* row_to_token;
+};
+// Tiles for the grouped GEMMs and the time each expert took, in device memory.
+struct ExpertPlan {
+  ExpertTile* tiles = nullptr;
+  int32_t* num_tiles = nullptr;
+  unsigned long long* first_start = nullptr;  // [num_experts] nanoseconds of the global timer
+  unsigned long long* last_end = nullptr;
+};
+void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, int64_t rows, int32_t top_k,
+                         int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device, BatchArrays host,
+                         cudaStream_t stream);
+// Marks the start (or end) of the batches of all experts at once: for libraries that run them as one call.
+void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
+                        cudaStream_t stream);
+void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* host_seconds,
+                         cudaStream_t stream);
+
+// out[t] += sum over j of weights[t, j] * rows[choice_to_row[t * k + j]]; rows in one of the planes.
+void LaunchCombine(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16, int64_t rows_stride,
+                   const float* expert_weights, const int32_t* choice_to_row, int64_t tokens, int32_t top_k,
+                   int64_t cols, float* out, cudaStream_t stream);
+
+// ---- grouped_gemm.cu ----
+
+enum class GemmOutput : int32_t { kAssign, kAdd, kSiluMul };
+
+// out[row] = weight_e x in[source of row] (+ bias), for the rows of each expert e. Dense products are one expert whose
+// tiles follow from `rows`.
+struct GroupedGemm {
+  const void* weight = nullptr;     // [experts][out_rows padded][k padded], fp32 or bf16
+  int64_t weight_rows = 0;          // padded rows of one expert
+  int64_t k = 0;                    // padded
+  int64_t out_cols = 0;             // features, before padding; of kSiluMul the products
+  const void* in = nullptr;         // bf16: [*][k]; fp32: [*][in_stride]
+  int64_t in_stride = 0;            // elements
+  int64_t in_cols = 0;              // real columns of an fp32 input
+  const int32_t* row_to_source = nullptr;  // null: row r reads input row r
+  const float* bias = nullptr;      // [out_cols]
+  GemmOutput output = GemmOutput::kAssign;
+  Planes out;
+  int64_t out_stride = 0;           // of the fp32 plane
+  // Where the tiles come from: a plan, or `dense_rows` rows of expert 0.
+  ExpertPlan plan;
+  int64_t max_tiles = 0;
+  int64_t dense_rows = 0;
+};
+
+void LaunchGemmBf16(const GroupedGemm& gemm, int tile_tokens, int num_multiprocessors, cudaStream_t stream);
+void LaunchGemmF32(const GroupedGemm& gemm, int tile_tokens, cudaStream_t stream);
+
+// ---- expert_rows.cu: moving rows for the library calls; elements of type `dtype`, padding written as zeros ----
+
+// out[row] = in[row_to_source[row]] for row < *num_rows. A null row_to_source copies in order, a null num_rows all rows.
+void LaunchGatherRows(const void* in, DType dtype, int64_t cols, int64_t in_stride, const int32_t* row_to_source,
+                      const int32_t* num_rows, int64_t max_rows, int64_t out_stride, void* out, cudaStream_t stream);
+// out[row] = in[expert of row][token of row]: `in` is [num_experts][tokens] rows. Writes the plane of `dtype`.
+void LaunchGatherPadded(const void* in, DType dtype, int64_t in_stride, int64_t tokens, const int32_t* expert_offsets,
+                        int32_t num_experts, const int32_t* row_to_token, int64_t max_rows, int64_t cols, Planes out,
+                        int64_t out_f32_stride, cudaStream_t stream);
+
+}  // namespace switchyard::cuda
+
+#endif  // SWITCHYARD_ENGINE_BACKEND_CUDA_KERNELS_H_

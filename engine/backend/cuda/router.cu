@@ -1,0 +1,328 @@
+// From router logits to per-expert batches, and back to tokens. All small; see each kernel.
+#include <ptx.cuh>
+
+#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/warp.cuh"
+
+namespace switchyard::cuda {
+namespace {
+
+constexpr int kLogitTile = 32;    // tokens and experts of one block
+constexpr int kLogitStep = 32;    // k of one step
+constexpr int kLogitThreads = 256;
+constexpr int kRouteWarps = 4;    // tokens of one block of RouteKernel
+constexpr int kPlanThreads = 1024;
+constexpr int kPlanWarps = kPlanThreads / kWarp;
+constexpr int kSumThreads = 256;
+constexpr int kCombineThreads = 256;
+
+__device__ __forceinline__ int64_t Count(const StepCounts* counts, int64_t rows) {
+  return counts == nullptr ? rows : counts->num_tokens;
+}
+
+// partial[s][token][expert]: part s of the dot products, in fp32. Roofline: flops = 2 * tokens * experts * k at the
+// rate of the ordinary cores; bytes = weight + tokens * k * 4 * experts / 32. k is split in a fixed way, so that a few
+// tokens still use several multiprocessors and no logit depends on how many tokens there are.
+__global__ void RouterLogitsKernel(const StepCounts* counts, const float* in, int64_t rows, int64_t cols,
+                                   const float* weight, int64_t weight_stride, int32_t num_experts, float* partial) {
+  __shared__ float x[kLogitTile][kLogitStep + 1];
+  __shared__ float w[kLogitTile][kLogitStep + 1];
+  const int64_t num_tokens = Count(counts, rows);
+  const int64_t first_expert = static_cast<int64_t>(blockIdx.x) * kLogitTile;
+  const int64_t first_token = static_cast<int64_t>(blockIdx.y) * kLogitTile;
+  if (first_token >= num_tokens) return;
+  const int64_t part = RoundUp(CeilDiv(cols, kRouterSplits), kLogitStep);
+  const int64_t begin = part * blockIdx.z;
+  const int64_t end = begin + part < cols ? begin + part : cols;
+  const int lane = threadIdx.x % kLogitTile, group = threadIdx.x / kLogitTile;  // 8 groups
+  float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};  // expert `lane`, tokens group + 8 i
+  for (int64_t k = begin; k < end; k += kLogitStep) {
+    __syncthreads();
+    for (int i = group; i < kLogitTile; i += kLogitThreads / kLogitTile) {
+      const bool inside = k + lane < end;
+      const int64_t token = first_token + i, expert = first_expert + i;
+      x[i][lane] = inside && token < num_tokens ? in[token * cols + k + lane] : 0.0f;
+      w[i][lane] = inside && expert < num_experts ? weight[expert * weight_stride + k + lane] : 0.0f;
+    }
+    __syncthreads();
+    for (int j = 0; j < kLogitStep; ++j) {
+      for (int i = 0; i < 4; ++i) sums[i] = fmaf(x[group + 8 * i][j], w[lane][j], sums[i]);
+    }
+  }
+  const int64_t expert = first_expert + lane;
+  if (expert >= num_experts) return;
+  for (int i = 0; i < 4; ++i) {
+    const int64_t token = first_token + group + 8 * i;
+    if (token < num_tokens) partial[(blockIdx.z * rows + token) * num_experts + expert] = sums[i];
+  }
+}
+
+struct Best {
+  float score;
+  int32_t expert;
+};
+
+// The larger score; among equals the lower id.
+__device__ __forceinline__ Best BetterOfWarp(Best best) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    const float score = __shfl_xor_sync(kAllLanes, best.score, distance);
+    const int32_t expert = __shfl_xor_sync(kAllLanes, best.expert, distance);
+    if (score > best.score || (score == best.score && expert < best.expert)) best = {score, expert};
+  }
+  return best;
+}
+
+// One warp per token: softmax over the experts, then the k largest, one after the other. Roofline: bytes = tokens *
+// experts * 4 * (splits + 1), all in the L2 cache; latency of k warp reductions. `probabilities`: [tokens][experts].
+__global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs args, const float* partial,
+                            float* probabilities, RoutingArrays device, RoutingArrays host) {
+  constexpr int kPerLane = kMaxExperts / kWarp;
+  const int lane = threadIdx.x % kWarp;
+  const int64_t token = static_cast<int64_t>(blockIdx.x) * kRouteWarps + threadIdx.x / kWarp;
+  if (token >= Count(counts, rows)) return;
+  const int32_t num_experts = args.num_experts, k = args.top_k;
+  float scores[kPerLane];
+  float largest = -INFINITY;
+  bool finite = true;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int32_t expert = i * kWarp + lane;
+    scores[i] = -1.0f;  // of no expert, below every probability
+    if (i * kWarp >= num_experts || expert >= num_experts) continue;
+    float logit = 0.0f;
+    for (int s = 0; s < kRouterSplits; ++s) logit += partial[(s * rows + token) * num_experts + expert];
+    finite = finite && isfinite(logit);
+    largest = fmaxf(largest, logit);
+    scores[i] = logit;
+  }
+  finite = __ballot_sync(kAllLanes, finite) == kAllLanes;
+  largest = WarpMax(largest);
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    if (i * kWarp + lane >= num_experts) continue;
+    scores[i] = expf(scores[i] - largest);
+    sum += scores[i];
+  }
+  sum = WarpSum(sum);
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int32_t expert = i * kWarp + lane;
+    if (expert >= num_experts) continue;
+    scores[i] = finite ? scores[i] / sum : 0.0f;
+    probabilities[token * num_experts + expert] = scores[i];
+  }
+
+  const int64_t first = token * k;
+  float chosen = 0.0f;  // lane j keeps the j-th score
+  float last = 0.0f, total = args.normalize_eps, margin = 0.0f;
+  for (int32_t j = 0; j <= k && j < num_experts; ++j) {
+    Best best = {-1.0f, num_experts};
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) {
+      if (scores[i] > best.score) best = {scores[i], i * kWarp + lane};
+    }
+    best = BetterOfWarp(best);
+    if (!finite) best.expert = j;  // any valid experts will do: the weights say that the row is lost
+    if (j == k) {
+      margin = last - best.score;  // the runner-up
+      break;
+    }
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) {
+      if (i * kWarp + lane == best.expert) scores[i] = -1.0f;
+    }
+    if (lane == j) {
+      chosen = best.score;
+      device.expert_ids[first + j] = host.expert_ids[first + j] = best.expert;
+    }
+    last = best.score;
+    total += best.score;
+  }
+  if (lane < k) {
+    const float weight = (args.normalize ? chosen / total : chosen) * args.scale;
+    device.expert_weights[first + lane] = host.expert_weights[first + lane] = finite ? weight : NAN;
+  }
+  if (lane == 0) {
+    host.margins[token] = finite ? margin : 0.0f;
+    host.logsumexps[token] = finite ? largest + logf(sum) : 0.0f;
+  }
+}
+
+// Sums of the probabilities over tokens. One block per 32 experts: eight groups of rows, added up in a fixed order.
+// Roofline: bytes = tokens * experts * 4 from the L2 cache.
+__global__ void SumProbabilitiesKernel(const StepCounts* counts, int64_t rows, int32_t num_experts,
+                                       const float* probabilities, float* host_sums) {
+  __shared__ float shared[kSumThreads];
+  const int64_t num_tokens = Count(counts, rows);
+  const int lane = threadIdx.x % kWarp, group = threadIdx.x / kWarp;
+  const int32_t expert = blockIdx.x * kWarp + lane;
+  float sum = 0.0f;
+  if (expert < num_experts) {
+    for (int64_t t = group; t < num_tokens; t += kSumThreads / kWarp) sum += probabilities[t * num_experts + expert];
+  }
+  shared[threadIdx.x] = sum;
+  __syncthreads();
+  if (group != 0 || expert >= num_experts) return;
+  for (int g = 1; g < kSumThreads / kWarp; ++g) sum += shared[g * kWarp + lane];
+  host_sums[expert] = sum;
+}
+
+// One block sorts the choices by expert, keeping token order: each warp counts its contiguous part of the choices,
+// offsets follow by expert and then by warp, and a second pass places them. Roofline: latency; bytes = choices * 4
+// twice in and 16 out. Also lists the tiles of the grouped GEMMs and resets the experts' clocks.
+// Shared memory: counts[warp][expert], then starts[expert + 1], then tile_starts[expert + 1].
+__global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* expert_ids, int64_t rows, int32_t top_k,
+                                    int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device,
+                                    BatchArrays host) {
+  int32_t* const warp_counts = DynamicShared<int32_t>();
+  int32_t* const starts = warp_counts + kPlanWarps * num_experts;
+  int32_t* const tile_starts = starts + num_experts + 1;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int32_t num_choices = static_cast<int32_t>(Count(counts, rows)) * top_k;
+  const int32_t per_warp = static_cast<int32_t>(RoundUp(CeilDiv(num_choices, kPlanWarps), kWarp));
+  const int32_t begin = warp * per_warp;
+  const int32_t end = begin + per_warp < num_choices ? begin + per_warp : num_choices;
+  int32_t* const mine = warp_counts + warp * num_experts;
+
+  for (int32_t i = threadIdx.x; i < kPlanWarps * num_experts; i += kPlanThreads) warp_counts[i] = 0;
+  __syncthreads();
+  for (int32_t base = begin; base < end; base += kWarp) {
+    const int32_t expert = base + lane < end ? expert_ids[base + lane] : -1;
+    const unsigned same = __match_any_sync(kAllLanes, expert);
+    // The last lane of an expert adds for all of them.
+    if (expert >= 0 && (same >> lane) == 1u) mine[expert] += __popc(same);
+    __syncwarp();
+  }
+  __syncthreads();
+  for (int32_t e = threadIdx.x; e < num_experts; e += kPlanThreads) {
+    int32_t total = 0;
+    for (int w = 0; w < kPlanWarps; ++w) {
+      const int32_t count = warp_counts[w * num_experts + e];
+      warp_counts[w * num_experts + e] = total;
+      total += count;
+    }
+    starts[e + 1] = total;
+    tile_starts[e + 1] = static_cast<int32_t>(CeilDiv(total, tile_tokens));
+    plan.first_start[e] = ~0ull;
+    plan.last_end[e] = 0;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    starts[0] = tile_starts[0] = 0;
+    for (int32_t e = 0; e < num_experts; ++e) {
+      starts[e + 1] += starts[e];
+      tile_starts[e + 1] += tile_starts[e];
+    }
+    *plan.num_tiles = tile_starts[num_experts];
+  }
+  __syncthreads();
+  for (int32_t e = threadIdx.x; e <= num_experts; e += kPlanThreads) {
+    device.expert_offsets[e] = host.expert_offsets[e] = starts[e];
+    if (e == num_experts) continue;
+    for (int32_t tile = tile_starts[e], row = starts[e]; tile < tile_starts[e + 1]; ++tile, row += tile_tokens) {
+      const int32_t left = starts[e + 1] - row;
+      plan.tiles[tile] = {e, row, left < tile_tokens ? left : tile_tokens, tile_starts[e],
+                          tile_starts[e + 1] - tile_starts[e]};
+    }
+  }
+  for (int32_t base = begin; base < end; base += kWarp) {
+    const int32_t choice = base + lane;
+    const int32_t expert = choice < end ? expert_ids[choice] : -1;
+    const unsigned same = __match_any_sync(kAllLanes, expert);
+    if (expert >= 0) {
+      const int32_t row = starts[expert] + mine[expert] + __popc(same & ((1u << lane) - 1));
+      device.choice_to_row[choice] = host.choice_to_row[choice] = row;
+      device.row_to_token[row] = host.row_to_token[row] = choice / top_k;
+    }
+    __syncwarp();
+    if (expert >= 0 && (same >> lane) == 1u) mine[expert] += __popc(same);
+    __syncwarp();
+  }
+}
+
+// Roofline: latency.
+__global__ void StampExpertsKernel(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan) {
+  const unsigned long long now = GlobalTimer();
+  for (int32_t e = threadIdx.x; e < num_experts; e += blockDim.x) {
+    if (expert_offsets[e] < expert_offsets[e + 1]) (end ? plan.last_end : plan.first_start)[e] = now;
+  }
+}
+
+// Roofline: latency.
+__global__ void ExpertSecondsKernel(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan,
+                                    float* host_seconds) {
+  for (int32_t e = threadIdx.x; e < num_experts; e += blockDim.x) {
+    const unsigned long long start = plan.first_start[e], end = plan.last_end[e];
+    const bool used = expert_offsets[e] < expert_offsets[e + 1];
+    // The timer advances in steps of up to a microsecond: a short batch may begin and end in the same one.
+    const float nanoseconds = end > start ? static_cast<float>(end - start) : 1.0f;
+    host_seconds[e] = used ? nanoseconds * 1e-9f : 0.0f;
+  }
+}
+
+// Roofline: bytes = tokens * cols * (top_k * row element + 8).
+__global__ void CombineKernel(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16,
+                              int64_t rows_stride, const float* expert_weights, const int32_t* choice_to_row,
+                              int64_t tokens, int32_t top_k, int64_t cols, float* out) {
+  __shared__ float weights[kMaxTopK];
+  __shared__ int32_t sources[kMaxTopK];
+  const int64_t token = blockIdx.x;
+  if (token >= Count(counts, tokens)) return;
+  if (static_cast<int32_t>(threadIdx.x) < top_k) {
+    weights[threadIdx.x] = expert_weights[token * top_k + threadIdx.x];
+    sources[threadIdx.x] = choice_to_row[token * top_k + threadIdx.x];
+  }
+  __syncthreads();
+  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
+    float sum = out[token * cols + c];
+    for (int32_t j = 0; j < top_k; ++j) {
+      const int64_t at = sources[j] * rows_stride + c;
+      sum = fmaf(weights[j], rows_f32 != nullptr ? rows_f32[at] : Bf16Bits(rows_bf16[at]), sum);
+    }
+    out[token * cols + c] = sum;
+  }
+}
+
+}  // namespace
+
+int64_t RouterScratchFloats(int64_t rows, int64_t num_experts) { return (kRouterSplits + 1) * rows * num_experts; }
+
+void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_t cols, const float* weight,
+                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays device,
+                 RoutingArrays host, cudaStream_t stream) {
+  float* const probabilities = scratch + kRouterSplits * rows * args.num_experts;
+  Launch(RouterLogitsKernel, dim3(CeilDiv(args.num_experts, kLogitTile), CeilDiv(rows, kLogitTile), kRouterSplits),
+         dim3(kLogitThreads), 0, stream, counts, in, rows, cols, weight, weight_stride, args.num_experts, scratch);
+  Launch(RouteKernel, dim3(CeilDiv(rows, kRouteWarps)), dim3(kRouteWarps * kWarp), 0, stream, counts, rows, args,
+         scratch, probabilities, device, host);
+  Launch(SumProbabilitiesKernel, dim3(CeilDiv(args.num_experts, kWarp)), dim3(kSumThreads), 0, stream, counts, rows,
+         args.num_experts, probabilities, host.probability_sums);
+}
+
+void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, int64_t rows, int32_t top_k,
+                         int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device, BatchArrays host,
+                         cudaStream_t stream) {
+  const size_t shared_bytes = sizeof(int32_t) * (kPlanWarps * num_experts + 2 * (num_experts + 1));
+  Launch(GroupByExpertKernel, dim3(1), dim3(kPlanThreads), shared_bytes, stream, counts, expert_ids, rows, top_k,
+         num_experts, tile_tokens, plan, device, host);
+}
+
+void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
+                        cudaStream_t stream) {
+  Launch(StampExpertsKernel, dim3(1), dim3(kPlanThreads), 0, stream, expert_offsets, num_experts, end, plan);
+}
+
+void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* host_seconds,
+                         cudaStream_t stream) {
+  Launch(ExpertSecondsKernel, dim3(1), dim3(kPlanThreads), 0, stream, expert_offsets, num_experts, plan, host_seconds);
+}
+
+void LaunchCombine(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16, int64_t rows_stride,
+                   const float* expert_weights, const int32_t* choice_to_row, int64_t tokens, int32_t top_k,
+                   int64_t cols, float* out, cudaStream_t stream) {
+  Launch(CombineKernel, dim3(tokens), dim3(kCombineThreads), 0, stream, counts, rows_f32, rows_bf16, rows_stride,
+         expert_weights, choice_to_row, tokens, top_k, cols, out);
+}
+
+}  // namespace switchyard::cuda

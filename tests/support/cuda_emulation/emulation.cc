@@ -1,0 +1,500 @@
+#include "emulation.h"
+
+#include <cuda_runtime.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+struct EmulatedGraph {
+  std::vector<std::function<void()>> calls;
+};
+struct EmulatedStream {
+  std::unique_ptr<EmulatedGraph> capture;
+};
+struct EmulatedEvent {
+  uint64_t nanoseconds = 0;
+};
+
+namespace cuda_emulation {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr size_t kStackBytes = 128 << 10;
+constexpr int kWarpSize = 32;
+
+// Where a fiber stopped. x86-64 saves the few registers that a call must keep; elsewhere the C library does it.
+#if defined(__x86_64__)
+struct Context {
+  void* stack_pointer = nullptr;
+};
+extern "C" void SwitchyardSwitchFiber(void** save, void* load);
+asm(R"(
+.text
+.globl SwitchyardSwitchFiber
+.type SwitchyardSwitchFiber, @function
+SwitchyardSwitchFiber:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size SwitchyardSwitchFiber, .-SwitchyardSwitchFiber
+)");
+void Switch(Context* save, Context* load) { SwitchyardSwitchFiber(&save->stack_pointer, load->stack_pointer); }
+void Prepare(Context* context, char* stack, void (*entry)()) {
+  // A stack that "returns" into entry with the alignment of a call: six registers, the address, and a null behind it.
+  auto* top = reinterpret_cast<uint64_t*>(stack + kStackBytes) - 1;
+  top[0] = 0;
+  *--top = reinterpret_cast<uint64_t>(entry);
+  for (int i = 0; i < 6; ++i) *--top = 0;
+  context->stack_pointer = top;
+}
+#else
+struct Context {
+  ucontext_t context;
+};
+void Switch(Context* save, Context* load) { swapcontext(&save->context, &load->context); }
+void Prepare(Context* context, char* stack, void (*entry)()) {
+  getcontext(&context->context);
+  context->context.uc_stack.ss_sp = stack;
+  context->context.uc_stack.ss_size = kStackBytes;
+  context->context.uc_link = nullptr;
+  makecontext(&context->context, entry, 0);
+}
+#endif
+
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes;
+};
+
+enum class Waiting : uint8_t { kNo, kForWarp, kForBlock, kDone };
+
+struct Thread {
+  Context context;
+  Waiting waiting = Waiting::kNo;
+  uint64_t generation = 0;  // of what it waits for
+  dim3 index;
+  std::vector<std::vector<Copy>> groups;  // committed, oldest first
+  std::vector<Copy> open;
+};
+
+struct Warp {
+  unsigned arrived = 0;
+  unsigned mask = 0;
+  uint64_t generation = 0;
+  uint64_t values[2][kWarpSize];  // of even and odd generations: a fast lane may be one ahead
+};
+
+struct Machine {
+  char* stacks = nullptr;
+  Context scheduler;
+  std::vector<Thread> threads = std::vector<Thread>(kMaxThreads);
+  std::vector<Warp> warps = std::vector<Warp>(kMaxThreads / kWarpSize);
+  int num_threads = 0;
+  int num_alive = 0;
+  int arrived = 0;           // at the block's barrier
+  uint64_t generation = 0;   // of the barrier
+  int current = 0;
+  const KernelLaunch* launch = nullptr;
+  std::unique_ptr<char[]> shared;
+  ThreadOrder order = ThreadOrder::kForward;
+  int64_t num_launches = 0;
+  size_t memory = size_t{64} << 30;
+  size_t used = 0;
+  std::unordered_map<void*, size_t> allocations;
+  cudaError_t pending = cudaSuccess;  // of the next synchronisation
+  cudaError_t last = cudaSuccess;
+};
+
+Machine& TheMachine() {
+  static Machine* const machine = new Machine;
+  return *machine;
+}
+
+[[noreturn]] void Fatal(const char* what) {
+  const Machine& m = TheMachine();
+  std::fprintf(stderr, "emulated kernel %p, block (%u, %u, %u), thread %d: %s\n", m.launch->kernel, blockIdx.x, blockIdx.y,
+               blockIdx.z, m.current, what);
+  std::abort();
+}
+
+void ReleaseBlockIfComplete(Machine& m) {
+  if (m.num_alive == 0 || m.arrived < m.num_alive) return;
+  m.arrived = 0;
+  ++m.generation;
+}
+
+void Yield(Machine& m) { Switch(&m.threads[m.current].context, &m.scheduler); }
+
+void ThreadMain() {
+  Machine& m = TheMachine();
+  m.launch->body();
+  Thread& thread = m.threads[m.current];
+  if (!thread.open.empty() || !thread.groups.empty()) {
+    for (const auto& group : thread.groups) {
+      if (!group.empty()) Fatal("ends with copies that nobody waited for");
+    }
+    if (!thread.open.empty()) Fatal("ends with copies that were not committed");
+  }
+  thread.waiting = Waiting::kDone;
+  --m.num_alive;
+  ReleaseBlockIfComplete(m);
+  Yield(m);
+}
+
+bool CanRun(const Machine& m, int t) {
+  const Thread& thread = m.threads[t];
+  switch (thread.waiting) {
+    case Waiting::kNo: return true;
+    case Waiting::kForWarp: return m.warps[t / kWarpSize].generation != thread.generation;
+    case Waiting::kForBlock: return m.generation != thread.generation;
+    case Waiting::kDone: return false;
+  }
+  return false;
+}
+
+void RunBlock(Machine& m) {
+  const KernelLaunch& launch = *m.launch;
+  m.num_threads = m.num_alive = static_cast<int>(launch.block.x * launch.block.y * launch.block.z);
+  m.arrived = 0;
+  m.shared.reset(new char[launch.shared_bytes + 1]);
+  std::memset(m.shared.get(), 0xff, launch.shared_bytes);  // NaN in every format
+  for (Warp& warp : m.warps) warp.arrived = warp.mask = 0;
+  for (int t = 0; t < m.num_threads; ++t) {
+    Thread& thread = m.threads[t];
+    thread.waiting = Waiting::kNo;
+    thread.index = dim3(t % launch.block.x, t / launch.block.x % launch.block.y, t / launch.block.x / launch.block.y);
+    thread.groups.clear();
+    thread.open.clear();
+    Prepare(&thread.context, m.stacks + t * kStackBytes, ThreadMain);
+  }
+  while (m.num_alive > 0) {
+    bool any = false;
+    for (int i = 0; i < m.num_threads; ++i) {
+      const int t = m.order == ThreadOrder::kForward ? i : m.num_threads - 1 - i;
+      if (!CanRun(m, t)) continue;
+      any = true;
+      m.threads[t].waiting = Waiting::kNo;
+      m.current = t;
+      threadIdx = m.threads[t].index;
+      Switch(&m.scheduler, &m.threads[t].context);
+    }
+    if (!any) Fatal("its block's threads wait for each other");
+  }
+}
+
+void Run(const KernelLaunch& launch) {
+  Machine& m = TheMachine();
+  if (m.stacks == nullptr) {
+    m.stacks = static_cast<char*>(mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  }
+  m.launch = &launch;
+  ++m.num_launches;
+  gridDim = launch.grid;
+  blockDim = launch.block;
+  for (blockIdx.z = 0; blockIdx.z < gridDim.z; ++blockIdx.z) {
+    for (blockIdx.y = 0; blockIdx.y < gridDim.y; ++blockIdx.y) {
+      for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x) RunBlock(m);
+    }
+  }
+}
+
+cudaError_t CallOrRecord(cudaStream_t stream, std::function<void()> call) {
+  if (stream != nullptr && stream->capture != nullptr) {
+    stream->capture->calls.push_back(std::move(call));
+  } else {
+    call();
+  }
+  return cudaSuccess;
+}
+
+cudaError_t Fail(cudaError_t error) {
+  TheMachine().last = error;
+  return error;
+}
+
+}  // namespace
+
+void LaunchKernel(KernelLaunch launch, cudaStream_t stream) {
+  if (launch.block.x * launch.block.y * launch.block.z > kMaxThreads || launch.grid.y > 65535 ||
+      launch.grid.z > 65535 || launch.shared_bytes > (227 << 10)) {
+    Fail(cudaErrorInvalidValue);
+    return;
+  }
+  CallOrRecord(stream, [launch = std::move(launch)] { Run(launch); });
+}
+
+void RunOnStream(cudaStream_t stream, std::function<void()> call) { CallOrRecord(stream, std::move(call)); }
+
+void* SharedMemory() {
+  // 128-byte alignment is promised by the real thing, 16 is what the kernels need.
+  return TheMachine().shared.get();
+}
+
+int Lane() { return TheMachine().current % kWarpSize; }
+
+void WaitForBlock() {
+  Machine& m = TheMachine();
+  Thread& thread = m.threads[m.current];
+  thread.generation = m.generation;
+  thread.waiting = Waiting::kForBlock;
+  ++m.arrived;
+  ReleaseBlockIfComplete(m);
+  Yield(m);
+}
+
+const uint64_t* ExchangeInWarp(unsigned mask, uint64_t value) {
+  Machine& m = TheMachine();
+  Warp& warp = m.warps[m.current / kWarpSize];
+  const unsigned bit = 1u << (m.current % kWarpSize);
+  if ((mask & bit) == 0) Fatal("calls a warp function without being in its mask");
+  if (warp.arrived == 0) {
+    warp.mask = mask;
+  } else if (warp.mask != mask) {
+    Fatal("calls a warp function with another mask than its neighbours");
+  }
+  uint64_t* const values = warp.values[warp.generation % 2];
+  values[m.current % kWarpSize] = value;
+  warp.arrived |= bit;
+  if (warp.arrived == mask) {
+    warp.arrived = 0;
+    ++warp.generation;
+    return values;
+  }
+  Thread& thread = m.threads[m.current];
+  thread.generation = warp.generation;
+  thread.waiting = Waiting::kForWarp;
+  Yield(m);
+  return values;
+}
+
+void CopyAsync(void* to, const void* from, int bytes) {
+  Machine& m = TheMachine();
+  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 || reinterpret_cast<uintptr_t>(from) % bytes != 0) {
+    Fatal("copies from or to an address that is not aligned");
+  }
+  std::memset(to, 0xff, bytes);  // whatever is read before the wait is wrong
+  m.threads[m.current].open.push_back({to, from, bytes});
+}
+
+void CommitCopies() {
+  Thread& thread = TheMachine().threads[TheMachine().current];
+  thread.groups.push_back(std::move(thread.open));
+  thread.open.clear();
+}
+
+void WaitForCopies(int pending) {
+  Thread& thread = TheMachine().threads[TheMachine().current];
+  while (static_cast<int>(thread.groups.size()) > pending) {
+    for (const Copy& copy : thread.groups.front()) {
+      if (copy.from == nullptr) {
+        std::memset(copy.to, 0, copy.bytes);
+      } else {
+        std::memcpy(copy.to, copy.from, copy.bytes);
+      }
+    }
+    thread.groups.erase(thread.groups.begin());
+  }
+}
+
+uint64_t Nanoseconds() {
+  return static_cast<uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
+}
+
+void SetThreadOrder(ThreadOrder order) { TheMachine().order = order; }
+int64_t NumLaunches() { return TheMachine().num_launches; }
+void FailNextSynchronize(cudaError_t error) { TheMachine().pending = error; }
+void SetDeviceMemory(size_t bytes) { TheMachine().memory = bytes; }
+
+}  // namespace cuda_emulation
+
+using cuda_emulation::CallOrRecord;
+using cuda_emulation::Fail;
+using cuda_emulation::TheMachine;
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {};
+  std::snprintf(properties->name, sizeof(properties->name), "emulated device");
+  properties->major = 9;
+  properties->multiProcessorCount = 3;  // few, so that persistent kernels walk
+  properties->totalGlobalMem = TheMachine().memory;
+  return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  *total = TheMachine().memory;
+  *free = *total - TheMachine().used;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  auto& m = TheMachine();
+  if (bytes > m.memory - m.used) return Fail(cudaErrorMemoryAllocation);
+  *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  if (*pointer == nullptr) return Fail(cudaErrorMemoryAllocation);
+  m.used += bytes;
+  m.allocations[*pointer] = bytes;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* pointer) {
+  auto& m = TheMachine();
+  const auto found = m.allocations.find(pointer);
+  if (found == m.allocations.end()) return pointer == nullptr ? cudaSuccess : Fail(cudaErrorInvalidValue);
+  m.used -= found->second;
+  m.allocations.erase(found);
+  std::free(pointer);
+  return cudaSuccess;
+}
+
+cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
+  *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return *pointer == nullptr ? Fail(cudaErrorMemoryAllocation) : cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void* pointer) {
+  std::free(pointer);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemset(void* pointer, int value, size_t bytes) {
+  std::memset(pointer, value, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t stream) {
+  return CallOrRecord(stream, [=] { std::memset(pointer, value, bytes); });
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  return CallOrRecord(stream, [=] { std::memcpy(to, from, bytes); });
+}
+
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind, cudaStream_t stream) {
+  return CallOrRecord(stream, [=] {
+    for (size_t row = 0; row < height; ++row) {
+      std::memcpy(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch, width);
+    }
+  });
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = new EmulatedStream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  if (TheMachine().pending == cudaSuccess) return cudaSuccess;
+  const cudaError_t error = TheMachine().pending;
+  TheMachine().pending = cudaSuccess;
+  return Fail(error);
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new EmulatedEvent;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return CallOrRecord(stream, [event] { event->nanoseconds = cuda_emulation::Nanoseconds(); });
+}
+
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) {
+  return cudaEventRecord(event, stream);
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaStreamSynchronize(nullptr); }
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  *milliseconds = static_cast<float>(end->nanoseconds - start->nanoseconds) * 1e-6f;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  stream->capture = std::make_unique<EmulatedGraph>();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = stream->capture.release();
+  return *graph == nullptr ? Fail(cudaErrorInvalidValue) : cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new EmulatedGraph(*graph);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+  for (const auto& call : executable->calls) call();
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  delete executable;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = TheMachine().last;
+  TheMachine().last = cudaSuccess;
+  return error;
+}
+
+cudaError_t cudaPeekAtLastError() { return TheMachine().last; }
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorInvalidValue: return "invalid argument";
+  }
+  return "unknown error";
+}

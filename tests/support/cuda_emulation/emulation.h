@@ -1,0 +1,44 @@
+// Runs kernels on the CPU: the blocks of a grid one after the other, the threads of a block as fibers of the calling
+// thread. One kernel at a time in the whole process.
+#ifndef SWITCHYARD_TESTS_SUPPORT_CUDA_EMULATION_EMULATION_H_
+#define SWITCHYARD_TESTS_SUPPORT_CUDA_EMULATION_EMULATION_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "cuda_runtime_api.h"
+
+namespace cuda_emulation {
+
+struct KernelLaunch {
+  const void* kernel = nullptr;
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;
+  std::function<void()> body;  // what one thread runs
+};
+
+// Runs the kernel, or records it where the stream is being captured.
+void LaunchKernel(KernelLaunch launch, cudaStream_t stream);
+
+// Calls, or records the call where the stream is being captured.
+void RunOnStream(cudaStream_t stream, std::function<void()> call);
+
+// For running threads.
+void* SharedMemory();
+void CopyAsync(void* to, const void* from, int bytes);  // zeros where `from` is null
+void CommitCopies();
+void WaitForCopies(int pending);
+uint64_t Nanoseconds();
+
+// For tests.
+enum class ThreadOrder { kForward, kReverse };
+void SetThreadOrder(ThreadOrder order);
+int64_t NumLaunches();                    // since the process began, repeats of graphs included
+void FailNextSynchronize(cudaError_t error);  // as a device that broke during a step
+void SetDeviceMemory(size_t bytes);       // what cudaMemGetInfo and cudaMalloc know of
+
+}  // namespace cuda_emulation
+
+#endif  // SWITCHYARD_TESTS_SUPPORT_CUDA_EMULATION_EMULATION_H_
