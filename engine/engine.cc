@@ -155,7 +155,7 @@ absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions&
   const Clock::time_point start = Clock::now();
   RETURN_IF_ERROR(CheckOptions(options));
   std::unique_ptr<ModelEngine> engine(new ModelEngine);
-  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir));
+  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir, options.max_model_len));
   ASSIGN_OR_RETURN(const GenerationConfig generation, ReadGenerationConfig(options.model_dir));
   engine->facts_.eos_token_ids = generation.eos_token_ids.empty() ? config.eos_token_ids : generation.eos_token_ids;
   engine->facts_.sampling_defaults = DefaultsOf(generation);
@@ -210,6 +210,7 @@ absl::StatusOr<KvCacheShape> ModelEngine::SizeKvCache(const EngineOptions& optio
   shape.num_kv_heads = attention.num_kv_heads;
   shape.head_dim = attention.head_dim;
   shape.dtype = facts_.dtype;
+  shape.latent_dim = attention.latent_dim;
   const int64_t block_bytes = backend_->KvBlockBytes(shape);
   const int64_t needed = (int64_t{facts_.max_model_len} + options.block_size - 1) / options.block_size;
   // More blocks than max_num_seqs full-length sequences can hold would never be used.

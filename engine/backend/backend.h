@@ -23,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/base/dtype.h"
+#include "engine/base/status_macros.h"
 #include "engine/base/tensor_reader.h"
 
 namespace switchyard {
@@ -55,10 +56,27 @@ class ExpertWeights {
   virtual int64_t num_nonfinite() const = 0;
 };
 
+// What stands between the gate and up projections of an expert and its down projection.
+enum class Activation : uint8_t {
+  kSilu,           // silu(gate) * up
+  kClampedSwiglu,  // (clamp(up, -limit, limit) + 1) * g * sigmoid(1.702 g), g = min(gate, limit)   (gpt-oss)
+};
+
+// The same for all experts of a layer.
+struct ExpertForm {
+  Activation activation = Activation::kSilu;
+  float limit = 0.0f;   // of kClampedSwiglu
+  bool biases = false;  // on gate, up and down
+};
+
 struct ExpertReaders {
   const TensorReader* gate = nullptr;
   const TensorReader* up = nullptr;
   const TensorReader* down = nullptr;
+  ExpertForm form = {};
+  const TensorReader* gate_bias = nullptr;  // [1, intermediate], where form.biases; likewise:
+  const TensorReader* up_bias = nullptr;
+  const TensorReader* down_bias = nullptr;  // [1, hidden]
 };
 
 // ---------------------------------------------------------------------------------------------------- attention
@@ -67,9 +85,16 @@ enum class QkNorm : uint8_t {
   kNone,
   kFull,  // RMS norm over the full projected width, before the head split (OLMoE)
   kHead,  // RMS norm per head over head_dim, before RoPE (Qwen3)
+  kL2AfterRope,  // RMS norm per head without weights, after RoPE (Llama 4)
 };
 
 // One attention layer, after projection. Query head n reads KV head n / (num_heads / num_kv_heads).
+//
+// Latent attention (MLA, DeepSeek-V2, 2405.04434) in its absorbed form is one shared KV head: the key of a token is
+// its latent vector followed by one rotated rope key, the value is the latent vector, the first latent_dim elements
+// of the key, and only the key is cached. head_dim is then latent_dim + the rotated width, the query of each head is
+// its non-rotated part taken into the latent space followed by its rotated part, and so the projected row holds
+// queries only.
 struct AttentionShape {
   int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
@@ -79,12 +104,20 @@ struct AttentionShape {
   float qk_norm_eps = 0.0f;
   float clip_qkv = 0.0f;          // clamp q, k, v to [-c, c] after projection and full-width norm; 0 = off
   int32_t sliding_window = 0;     // a token sees itself and window - 1 predecessors; 0 = all
-  std::vector<float> rope_inv_freq;  // [rotated_dim / 2], half-split pairs (m, m + rotated_dim / 2); scaling applied
+  int32_t chunk_size = 0;         // a token sees only its own chunk [n c, (n + 1) c) of positions; 0 = all
+  std::vector<float> rope_inv_freq;  // [rotated_dim / 2]; scaling applied; empty: no RoPE
+  bool rope_interleaved = false;     // pairs (2m, 2m + 1); else half-split (m, m + rotated_dim / 2)
   float rope_attention_factor = 1.0f;  // multiplies cos and sin
+  float temperature_scale = 0.0f;  // q *= 1 + scale * ln(1 + floor((position + 1) / temperature_floor)); 0 = off
+  float temperature_floor = 1.0f;
+  bool has_sinks = false;          // a learned logit per query head joins the softmax's sum, and nothing else
+  const Weight* sinks = nullptr;   // kVector [num_heads], set once it is loaded
+  int32_t latent_dim = 0;          // MLA; 0 = keys and values of their own
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
   int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }
-  int64_t qkv_size() const { return q_size() + 2 * kv_size(); }
+  int64_t qkv_size() const { return latent_dim > 0 ? q_size() : q_size() + 2 * kv_size(); }
+  int64_t out_size() const { return int64_t{num_heads} * (latent_dim > 0 ? latent_dim : head_dim); }
 };
 
 // Rows [first_row, first_row + num_tokens) of the step belong to one sequence and stand at consecutive positions.
@@ -105,6 +138,7 @@ struct KvCacheShape {
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
   DType dtype = DType::kF32;  // kF32 or kBF16
+  int32_t latent_dim = 0;     // > 0: values are the first latent_dim elements of the keys, and not stored again
 };
 
 // Paged keys and values of all layers: position p of a sequence lives in block block_table[p / block_size].
@@ -115,13 +149,43 @@ class KvCache {
 
 // ---------------------------------------------------------------------------------------------------------- MoE
 
-// logits -> softmax -> the top_k largest (ties: lowest expert id) -> weights. Always in fp32.
+enum class RouterScore : uint8_t { kSoftmax, kSigmoid, kLogit };
+
+enum class GroupScore : uint8_t {
+  kMax,        // of the best expert of the group (DeepSeek-V2)
+  kTopTwoSum,  // of its two best (DeepSeek-V3)
+};
+
+enum class RouterWeights : uint8_t {
+  kScore,            // the score, without the choice bias
+  kSoftmaxOfChosen,  // softmax over the logits of the chosen
+  kSigmoid,          // of the logit
+  // Phi-3.5-MoE: each of two experts by a softmax over those whose logit is near the best of what is left.
+  kSparseMixer,
+};
+
+// logits -> scores -> the top_k largest (ties: lowest expert id) -> weights. Always in fp32.
+//
+//   score    softmax(z), sigmoid(z) or z
+//   choose   score + choice bias; of num_groups equal runs of experts only the topk_group best stay
+//   weigh    from the scores or logits of the chosen; / (p-norm + normalize_eps) if asked; * scale
+//   apply    to the expert's output, or to its input
 struct RouterConfig {
   int32_t num_experts = 0;
   int32_t top_k = 0;
-  bool normalize = false;         // weights / (their sum + normalize_eps)
+  bool normalize = false;         // weights / (their norm + normalize_eps)
   float normalize_eps = 0.0f;
   float scale = 1.0f;             // multiplies the weights last
+  RouterScore score = RouterScore::kSoftmax;
+  RouterWeights weights = RouterWeights::kScore;
+  float normalize_power = 1.0f;   // p of the norm; 1 = their sum
+  int32_t num_groups = 1;
+  int32_t topk_group = 1;
+  GroupScore group_score = GroupScore::kMax;
+  float mixer_threshold = 0.0f;   // kSparseMixer: experts with (best - z) / max(|z|, best) above this are left out
+  bool weigh_input = false;       // the weight multiplies the expert's input (Llama 4)
+  bool has_choice_bias = false;   // a learned bias is added to the score for the choice only
+  const Weight* choice_bias = nullptr;  // kVector [num_experts], set once it is loaded
 };
 
 // What the router of one layer decided in one step. Allocated by the backend for max_tokens; host-readable after Wait.
@@ -131,9 +195,10 @@ struct Routing {
   int32_t num_experts = 0;
   int32_t* expert_ids = nullptr;       // [num_tokens, top_k], most wanted first
   float* expert_weights = nullptr;     // [num_tokens, top_k]
-  float* margins = nullptr;            // [num_tokens] score of the last chosen minus the best not chosen; 0 if k = E
+  float* margins = nullptr;            // [num_tokens] last chosen minus the best not chosen, as compared; 0 if k = E
   float* logsumexps = nullptr;         // [num_tokens] of the router logits
   float* probability_sums = nullptr;   // [num_experts] sum over tokens of softmax(logits)
+  bool weigh_input = false;            // as the router's config says
 };
 
 // For one MoE layer of one step: which rows belong to which expert.
@@ -155,7 +220,44 @@ struct ExpertBatches {
   int32_t* choice_to_row = nullptr;    // [num_rows]
   int32_t* row_to_token = nullptr;     // [num_rows]
   float* expert_seconds = nullptr;     // [num_experts] wall time of each expert's batch, written by ExpertMlp
+  float* row_weights = nullptr;        // [num_rows] multiplies the row's input; null unless the router weighs inputs
 };
+
+// What one layer asks of a device, sizes aside. See Backend::CheckServed.
+struct LayerBlocks {
+  const AttentionShape* attention = nullptr;
+  const RouterConfig* router = nullptr;  // null in a dense layer
+  ExpertForm experts;
+  bool layer_norm = false;
+};
+
+// The names of those of its blocks that not every device computes.
+inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
+  std::vector<std::string> names;
+  const auto add = [&names](bool used, const char* name) {
+    if (used) names.emplace_back(name);
+  };
+  const AttentionShape& attention = *blocks.attention;
+  add(blocks.layer_norm, "layer norm");
+  add(attention.latent_dim > 0, "latent attention (MLA)");
+  add(attention.rope_interleaved, "interleaved RoPE");
+  add(attention.qk_norm == QkNorm::kL2AfterRope, "q/k norm after RoPE");
+  add(attention.chunk_size > 0, "chunked attention");
+  add(attention.temperature_scale != 0.0f, "query temperature");
+  add(attention.has_sinks, "attention sinks");
+  if (blocks.router == nullptr) return names;
+  const RouterConfig& router = *blocks.router;
+  add(router.score == RouterScore::kSigmoid, "sigmoid router");
+  add(router.score == RouterScore::kLogit, "router that chooses by logits");
+  add(router.weights != RouterWeights::kScore, "router weights other than the scores");
+  add(router.normalize && router.normalize_power != 1.0f, "router weights normalised by a p-norm");
+  add(router.num_groups > 1, "grouped router");
+  add(router.has_choice_bias, "router choice bias");
+  add(router.weigh_input, "router weights on the experts' inputs");
+  add(blocks.experts.activation != Activation::kSilu, "clamped SwiGLU");
+  add(blocks.experts.biases, "expert biases");
+  return names;
+}
 
 // ------------------------------------------------------------------------------------------------------ backend
 
@@ -184,8 +286,17 @@ class Backend {
 
   // ---- load time ----
 
+  // Called for each layer before anything is loaded.
+  // UNIMPLEMENTED: names the blocks that this device does not compute; here, all that not every device does.
+  virtual absl::Status CheckServed(const LayerBlocks& blocks) const {
+    std::string names;
+    for (const std::string& name : ExtraBlocks(blocks)) names += (names.empty() ? "" : ", ") + name;
+    if (names.empty()) return absl::OkStatus();
+    return absl::UnimplementedError(description() + " does not compute: " + names);
+  }
+
   // Stacks `parts` by rows into one matrix, so that for instance q, k and v are one multiplication. `biases` is empty
-  // or has one entry per part, each null (zeros) or [1, rows of the part].
+  // or has one entry per part, each null (zeros) or [1, rows of the part]; a kRouter may have one too.
   virtual absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(std::span<const TensorReader* const> parts,
                                                              std::span<const TensorReader* const> biases, DType dtype,
                                                              WeightUse use) = 0;
@@ -227,16 +338,17 @@ class Backend {
   // writes k and v to their places in the cache. q_norm and k_norm are null unless shape.qk_norm asks for them.
   virtual void PrepareQkv(const AttentionShape& shape, std::span<const AttentionSlice> slices, const Weight* q_norm,
                           const Weight* k_norm, int32_t layer, KvCache& cache, Matrix qkv) = 0;
-  // Causal attention of each row's q over the cached keys up to its own position. out: [num_tokens, q_size].
+  // Causal attention of each row's q over the cached keys up to its own position. out: [num_tokens, out_size].
   virtual void Attention(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
                          const KvCache& cache, Matrix qkv, Matrix out) = 0;
   // Logits in fp32, then `config`'s rule. Fills all of `routing`.
   virtual void Route(Matrix in, const Weight& router, const RouterConfig& config, Routing* routing) = 0;
   virtual void GroupByExpert(const Routing& routing, ExpertBatches* batches) = 0;
-  // rows_out[r] = down_e(silu(gate_e(x)) * up_e(x)) for x = in[row_to_token[r]], e the expert of row r; one batch of
-  // rows per expert. Fills batches.expert_seconds. rows_out: [num_rows, hidden].
+  // rows_out[r] = down_e(silu(gate_e(x)) * up_e(x)) for x = in[row_to_token[r]], e the expert of row r, or as the
+  // experts' form says; one batch of rows per expert. Fills batches.expert_seconds. rows_out: [num_rows, hidden].
   virtual void ExpertMlp(Matrix in, const ExpertWeights& experts, const ExpertBatches& batches, Matrix rows_out) = 0;
-  // out[t] += sum over ranks j = 0..k-1, in this order, of weight[t, j] * rows[choice_to_row[t * k + j]].
+  // out[t] += sum over ranks j = 0..k-1, in this order, of weight[t, j] * rows[choice_to_row[t * k + j]]; the weights
+  // are 1 where they multiplied the inputs.
   virtual void Combine(Matrix rows, const Routing& routing, const ExpertBatches& batches, Matrix out) = 0;
   // gate_up: [num_tokens, 2 * cols of out], gate first. out = silu(gate) * up.
   virtual void SiluMul(Matrix gate_up, Matrix out) = 0;
@@ -244,6 +356,29 @@ class Backend {
   virtual void AddGated(Matrix in, const Weight& gate, Matrix values, Matrix out) = 0;
   // out[i] = in[rows[i]].
   virtual void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) = 0;
+
+  // ---- blocks that only some models have: called if CheckServed accepted them ----
+
+  // out = (in - mean) / sqrt(variance + eps) * weight + bias, per row. `bias` may be null, `out` may be `in`.
+  virtual void LayerNorm(Matrix /*in*/, const Weight& /*weight*/, const Weight* /*bias*/, float /*eps*/,
+                         Matrix /*out*/) {
+    CHECK(false);
+  }
+  // matrix *= factor.
+  virtual void Scale(float /*factor*/, Matrix /*matrix*/) { CHECK(false); }
+  // For each of `heads`, n: the front of out[t, n] = the front of in[t, n] x heads[n]^T, where a row of `in` and of
+  // `out` is as many equal parts as there are heads. What follows the front of a part stays as it is.
+  virtual void LinearPerHead(Matrix /*in*/, std::span<const std::unique_ptr<Weight>> /*heads*/, Matrix /*out*/) {
+    CHECK(false);
+  }
+  // MLA. latent: [num_tokens, head_dim] as projected. Norms its latent part with `norm` and shape.qk_norm_eps, rotates
+  // its rope key and writes it to the cache. q: [num_tokens, num_heads * any width] as projected; the last elements of
+  // each head, as many as the shape rotates, go rotated to the end of that head in `queries` [num_tokens, q_size].
+  virtual void PrepareLatent(const AttentionShape& /*shape*/, std::span<const AttentionSlice> /*slices*/,
+                             const Weight& /*norm*/, int32_t /*layer*/, KvCache& /*cache*/, Matrix /*q*/,
+                             Matrix /*latent*/, Matrix /*queries*/) {
+    CHECK(false);
+  }
 
   // ---- results ----
 

@@ -6,7 +6,8 @@ namespace {
 constexpr int64_t kFirstLayerName = static_cast<int64_t>(WeightName::kInputNorm);
 constexpr int64_t kFirstExpertName = static_cast<int64_t>(WeightName::kExpertGate);
 constexpr int64_t kNamesPerLayer = kFirstExpertName - kFirstLayerName;
-constexpr int64_t kNamesPerExpert = static_cast<int64_t>(WeightName::kExpertDown) - kFirstExpertName + 1;
+constexpr int64_t kFirstExpertBias = static_cast<int64_t>(WeightName::kExpertGateBias);
+constexpr int64_t kEndOfNames = static_cast<int64_t>(WeightName::kExpertDownBias) + 1;
 
 // Visits with the layer filled in.
 class LayerVisitor {
@@ -16,7 +17,9 @@ class LayerVisitor {
   void Matrix(WeightName name, int64_t rows, int64_t cols, int expert = -1) const {
     visit_({name, layer_, expert, rows, cols, false});
   }
-  void Vector(WeightName name, int64_t size) const { visit_({name, layer_, -1, 1, size, true}); }
+  void Vector(WeightName name, int64_t size, int expert = -1) const {
+    visit_({name, layer_, expert, 1, size, true});
+  }
   void Mlp(WeightName gate, WeightName up, WeightName down, int64_t width, int64_t hidden, int expert = -1) const {
     Matrix(gate, width, hidden, expert);
     Matrix(up, width, hidden, expert);
@@ -28,8 +31,30 @@ class LayerVisitor {
   const std::function<void(const WeightSpec&)>& visit_;
 };
 
+void VisitLatentAttention(const AttentionConfig& attention, int64_t hidden, const LayerVisitor& visit) {
+  const MlaConfig& mla = attention.mla;
+  const int64_t heads = attention.shape.num_heads;
+  const int64_t q_size = heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim);
+  if (mla.q_lora_rank > 0) {
+    visit.Matrix(WeightName::kQA, mla.q_lora_rank, hidden);
+    if (attention.qkv_bias) visit.Vector(WeightName::kQABias, mla.q_lora_rank);
+    visit.Vector(WeightName::kQANorm, mla.q_lora_rank);
+    visit.Matrix(WeightName::kQB, q_size, mla.q_lora_rank);
+  } else {
+    visit.Matrix(WeightName::kQ, q_size, hidden);
+  }
+  visit.Matrix(WeightName::kKvA, attention.shape.head_dim, hidden);
+  if (attention.qkv_bias) visit.Vector(WeightName::kKvABias, attention.shape.head_dim);
+  visit.Vector(WeightName::kKvANorm, mla.kv_lora_rank);
+  visit.Matrix(WeightName::kKvB, heads * (mla.qk_nope_head_dim + mla.v_head_dim), mla.kv_lora_rank);
+  visit.Matrix(WeightName::kO, hidden, attention.output_in());
+  if (attention.output_bias) visit.Vector(WeightName::kOBias, hidden);
+}
+
 void VisitAttention(const AttentionConfig& attention, int64_t hidden, const LayerVisitor& visit) {
   const AttentionShape& shape = attention.shape;
+  if (shape.has_sinks) visit.Vector(WeightName::kSinks, shape.num_heads);
+  if (shape.latent_dim > 0) return VisitLatentAttention(attention, hidden, visit);
   visit.Matrix(WeightName::kQ, shape.q_size(), hidden);
   visit.Matrix(WeightName::kK, shape.kv_size(), hidden);
   visit.Matrix(WeightName::kV, shape.kv_size(), hidden);
@@ -40,7 +65,7 @@ void VisitAttention(const AttentionConfig& attention, int64_t hidden, const Laye
     visit.Vector(WeightName::kVBias, shape.kv_size());
   }
   if (attention.output_bias) visit.Vector(WeightName::kOBias, hidden);
-  if (shape.qk_norm == QkNorm::kNone) return;
+  if (shape.qk_norm != QkNorm::kFull && shape.qk_norm != QkNorm::kHead) return;
   const bool full = shape.qk_norm == QkNorm::kFull;
   visit.Vector(WeightName::kQNorm, full ? shape.q_size() : shape.head_dim);
   visit.Vector(WeightName::kKNorm, full ? shape.kv_size() : shape.head_dim);
@@ -48,6 +73,8 @@ void VisitAttention(const AttentionConfig& attention, int64_t hidden, const Laye
 
 void VisitMoe(const MoeConfig& moe, int64_t hidden, const LayerVisitor& visit) {
   visit.Matrix(WeightName::kRouter, moe.router.num_experts, hidden);
+  if (moe.router_bias) visit.Vector(WeightName::kRouterBias, moe.router.num_experts);
+  if (moe.router.has_choice_bias) visit.Vector(WeightName::kChoiceBias, moe.router.num_experts);
   if (moe.shared_intermediate_size > 0) {
     visit.Mlp(WeightName::kSharedGate, WeightName::kSharedUp, WeightName::kSharedDown, moe.shared_intermediate_size,
               hidden);
@@ -56,6 +83,10 @@ void VisitMoe(const MoeConfig& moe, int64_t hidden, const LayerVisitor& visit) {
   for (int expert = 0; expert < moe.router.num_experts; ++expert) {
     visit.Mlp(WeightName::kExpertGate, WeightName::kExpertUp, WeightName::kExpertDown, moe.intermediate_size, hidden,
               expert);
+    if (!moe.experts.biases) continue;
+    visit.Vector(WeightName::kExpertGateBias, moe.intermediate_size, expert);
+    visit.Vector(WeightName::kExpertUpBias, moe.intermediate_size, expert);
+    visit.Vector(WeightName::kExpertDownBias, hidden, expert);
   }
 }
 
@@ -66,13 +97,24 @@ void ForEachWeight(const ModelConfig& config, const std::function<void(const Wei
   const LayerVisitor top(-1, visit);
   top.Matrix(WeightName::kEmbedding, config.vocab_size, hidden);
   top.Vector(WeightName::kFinalNorm, hidden);
+  if (config.norm_bias) top.Vector(WeightName::kFinalNormBias, hidden);
   if (!config.tie_word_embeddings) top.Matrix(WeightName::kLmHead, config.vocab_size, hidden);
+  if (config.lm_head_bias) top.Vector(WeightName::kLmHeadBias, config.vocab_size);
   for (int l = 0; l < config.num_layers(); ++l) {
     const LayerConfig& layer = config.layers[static_cast<size_t>(l)];
     const LayerVisitor in_layer(l, visit);
     in_layer.Vector(WeightName::kInputNorm, hidden);
     in_layer.Vector(WeightName::kPostAttentionNorm, hidden);
+    if (config.norm_bias) {
+      in_layer.Vector(WeightName::kInputNormBias, hidden);
+      in_layer.Vector(WeightName::kPostAttentionNormBias, hidden);
+    }
     VisitAttention(layer.attention, hidden, in_layer);
+    if (layer.parallel_mlp_size > 0) {
+      in_layer.Vector(WeightName::kParallelNorm, hidden);
+      in_layer.Mlp(WeightName::kParallelGate, WeightName::kParallelUp, WeightName::kParallelDown,
+                   layer.parallel_mlp_size, hidden);
+    }
     if (layer.is_moe) {
       VisitMoe(layer.moe, hidden, in_layer);
     } else {
@@ -84,10 +126,13 @@ void ForEachWeight(const ModelConfig& config, const std::function<void(const Wei
 
 // The model's own names come first, then those of all layers, then the experts layer by layer.
 WeightSlots::WeightSlots(const ModelConfig& config) {
+  bool biases = false;
+  for (const LayerConfig& layer : config.layers) biases |= layer.moe.experts.biases;
+  names_per_expert_ = (biases ? kEndOfNames : kFirstExpertBias) - kFirstExpertName;
   int64_t base = kFirstLayerName + kNamesPerLayer * config.num_layers();
   for (const LayerConfig& layer : config.layers) {
     expert_base_.push_back(base);
-    base += layer.is_moe ? kNamesPerExpert * layer.moe.router.num_experts : 0;
+    base += layer.is_moe ? names_per_expert_ * layer.moe.router.num_experts : 0;
   }
   expert_base_.push_back(base);
 }
@@ -99,8 +144,9 @@ int64_t WeightSlots::SlotOf(WeightName name, int layer, int expert) const {
   if (number < kFirstExpertName) {
     return expert < 0 ? kFirstLayerName + kNamesPerLayer * layer + (number - kFirstLayerName) : -1;
   }
+  if (number - kFirstExpertName >= names_per_expert_) return -1;
   const size_t l = static_cast<size_t>(layer);
-  const int64_t slot = expert_base_[l] + kNamesPerExpert * expert + (number - kFirstExpertName);
+  const int64_t slot = expert_base_[l] + names_per_expert_ * expert + (number - kFirstExpertName);
   return expert >= 0 && slot < expert_base_[l + 1] ? slot : -1;
 }
 

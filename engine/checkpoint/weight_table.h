@@ -37,6 +37,7 @@ class WeightSlots {
   int64_t SlotOf(WeightName name, int layer, int expert) const;
 
  private:
+  int64_t names_per_expert_ = 0;
   std::vector<int64_t> expert_base_;  // [num_layers + 1] first slot of each layer's experts
 };
 

@@ -1,64 +1,28 @@
 #include "engine/checkpoint/weights.h"
 
 #include <algorithm>
+#include <deque>
+#include <optional>
+#include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/base/json.h"
 #include "engine/base/model_folder.h"
 #include "engine/base/status_macros.h"
-#include "engine/checkpoint/convert.h"
 #include "engine/checkpoint/shard_set.h"
 #include "engine/checkpoint/tensor_names.h"
+#include "engine/checkpoint/weight_reader.h"
 #include "engine/checkpoint/weight_table.h"
 
 namespace switchyard {
 namespace {
 
 constexpr size_t kMaxLines = 50;
-
-// Rows of a stored tensor.
-class ShardReader final : public TensorReader {
- public:
-  ShardReader() = default;
-  ShardReader(const SafetensorsFile* file, DType dtype, int64_t begin, int64_t rows, int64_t cols)
-      : file_(file), begin_(begin), rows_(rows), cols_(cols), dtype_(dtype) {}
-
-  int64_t rows() const override { return rows_; }
-  int64_t cols() const override { return cols_; }
-
-  absl::Status ReadRows(int64_t first, int64_t count, DType as, void* out) const override {
-    const int64_t offset = begin_ + first * cols_ * DTypeBytes(dtype_);
-    if (as == dtype_) return file_->Read(offset, count * cols_ * DTypeBytes(dtype_), out);
-    return ReadConverted(offset, count * cols_, as, static_cast<char*>(out));
-  }
-
- private:
-  // Through a buffer that stays in the core's own cache.
-  absl::Status ReadConverted(int64_t offset, int64_t count, DType as, char* out) const {
-    constexpr int64_t kBufferBytes = 128 << 10;
-    alignas(64) char buffer[kBufferBytes];
-    const int64_t max_elements = kBufferBytes / DTypeBytes(dtype_);
-    while (count > 0) {
-      const int64_t elements = std::min(count, max_elements);
-      const int64_t bytes = elements * DTypeBytes(dtype_);
-      RETURN_IF_ERROR(file_->Read(offset, bytes, buffer));
-      ConvertElements(dtype_, buffer, as, out, elements);
-      offset += bytes;
-      out += elements * DTypeBytes(as);
-      count -= elements;
-    }
-    return absl::OkStatus();
-  }
-
-  const SafetensorsFile* file_ = nullptr;
-  int64_t begin_ = 0;
-  int64_t rows_ = 0;
-  int64_t cols_ = 0;
-  DType dtype_ = DType::kF32;
-};
 
 // What is wrong with the tensors of a checkpoint: a bounded number of lines.
 class TensorProblems {
@@ -87,24 +51,81 @@ std::string At(const ShardTensor& found) {
                       found.tensor->begin);
 }
 
-// True when the tensor can serve as this weight.
-bool CheckTensor(const ShardTensor& found, const StoredPlace& place, TensorProblems* problems) {
-  const auto shape = found.tensor->shape();
-  const bool same = std::equal(shape.begin(), shape.end(), place.shape.begin(), place.shape.end());
-  if (!same && place.is_first_of_tensor) {
-    problems->Add([&] {
-      return absl::StrCat(At(found), ": shape is [", absl::StrJoin(shape, ", "), "], but config.json calls for [",
-                          absl::StrJoin(place.shape, ", "), "]");
+// Joins the places of weights with what the files hold.
+class WeightFinder {
+ public:
+  WeightFinder(const ModelConfig& config, const ShardSet& shards, TensorProblems* problems)
+      : quantization_(config.quantization), shards_(shards), problems_(*problems), used_(shards.tensors().size()) {}
+
+  const std::vector<bool>& used() const { return used_; }
+
+  // Null: noted.
+  const ShardTensor* FindTensor(const std::string& name, std::span<const int64_t> shape) {
+    const int position = shards_.Find(name);
+    if (position < 0) {
+      problems_.Add([&] { return absl::StrCat("tensor \"", name, "\" is missing"); });
+      return nullptr;
+    }
+    used_[static_cast<size_t>(position)] = true;
+    const ShardTensor& found = shards_.tensors()[static_cast<size_t>(position)];
+    const auto stored = found.tensor->shape();
+    if (std::equal(stored.begin(), stored.end(), shape.begin(), shape.end())) return &found;
+    problems_.Add([&] {
+      return absl::StrCat(At(found), ": shape is [", absl::StrJoin(stored, ", "), "], but config.json calls for [",
+                          absl::StrJoin(shape, ", "), "]");
     });
+    return nullptr;
   }
-  const bool readable = found.tensor->type->is_readable;
-  if (!readable && place.is_first_of_tensor) {
-    problems->Add([&] {
-      return absl::StrCat(At(found), ": type is ", found.tensor->type->name, "; weights must be F32, F16 or BF16");
-    });
+
+  // Nothing: noted.
+  std::optional<StoredElements> FindElements(const StoredPlace& place) {
+    const ShardTensor* const found = FindTensor(place.tensor, place.shape);
+    if (!place.scales.empty()) return FindMxfp4(place, found);
+    if (found == nullptr) return std::nullopt;
+    const StoredType& type = *found->tensor->type;
+    if (type.is_readable) return StoredElements::Plain(found->file, *found->tensor);
+    if (quantization_.fp8_blocks && std::string_view(type.name) == "F8_E4M3" && found->tensor->rank == 2) {
+      return FindFp8(place, *found);
+    }
+    AddBadType(*found, "weights must be F32, F16 or BF16");
+    return std::nullopt;
   }
-  return same && readable;
-}
+
+ private:
+  void AddBadType(const ShardTensor& found, const char* expected) {
+    problems_.Add([&] { return absl::StrCat(At(found), ": type is ", found.tensor->type->name, "; ", expected); });
+  }
+
+  std::optional<StoredElements> FindFp8(const StoredPlace& place, const ShardTensor& found) {
+    const int64_t rows = quantization_.block_rows, cols = quantization_.block_cols;
+    const int64_t shape[] = {(found.tensor->dims[0] + rows - 1) / rows, (found.tensor->dims[1] + cols - 1) / cols};
+    const ShardTensor* const scales = FindTensor(place.tensor + "_scale_inv", shape);
+    if (scales == nullptr) return std::nullopt;
+    if (scales->tensor->type->is_readable) {
+      return StoredElements::Fp8Blocks(found.file, *found.tensor, scales->file, *scales->tensor, rows, cols);
+    }
+    AddBadType(*scales, "scales must be F32, F16 or BF16");
+    return std::nullopt;
+  }
+
+  std::optional<StoredElements> FindMxfp4(const StoredPlace& place, const ShardTensor* blocks) {
+    const ShardTensor* const scales = FindTensor(place.scales, place.scales_shape);
+    if (blocks == nullptr || scales == nullptr) return std::nullopt;
+    bool valid = true;
+    for (const ShardTensor* part : {blocks, scales}) {
+      if (std::string_view(part->tensor->type->name) == "U8") continue;
+      AddBadType(*part, "blocks and scales of mxfp4 must be U8");
+      valid = false;
+    }
+    if (!valid) return std::nullopt;
+    return StoredElements::Mxfp4(blocks->file, *blocks->tensor, scales->file, *scales->tensor);
+  }
+
+  const Quantization quantization_;
+  const ShardSet& shards_;
+  TensorProblems& problems_;
+  std::vector<bool> used_;
+};
 
 void AddLeftOvers(const ShardSet& shards, const std::vector<bool>& used, const TensorNames& names,
                   TensorProblems* problems) {
@@ -122,25 +143,33 @@ absl::StatusOr<std::unique_ptr<Weights>> OpenWeights(const ModelConfig& config, 
   ASSIGN_OR_RETURN(const std::shared_ptr<const ShardSet> shards, ShardSet::Open(folder));
   const TensorNames names(config, [&](const std::string& name) { return shards->Find(name) >= 0; });
 
-  auto table = std::make_unique<WeightTable<ShardReader>>(config);
-  table->Keep(shards);
+  // What the readers read from and through.
+  struct Source {
+    std::shared_ptr<const ShardSet> shards;
+    std::deque<StoredElements> tensors;  // stay where they are
+    SourceCache cache;
+  };
+  auto source = std::make_shared<Source>();
+  source->shards = shards;
+  auto table = std::make_unique<WeightTable<WeightReader>>(config);
+  table->Keep(source);
   TensorProblems problems;
-  std::vector<bool> used(shards->tensors().size());
+  WeightFinder finder(config, *shards, &problems);
+  absl::flat_hash_map<std::string, const StoredElements*> by_name;  // null: its problem is noted
   ForEachWeight(config, [&](const WeightSpec& spec) {
     const StoredPlace place = names.PlaceOf(spec);
-    const int position = shards->Find(place.tensor);
-    if (position < 0) {
-      if (!place.is_first_of_tensor) return;
-      return problems.Add([&] { return absl::StrCat("tensor \"", place.tensor, "\" is missing"); });
+    // The weights of a fused tensor follow each other, but gate, up and down take turns.
+    const auto [found, is_new] = by_name.try_emplace(place.tensor, nullptr);
+    if (is_new) {
+      const std::optional<StoredElements> elements = finder.FindElements(place);
+      if (elements.has_value()) found->second = &source->tensors.emplace_back(*elements);
     }
-    used[static_cast<size_t>(position)] = true;
-    const ShardTensor& found = shards->tensors()[static_cast<size_t>(position)];
-    if (!CheckTensor(found, place, &problems)) return;
-    const DType dtype = found.tensor->type->dtype;
-    const int64_t begin = found.tensor->begin + place.first_row * spec.cols * DTypeBytes(dtype);
-    table->Add(spec, ShardReader(found.file, dtype, begin, spec.rows, spec.cols));
+    if (found->second == nullptr) return;
+    const WeightView view = {place.offset, static_cast<int32_t>(spec.rows), static_cast<int32_t>(spec.cols),
+                             static_cast<int32_t>(place.row_pitch), static_cast<int32_t>(place.col_pitch)};
+    table->Add(spec, WeightReader(found->second, &source->cache, view));
   });
-  AddLeftOvers(*shards, used, names, &problems);
+  AddLeftOvers(*shards, finder.used(), names, &problems);
   RETURN_IF_ERROR(problems.ToStatus());
   return table;
 }

@@ -20,17 +20,28 @@ enum class WeightName : uint8_t {
   kEmbedding,  // [vocab_size, hidden_size]
   kFinalNorm,  // [hidden_size]
   kLmHead,     // [vocab_size, hidden_size]; the embedding when tied
+  kFinalNormBias,
+  kLmHeadBias,  // [vocab_size]
   // per layer
   kInputNorm, kPostAttentionNorm,           // [hidden_size]
+  kInputNormBias, kPostAttentionNormBias,
   kQ, kK, kV, kO,                           // [heads * head_dim, hidden_size], ..., [hidden_size, heads * head_dim]
   kQBias, kKBias, kVBias, kOBias,
   kQNorm, kKNorm,                           // [head_dim] per head, or the full projected width
+  kSinks,                                   // [heads]
+  kQA, kQABias, kQANorm, kQB,               // MLA: queries through q_lora_rank; without it kQ is whole
+  kKvA, kKvABias, kKvANorm,                 // [kv_lora_rank + rope dim, hidden_size], ..., [kv_lora_rank]
+  kKvB,                                     // [heads * (nope dim + value dim), kv_lora_rank]
+  kParallelNorm,                            // [hidden_size] of Arctic's MLP beside the MoE
+  kParallelGate, kParallelUp, kParallelDown,
   kMlpGate, kMlpUp, kMlpDown,               // dense layers: [I, hidden], [I, hidden], [hidden, I]
   kRouter,                                  // [num_experts, hidden_size]
+  kRouterBias, kChoiceBias,                 // [num_experts] of the logits; of the scores, for the choice only
   kSharedGate, kSharedUp, kSharedDown,      // shared expert
   kSharedExpertGate,                        // [1, hidden_size]
   // per layer and expert
   kExpertGate, kExpertUp, kExpertDown,      // [I, hidden], [I, hidden], [hidden, I]
+  kExpertGateBias, kExpertUpBias, kExpertDownBias,
 };
 
 class Weights {

@@ -47,13 +47,30 @@ absl::Status ConfigProblems::ToStatus() const {
   return any_invalid_ ? absl::InvalidArgumentError(text) : absl::UnimplementedError(text);
 }
 
-bool ConfigReader::IsPresent(const std::string& key) const { return object_->contains(key); }
+const json* ConfigReader::Find(const std::string& key) const {
+  const json* object = object_;
+  size_t begin = 0;
+  for (size_t dot = key.find('.'); dot != std::string::npos; dot = key.find('.', begin)) {
+    const auto inner = object->find(key.substr(begin, dot - begin));
+    if (inner == object->end() || !inner->is_object()) return nullptr;
+    object = &*inner;
+    begin = dot + 1;
+  }
+  const auto found = object->find(key.substr(begin));
+  return found == object->end() ? nullptr : &*found;
+}
 
-bool ConfigReader::IsNull(const std::string& key) const { return IsPresent(key) && object_->at(key).is_null(); }
+bool ConfigReader::IsPresent(const std::string& key) const { return Find(key) != nullptr; }
+
+bool ConfigReader::IsNull(const std::string& key) const { return IsPresent(key) && Find(key)->is_null(); }
+
+bool ConfigReader::IsInteger(const std::string& key) const {
+  return IsPresent(key) && Find(key)->is_number_integer();
+}
 
 const json* ConfigReader::Value(const std::string& key) const {
-  const auto found = object_->find(key);
-  return found == object_->end() || found->is_null() ? nullptr : &*found;
+  const json* const found = Find(key);
+  return found == nullptr || found->is_null() ? nullptr : found;
 }
 
 std::string ConfigReader::Describe(const std::string& key) const {
@@ -125,6 +142,22 @@ std::vector<int32_t> ConfigReader::Ints(const std::string& key, int32_t min, int
   std::vector<int32_t> numbers;
   for (const json& element : *value) numbers.push_back(CheckedInt(key, element, min, max));
   return numbers;
+}
+
+std::vector<double> ConfigReader::Reals(const std::string& key, double min, double max, size_t max_count) const {
+  const json* value = Value(key);
+  if (value == nullptr) return {};
+  std::vector<double> numbers;
+  bool valid = value->is_array() && value->size() <= max_count;
+  for (size_t i = 0; valid && i < value->size(); ++i) {
+    valid = (*value)[i].is_number();
+    if (!valid) break;
+    numbers.push_back((*value)[i].get<double>());
+    valid = numbers.back() >= min && numbers.back() <= max;
+  }
+  if (valid) return numbers;
+  Invalid(key, absl::StrCat("a list of at most ", max_count, " numbers from ", min, " to ", max));
+  return {};
 }
 
 std::vector<std::string> ConfigReader::Texts(const std::string& key, size_t max_count) const {

@@ -38,6 +38,8 @@ class ConfigProblems {
 };
 
 // One object of the config. A view: `object` and `problems` outlive it.
+//
+// A key may be a path: "attn_config.clip_qkv" is clip_qkv of the object attn_config, absent where that is no object.
 class ConfigReader {
  public:
   // `prefix` stands before each key in messages: "" or "rope_scaling.".
@@ -48,6 +50,7 @@ class ConfigReader {
 
   bool IsPresent(const std::string& key) const;  // a null counts
   bool IsNull(const std::string& key) const;     // present and null
+  bool IsInteger(const std::string& key) const;
   bool HasValue(const std::string& key) const { return IsPresent(key) && !IsNull(key); }
 
   // The value; `missing` where the key is absent or null.
@@ -57,6 +60,7 @@ class ConfigReader {
   std::string Text(const std::string& key, const std::string& missing) const;
   // An integer or a list of at most `max_count`; empty where the key is absent or null.
   std::vector<int32_t> Ints(const std::string& key, int32_t min, int32_t max, size_t max_count) const;
+  std::vector<double> Reals(const std::string& key, double min, double max, size_t max_count) const;
   std::vector<std::string> Texts(const std::string& key, size_t max_count) const;
   std::optional<ConfigReader> Object(const std::string& key) const;
 
@@ -70,6 +74,7 @@ class ConfigReader {
   std::string Describe(const std::string& key) const;
 
  private:
+  const nlohmann::json* Find(const std::string& key) const;   // null where absent
   const nlohmann::json* Value(const std::string& key) const;  // null where absent or JSON null
   int32_t CheckedInt(const std::string& key, const nlohmann::json& value, int32_t min, int32_t max) const;
   void Invalid(const std::string& key, const std::string& expected) const;

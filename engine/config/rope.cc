@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <numbers>
 #include <optional>
 #include <string>
@@ -20,12 +21,19 @@ struct Frequencies {
   double theta = 0.0;
   int rotated_dim = 0;
   int max_position_embeddings = 0;
+  int max_model_len = 0;
   std::vector<double> values;
   double attention_factor = 1.0;
+  double softmax_factor = 1.0;
 };
 
-Frequencies PlainFrequencies(double theta, int rotated_dim, int max_position_embeddings) {
-  Frequencies f{theta, rotated_dim, max_position_embeddings, {}, 1.0};
+Frequencies PlainFrequencies(double theta, const RopeSpec& spec) {
+  const int rotated_dim = spec.rotated_dim;
+  Frequencies f;
+  f.theta = theta;
+  f.rotated_dim = rotated_dim;
+  f.max_position_embeddings = spec.max_position_embeddings;
+  f.max_model_len = spec.max_model_len > 0 ? spec.max_model_len : spec.max_position_embeddings;
   for (int m = 0; m < rotated_dim / 2; ++m) f.values.push_back(std::pow(theta, -2.0 * m / rotated_dim));
   return f;
 }
@@ -82,6 +90,8 @@ void ScaleYarn(const ConfigReader& config, const ConfigReader& scaling, Frequenc
   const double beta_fast = scaling.Real("beta_fast", 32.0, 1e-6, kMaxFactor);
   const double beta_slow = scaling.Real("beta_slow", 1.0, 1e-6, kMaxFactor);
   f->attention_factor = YarnAttentionFactor(scaling, factor);
+  const double mscale = YarnMscale(factor, scaling.Real("mscale_all_dim", 0.0, 0.0, kMaxFactor));
+  f->softmax_factor = mscale * mscale;
 
   // The pair that makes `rotations` turns over the original length.
   const auto pair_of = [&](double rotations) {
@@ -102,15 +112,40 @@ void ScaleYarn(const ConfigReader& config, const ConfigReader& scaling, Frequenc
   }
 }
 
-double ReadTheta(const ConfigReader& config, const std::optional<ConfigReader>& scaling, double default_theta) {
+double LongRopeAttentionFactor(const ConfigReader& scaling, bool use_long, double original, const Frequencies& f) {
+  const char* const mscale = use_long ? "long_mscale" : "short_mscale";
+  if (scaling.HasValue(mscale)) return scaling.Real(mscale, 1.0, 1e-6, kMaxFactor);
+  if (scaling.HasValue("attention_factor")) return scaling.Real("attention_factor", 1.0, 1e-6, kMaxFactor);
+  const double stretch = scaling.Real("factor", f.max_position_embeddings / original, 1e-6, kMaxFactor);
+  return stretch <= 1.0 || original <= 1.0 ? 1.0 : std::sqrt(1.0 + std::log(stretch) / std::log(original));
+}
+
+void ScaleLongRope(const ConfigReader& config, const ConfigReader& scaling, Frequencies* f) {
+  const double original = ReadOriginalLength(config, scaling, f->max_position_embeddings);
+  const bool use_long = f->max_model_len > original;
+  for (const char* key : {"short_factor", "long_factor"}) {
+    const std::vector<double> factors = scaling.Reals(key, 1e-6, kMaxFactor, f->values.size());
+    if (factors.size() != f->values.size()) {
+      scaling.problems().AddInvalid(
+          absl::StrCat(scaling.Describe(key), "; longrope needs ", f->values.size(), " numbers there"));
+      return;
+    }
+    if (use_long != (std::string(key) == "long_factor")) continue;
+    for (size_t m = 0; m < factors.size(); ++m) f->values[m] /= factors[m];
+  }
+  f->attention_factor = LongRopeAttentionFactor(scaling, use_long, original, *f);
+}
+
+double ReadTheta(const ConfigReader& config, const std::optional<ConfigReader>& scaling, const RopeSpec& spec) {
   // At 1 all pairs turn alike and the logarithm that yarn divides by is 0.
   constexpr double kMin = 1.001, kMax = 1e15;
-  const double outer = config.Real("rope_theta", default_theta, kMin, kMax);
+  const double outer = config.Real(spec.theta_key, spec.default_theta, kMin, kMax);
   if (!scaling.has_value()) return outer;
   const double inner = scaling->Real("rope_theta", outer, kMin, kMax);
-  if (config.HasValue("rope_theta") && inner != outer && inner != 0.0 && outer != 0.0) {
+  if (config.HasValue(spec.theta_key) && inner != outer && inner != 0.0 && outer != 0.0) {
     config.problems().AddInvalid(
-        absl::StrCat(config.Describe("rope_theta"), ", but ", scaling->Describe("rope_theta"), "; they mean the same"));
+        absl::StrCat(config.Describe(spec.theta_key), ", but ", scaling->Describe("rope_theta"),
+                     "; they mean the same"));
   }
   return inner;
 }
@@ -130,27 +165,27 @@ void Scale(const ConfigReader& config, const std::optional<ConfigReader>& scalin
   if (kind == "linear") return ScaleLinear(*scaling, f);
   if (kind == "llama3") return ScaleLlama3(config, *scaling, f);
   if (kind == "yarn") return ScaleYarn(config, *scaling, f);
+  if (kind == "longrope") return ScaleLongRope(config, *scaling, f);
   config.problems().AddUnimplemented(absl::StrCat("RoPE scaling of the kind \"", Printable(kind),
-                                                  "\" is not served; default, linear, llama3 and yarn are"));
-}
-
-void RequireWholeHeads(const ConfigReader& reader) {
-  if (reader.Real("partial_rotary_factor", 1.0, 0.0, 1.0) == 1.0) return;
-  reader.problems().AddUnimplemented(reader.Describe("partial_rotary_factor") + "; this family turns whole heads");
+                                                  "\" is not served; default, linear, llama3, yarn and longrope are"));
 }
 
 }  // namespace
 
-Rope ReadRope(const ConfigReader& config, int rotated_dim, double default_theta, int max_position_embeddings) {
+Rope ReadRope(const ConfigReader& config, const RopeSpec& spec) {
   const std::optional<ConfigReader> parameters = config.Object("rope_parameters");
-  const std::optional<ConfigReader> scaling = parameters.has_value() ? parameters : config.Object("rope_scaling");
-  RequireWholeHeads(config);
-  if (scaling.has_value()) RequireWholeHeads(*scaling);
-  const double theta = ReadTheta(config, scaling, default_theta);
-  if (theta == 0.0 || max_position_embeddings == 0) return {};  // noted already
-  Frequencies f = PlainFrequencies(theta, rotated_dim, max_position_embeddings);
+  std::optional<ConfigReader> scaling = parameters.has_value() ? parameters : config.Object("rope_scaling");
+  nlohmann::json default_scaling;
+  if (spec.default_scaling != nullptr && !config.IsPresent("rope_parameters") && !config.IsPresent("rope_scaling")) {
+    default_scaling = nlohmann::json::parse(spec.default_scaling);
+    scaling = ConfigReader(default_scaling, "rope_scaling.", &config.problems());
+  }
+  const double theta = ReadTheta(config, scaling, spec);
+  if (theta == 0.0 || spec.max_position_embeddings == 0) return {};  // noted already
+  Frequencies f = PlainFrequencies(theta, spec);
   Scale(config, scaling, &f);
-  return {std::vector<float>(f.values.begin(), f.values.end()), static_cast<float>(f.attention_factor)};
+  return {std::vector<float>(f.values.begin(), f.values.end()), static_cast<float>(f.attention_factor),
+          static_cast<float>(f.softmax_factor)};
 }
 
 }  // namespace switchyard

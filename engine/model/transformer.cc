@@ -11,24 +11,89 @@ namespace {
 // Columns of the activation buffers, each as wide as the widest layer needs.
 struct Widths {
   int64_t qkv = 0;
-  int64_t q = 0;
-  int64_t mlp = 0;    // dense layers and shared experts
-  int64_t top_k = 0;  // rows per token of the experts' output
+  int64_t attended = 0;
+  int64_t mlp = 0;     // dense layers and shared experts
+  int64_t top_k = 0;   // rows per token of the experts' output
+  int64_t beside = 0;
+  int64_t compressed_q = 0;
+  int64_t latent_q = 0;
+  int64_t latent = 0;
+  int64_t values = 0;
   bool gated_shared = false;
+
+  int64_t sum() const { return qkv + attended + 3 * mlp + beside + compressed_q + latent_q + latent + values; }
 };
 
 Widths WidthsOf(const ModelConfig& config) {
   Widths widths;
+  const auto widen = [](int64_t& width, int64_t needed) { width = std::max(width, needed); };
   for (const LayerConfig& layer : config.layers) {
-    widths.qkv = std::max(widths.qkv, layer.attention.shape.qkv_size());
-    widths.q = std::max(widths.q, layer.attention.shape.q_size());
-    const int32_t mlp = layer.is_moe ? layer.moe.shared_intermediate_size : layer.dense_intermediate_size;
-    widths.mlp = std::max<int64_t>(widths.mlp, mlp);
+    const AttentionShape& shape = layer.attention.shape;
+    widen(widths.qkv, shape.qkv_size());
+    widen(widths.attended, shape.out_size());
+    widen(widths.mlp, layer.is_moe ? layer.moe.shared_intermediate_size : layer.dense_intermediate_size);
+    widen(widths.mlp, layer.parallel_mlp_size);
+    if (layer.parallel_mlp_size > 0) widths.beside = config.hidden_size;
+    if (shape.latent_dim > 0) {
+      const MlaConfig& mla = layer.attention.mla;
+      widen(widths.compressed_q, mla.q_lora_rank);
+      widen(widths.latent_q, int64_t{shape.num_heads} * (mla.qk_nope_head_dim + mla.qk_rope_head_dim));
+      widen(widths.latent, shape.head_dim);
+      widen(widths.values, layer.attention.output_in());
+    }
     if (!layer.is_moe) continue;
-    widths.top_k = std::max<int64_t>(widths.top_k, layer.moe.router.top_k);
+    widen(widths.top_k, layer.moe.router.top_k);
     widths.gated_shared |= layer.moe.shared_expert_gate;
   }
   return widths;
+}
+
+// Rows [first, first + rows) of a matrix, or their transpose. For small matrices: a transpose reads them as often as
+// it is asked for rows.
+class PartReader final : public TensorReader {
+ public:
+  PartReader(const TensorReader& whole, int64_t first, int64_t count, bool transposed)
+      : whole_(whole), first_(first), count_(count), transposed_(transposed) {}
+
+  int64_t rows() const override { return transposed_ ? whole_.cols() : count_; }
+  int64_t cols() const override { return transposed_ ? count_ : whole_.cols(); }
+
+  absl::Status ReadRows(int64_t first, int64_t count, DType as, void* out) const override {
+    if (!transposed_) return whole_.ReadRows(first_ + first, count, as, out);
+    std::vector<char> part(static_cast<size_t>(count_ * whole_.cols() * DTypeBytes(as)));
+    RETURN_IF_ERROR(whole_.ReadRows(first_, count_, as, part.data()));
+    if (as == DType::kF32) {
+      Transpose(reinterpret_cast<const float*>(part.data()), first, count, static_cast<float*>(out));
+    } else {
+      Transpose(reinterpret_cast<const uint16_t*>(part.data()), first, count, static_cast<uint16_t*>(out));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  template <typename T>
+  void Transpose(const T* part, int64_t first, int64_t count, T* out) const {
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t c = 0; c < count_; ++c) out[r * count_ + c] = part[c * whole_.cols() + first + r];
+    }
+  }
+
+  const TensorReader& whole_;
+  const int64_t first_;
+  const int64_t count_;
+  const bool transposed_;
+};
+
+absl::Status CheckServed(const ModelConfig& config, const Backend& backend) {
+  for (const LayerConfig& layer : config.layers) {
+    LayerBlocks blocks;
+    blocks.attention = &layer.attention.shape;
+    blocks.router = layer.is_moe ? &layer.moe.router : nullptr;
+    blocks.experts = layer.moe.experts;
+    blocks.layer_norm = config.norm == NormKind::kLayer;
+    RETURN_IF_ERROR(backend.CheckServed(blocks));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -46,6 +111,61 @@ class Transformer::Loader {
     return Stack({weights_.Find(name, layer)}, {}, use);
   }
 
+  absl::StatusOr<Norm> LoadNorm(WeightName weight, WeightName bias, int layer = -1) {
+    Norm norm;
+    ASSIGN_OR_RETURN(norm.weight, Load(weight, WeightUse::kVector, layer));
+    if (config_.norm_bias) {
+      ASSIGN_OR_RETURN(norm.bias, Load(bias, WeightUse::kVector, layer));
+    }
+    return norm;
+  }
+
+  absl::StatusOr<std::unique_ptr<Weight>> LoadHead() {
+    std::vector<const TensorReader*> biases;
+    if (config_.lm_head_bias) biases = {Find(WeightName::kLmHeadBias, -1)};
+    return Stack({Find(WeightName::kLmHead, -1)}, biases, WeightUse::kLinear);
+  }
+
+  // Everything between the two norms of a layer.
+  absl::Status LoadAttention(int l, Layer* layer) {
+    const AttentionConfig& attention = layer->config->attention;
+    const QkNorm norm = attention.shape.qk_norm;
+    layer->shape = attention.shape;
+    if (attention.shape.latent_dim > 0) {
+      ASSIGN_OR_RETURN(layer->latent, LoadLatent(attention, l));
+    } else {
+      ASSIGN_OR_RETURN(layer->qkv, LoadQkv(l));
+    }
+    if (norm == QkNorm::kFull || norm == QkNorm::kHead) {
+      ASSIGN_OR_RETURN(layer->q_norm, Load(WeightName::kQNorm, WeightUse::kVector, l));
+      ASSIGN_OR_RETURN(layer->k_norm, Load(WeightName::kKNorm, WeightUse::kVector, l));
+    }
+    if (attention.shape.has_sinks) {
+      ASSIGN_OR_RETURN(layer->sinks, Load(WeightName::kSinks, WeightUse::kVector, l));
+      layer->shape.sinks = layer->sinks.get();
+    }
+    ASSIGN_OR_RETURN(layer->output, LoadOutput(l));
+    return absl::OkStatus();
+  }
+
+  absl::Status LoadFeedForward(int l, int32_t max_tokens, Layer* layer) {
+    const LayerConfig& config = *layer->config;
+    if (config.parallel_mlp_size > 0) {
+      ASSIGN_OR_RETURN(layer->parallel_norm.weight, Load(WeightName::kParallelNorm, WeightUse::kVector, l));
+      ASSIGN_OR_RETURN(layer->parallel, LoadMlp(WeightName::kParallelGate, WeightName::kParallelUp,
+                                                WeightName::kParallelDown, config.parallel_mlp_size, l));
+    }
+    if (config.is_moe) {
+      ASSIGN_OR_RETURN(MoeLayerWeights weights, LoadMoe(config.moe, l));
+      ASSIGN_OR_RETURN(layer->moe, MoeLayer::Create(config.moe, std::move(weights), max_tokens, backend_));
+      return absl::OkStatus();
+    }
+    ASSIGN_OR_RETURN(layer->dense, LoadMlp(WeightName::kMlpGate, WeightName::kMlpUp, WeightName::kMlpDown,
+                                           config.dense_intermediate_size, l));
+    return absl::OkStatus();
+  }
+
+ private:
   absl::StatusOr<std::unique_ptr<Weight>> LoadQkv(int layer) {
     std::vector<const TensorReader*> biases;
     if (config_.layers[layer].attention.qkv_bias) {
@@ -55,10 +175,37 @@ class Transformer::Loader {
                  WeightUse::kLinear);
   }
 
-  absl::StatusOr<std::unique_ptr<Weight>> LoadOutput(int layer) {
+  absl::StatusOr<LatentWeights> LoadLatent(const AttentionConfig& attention, int layer) {
+    LatentWeights latent;
+    if (attention.mla.q_lora_rank > 0) {
+      ASSIGN_OR_RETURN(latent.q_a, LoadBiased(WeightName::kQA, WeightName::kQABias, attention.qkv_bias, layer));
+      ASSIGN_OR_RETURN(latent.q_a_norm, Load(WeightName::kQANorm, WeightUse::kVector, layer));
+      ASSIGN_OR_RETURN(latent.q, Load(WeightName::kQB, WeightUse::kLinear, layer));
+    } else {
+      ASSIGN_OR_RETURN(latent.q, Load(WeightName::kQ, WeightUse::kLinear, layer));
+    }
+    ASSIGN_OR_RETURN(latent.kv_a, LoadBiased(WeightName::kKvA, WeightName::kKvABias, attention.qkv_bias, layer));
+    ASSIGN_OR_RETURN(latent.kv_a_norm, Load(WeightName::kKvANorm, WeightUse::kVector, layer));
+    // Per head: rows that make keys, then rows that make values.
+    const TensorReader* const kv_b = Find(WeightName::kKvB, layer);
+    const int64_t keys = attention.mla.qk_nope_head_dim, values = attention.mla.v_head_dim;
+    for (int32_t n = 0; n < attention.shape.num_heads; ++n) {
+      const PartReader to_latent(*kv_b, n * (keys + values), keys, /*transposed=*/true);
+      const PartReader to_values(*kv_b, n * (keys + values) + keys, values, /*transposed=*/false);
+      ASSIGN_OR_RETURN(latent.absorb_q.emplace_back(), Stack({&to_latent}, {}, WeightUse::kLinear));
+      ASSIGN_OR_RETURN(latent.expand_v.emplace_back(), Stack({&to_values}, {}, WeightUse::kLinear));
+    }
+    return latent;
+  }
+
+  absl::StatusOr<std::unique_ptr<Weight>> LoadBiased(WeightName name, WeightName bias, bool has_bias, int layer) {
     std::vector<const TensorReader*> biases;
-    if (config_.layers[layer].attention.output_bias) biases = {Find(WeightName::kOBias, layer)};
-    return Stack({Find(WeightName::kO, layer)}, biases, WeightUse::kLinear);
+    if (has_bias) biases = {Find(bias, layer)};
+    return Stack({Find(name, layer)}, biases, WeightUse::kLinear);
+  }
+
+  absl::StatusOr<std::unique_ptr<Weight>> LoadOutput(int layer) {
+    return LoadBiased(WeightName::kO, WeightName::kOBias, config_.layers[layer].attention.output_bias, layer);
   }
 
   absl::StatusOr<GatedMlp> LoadMlp(WeightName gate, WeightName up, WeightName down, int32_t width, int layer) {
@@ -71,12 +218,14 @@ class Transformer::Loader {
 
   absl::StatusOr<MoeLayerWeights> LoadMoe(const MoeConfig& moe, int layer) {
     MoeLayerWeights result;
-    ASSIGN_OR_RETURN(result.router, Load(WeightName::kRouter, WeightUse::kRouter, layer));
-    std::vector<ExpertReaders> experts(moe.router.num_experts);
-    for (int e = 0; e < moe.router.num_experts; ++e) {
-      experts[e] = {weights_.Find(WeightName::kExpertGate, layer, e), weights_.Find(WeightName::kExpertUp, layer, e),
-                    weights_.Find(WeightName::kExpertDown, layer, e)};
+    std::vector<const TensorReader*> router_biases;
+    if (moe.router_bias) router_biases = {Find(WeightName::kRouterBias, layer)};
+    ASSIGN_OR_RETURN(result.router, Stack({Find(WeightName::kRouter, layer)}, router_biases, WeightUse::kRouter));
+    if (moe.router.has_choice_bias) {
+      ASSIGN_OR_RETURN(result.choice_bias, Load(WeightName::kChoiceBias, WeightUse::kVector, layer));
     }
+    std::vector<ExpertReaders> experts(moe.router.num_experts);
+    for (int e = 0; e < moe.router.num_experts; ++e) experts[e] = FindExpert(moe, layer, e);
     ASSIGN_OR_RETURN(result.experts, backend_->LoadExperts(experts, dtype_));
     bytes_ += result.experts->bytes();
     num_nonfinite_ += result.experts->num_nonfinite();
@@ -90,7 +239,19 @@ class Transformer::Loader {
     return result;
   }
 
- private:
+  ExpertReaders FindExpert(const MoeConfig& moe, int layer, int expert) const {
+    ExpertReaders readers;
+    readers.gate = weights_.Find(WeightName::kExpertGate, layer, expert);
+    readers.up = weights_.Find(WeightName::kExpertUp, layer, expert);
+    readers.down = weights_.Find(WeightName::kExpertDown, layer, expert);
+    readers.form = moe.experts;
+    if (!moe.experts.biases) return readers;
+    readers.gate_bias = weights_.Find(WeightName::kExpertGateBias, layer, expert);
+    readers.up_bias = weights_.Find(WeightName::kExpertUpBias, layer, expert);
+    readers.down_bias = weights_.Find(WeightName::kExpertDownBias, layer, expert);
+    return readers;
+  }
+
   const TensorReader* Find(WeightName name, int layer) const { return weights_.Find(name, layer); }
 
   absl::StatusOr<std::unique_ptr<Weight>> Stack(const std::vector<const TensorReader*>& parts,
@@ -113,6 +274,7 @@ class Transformer::Loader {
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig& config, const Weights& weights,
                                                                DType dtype, const TransformerLimits& limits,
                                                                Backend* backend) {
+  RETURN_IF_ERROR(CheckServed(config, *backend));
   std::unique_ptr<Transformer> model(new Transformer(config, backend));
   Loader loader(config, weights, dtype, backend);
 
@@ -121,27 +283,15 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
   for (int l = 0; l < config.num_layers(); ++l) {
     Layer& layer = model->layers_[l];
     layer.config = &model->config_.layers[l];
-    const AttentionShape& shape = layer.config->attention.shape;
-    ASSIGN_OR_RETURN(layer.input_norm, loader.Load(WeightName::kInputNorm, WeightUse::kVector, l));
-    ASSIGN_OR_RETURN(layer.qkv, loader.LoadQkv(l));
-    if (shape.qk_norm != QkNorm::kNone) {
-      ASSIGN_OR_RETURN(layer.q_norm, loader.Load(WeightName::kQNorm, WeightUse::kVector, l));
-      ASSIGN_OR_RETURN(layer.k_norm, loader.Load(WeightName::kKNorm, WeightUse::kVector, l));
-    }
-    ASSIGN_OR_RETURN(layer.output, loader.LoadOutput(l));
-    ASSIGN_OR_RETURN(layer.post_attention_norm, loader.Load(WeightName::kPostAttentionNorm, WeightUse::kVector, l));
-    if (layer.config->is_moe) {
-      const MoeConfig& moe = layer.config->moe;
-      ASSIGN_OR_RETURN(MoeLayerWeights moe_weights, loader.LoadMoe(moe, l));
-      ASSIGN_OR_RETURN(layer.moe, MoeLayer::Create(moe, std::move(moe_weights), limits.max_tokens, backend));
-      model->moe_layers_.push_back(layer.moe.get());
-    } else {
-      ASSIGN_OR_RETURN(layer.dense, loader.LoadMlp(WeightName::kMlpGate, WeightName::kMlpUp, WeightName::kMlpDown,
-                                                   layer.config->dense_intermediate_size, l));
-    }
+    ASSIGN_OR_RETURN(layer.input_norm, loader.LoadNorm(WeightName::kInputNorm, WeightName::kInputNormBias, l));
+    RETURN_IF_ERROR(loader.LoadAttention(l, &layer));
+    ASSIGN_OR_RETURN(layer.post_attention_norm,
+                     loader.LoadNorm(WeightName::kPostAttentionNorm, WeightName::kPostAttentionNormBias, l));
+    RETURN_IF_ERROR(loader.LoadFeedForward(l, limits.max_tokens, &layer));
+    if (layer.moe != nullptr) model->moe_layers_.push_back(layer.moe.get());
   }
-  ASSIGN_OR_RETURN(model->final_norm_, loader.Load(WeightName::kFinalNorm, WeightUse::kVector));
-  ASSIGN_OR_RETURN(model->lm_head_, loader.Load(WeightName::kLmHead, WeightUse::kLinear));
+  ASSIGN_OR_RETURN(model->final_norm_, loader.LoadNorm(WeightName::kFinalNorm, WeightName::kFinalNormBias));
+  ASSIGN_OR_RETURN(model->lm_head_, loader.LoadHead());
 
   model->weight_bytes_ = loader.bytes();
   model->num_nonfinite_weights_ = loader.num_nonfinite();
@@ -153,8 +303,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
 int64_t Transformer::ActivationBytes(const ModelConfig& config, const TransformerLimits& limits) {
   const Widths widths = WidthsOf(config);
   const int64_t hidden = config.hidden_size;
-  const int64_t per_token = (2 + widths.top_k + (widths.gated_shared ? 1 : 0)) * hidden + widths.qkv + widths.q +
-                            3 * widths.mlp;
+  const int64_t per_token = (2 + widths.top_k + (widths.gated_shared ? 1 : 0)) * hidden + widths.sum();
   return 4 * (limits.max_tokens * per_token + limits.max_logit_rows * (hidden + config.vocab_size));
 }
 
@@ -164,7 +313,12 @@ absl::Status Transformer::AllocateBuffers(const TransformerLimits& limits) {
   ASSIGN_OR_RETURN(x_, backend_->AllocateMatrix(tokens, hidden));
   ASSIGN_OR_RETURN(h_, backend_->AllocateMatrix(tokens, hidden));
   ASSIGN_OR_RETURN(qkv_, backend_->AllocateMatrix(tokens, widths.qkv));
-  ASSIGN_OR_RETURN(attended_, backend_->AllocateMatrix(tokens, widths.q));
+  ASSIGN_OR_RETURN(attended_, backend_->AllocateMatrix(tokens, widths.attended));
+  for (const auto& [matrix, width] : {std::pair{&beside_, widths.beside}, {&compressed_q_, widths.compressed_q},
+                                      {&q_, widths.latent_q}, {&latent_, widths.latent}, {&values_, widths.values}}) {
+    if (width == 0) continue;
+    ASSIGN_OR_RETURN(*matrix, backend_->AllocateMatrix(tokens, width));
+  }
   ASSIGN_OR_RETURN(last_, backend_->AllocateMatrix(limits.max_logit_rows, hidden));
   ASSIGN_OR_RETURN(logits_, backend_->AllocateMatrix(limits.max_logit_rows, config_.vocab_size));
   if (widths.top_k > 0) {
@@ -188,36 +342,82 @@ Matrix Transformer::Forward(std::span<const int32_t> ids, std::span<const Attent
   if (backend_->BeginStep({ids, slices, logit_rows}, *cache)) return logits;
   const Matrix x = x_.Front(num_tokens, config_.hidden_size);
   backend_->Embed(ids, *embedding_, x);
+  if (config_.embedding_multiplier != 1.0f) backend_->Scale(config_.embedding_multiplier, x);
   for (size_t l = 0; l < layers_.size(); ++l) {
-    Attend(layers_[l], static_cast<int32_t>(l), slices, cache, x);
-    FeedForward(layers_[l], x);
+    Layer& layer = layers_[l];
+    if (layer.config->parallel_mlp_size > 0) Normalize(x, layer.post_attention_norm, beside_.Front(x.rows, x.cols));
+    Attend(layer, static_cast<int32_t>(l), slices, cache, x);
+    FeedForward(layer, x);
   }
   if (num_logits > 0) {
     const Matrix last = last_.Front(num_logits, config_.hidden_size);
     backend_->SelectRows(x, logit_rows, last);
-    backend_->RmsNorm(last, *final_norm_, config_.rms_norm_eps, last);
+    Normalize(last, final_norm_, last);
+    if (config_.logits_multiplier != 1.0f) backend_->Scale(config_.logits_multiplier, last);
     backend_->Linear(last, *lm_head_, OutputMode::kAssign, logits);
   }
   backend_->EndStep();
   return logits;
 }
 
+void Transformer::Normalize(Matrix in, const Norm& norm, Matrix out) {
+  if (config_.norm == NormKind::kLayer) {
+    backend_->LayerNorm(in, *norm.weight, norm.bias.get(), config_.rms_norm_eps, out);
+  } else {
+    backend_->RmsNorm(in, *norm.weight, config_.rms_norm_eps, out);
+  }
+}
+
 void Transformer::Attend(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache,
                          Matrix x) {
-  const AttentionShape& shape = layer.config->attention.shape;
+  const AttentionShape& shape = layer.shape;
   const Matrix h = h_.Front(x.rows, x.cols);
+  Normalize(x, layer.input_norm, h);
+  if (shape.latent_dim > 0) return AttendLatent(layer, index, slices, cache, h, x);
   const Matrix qkv = qkv_.Front(x.rows, shape.qkv_size());
-  const Matrix attended = attended_.Front(x.rows, shape.q_size());
-  backend_->RmsNorm(x, *layer.input_norm, config_.rms_norm_eps, h);
+  const Matrix attended = attended_.Front(x.rows, shape.out_size());
   backend_->Linear(h, *layer.qkv, OutputMode::kAssign, qkv);
   backend_->PrepareQkv(shape, slices, layer.q_norm.get(), layer.k_norm.get(), index, *cache, qkv);
   backend_->Attention(shape, slices, index, *cache, qkv, attended);
   backend_->Linear(attended, *layer.output, OutputMode::kAdd, x);
 }
 
+// The absorbed form for prefill and decode alike, so that a row's bits are the same in both.
+void Transformer::AttendLatent(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache,
+                               Matrix h, Matrix x) {
+  const AttentionShape& shape = layer.shape;
+  const MlaConfig& mla = layer.config->attention.mla;
+  const LatentWeights& weights = layer.latent;
+  const Matrix q = q_.Front(x.rows, int64_t{shape.num_heads} * (mla.qk_nope_head_dim + mla.qk_rope_head_dim));
+  const Matrix latent = latent_.Front(x.rows, shape.head_dim);
+  const Matrix queries = qkv_.Front(x.rows, shape.q_size());
+  const Matrix attended = attended_.Front(x.rows, shape.out_size());
+  const Matrix values = values_.Front(x.rows, layer.config->attention.output_in());
+  if (weights.q_a != nullptr) {
+    const Matrix compressed = compressed_q_.Front(x.rows, mla.q_lora_rank);
+    backend_->Linear(h, *weights.q_a, OutputMode::kAssign, compressed);
+    backend_->RmsNorm(compressed, *weights.q_a_norm, shape.qk_norm_eps, compressed);
+    backend_->Linear(compressed, *weights.q, OutputMode::kAssign, q);
+  } else {
+    backend_->Linear(h, *weights.q, OutputMode::kAssign, q);
+  }
+  backend_->Linear(h, *weights.kv_a, OutputMode::kAssign, latent);
+  backend_->LinearPerHead(q, weights.absorb_q, queries);
+  backend_->PrepareLatent(shape, slices, *weights.kv_a_norm, index, *cache, q, latent, queries);
+  backend_->Attention(shape, slices, index, *cache, queries, attended);
+  backend_->LinearPerHead(attended, weights.expand_v, values);
+  backend_->Linear(values, *layer.output, OutputMode::kAdd, x);
+}
+
 void Transformer::FeedForward(Layer& layer, Matrix x) {
   const Matrix h = h_.Front(x.rows, x.cols);
-  backend_->RmsNorm(x, *layer.post_attention_norm, config_.rms_norm_eps, h);
+  if (layer.config->parallel_mlp_size > 0) {
+    Normalize(x, layer.parallel_norm, h);
+    layer.parallel.Forward(backend_, h, scratch_, OutputMode::kAdd, x);
+    layer.moe->Forward(beside_.Front(x.rows, x.cols), scratch_, x);
+    return;
+  }
+  Normalize(x, layer.post_attention_norm, h);
   if (layer.moe != nullptr) {
     layer.moe->Forward(h, scratch_, x);
   } else {

@@ -47,29 +47,51 @@ class Transformer {
   int64_t num_nonfinite_weights() const { return num_nonfinite_weights_; }  // NaN or infinite in memory; 0 is healthy
 
  private:
+  struct Norm {
+    std::unique_ptr<Weight> weight;
+    std::unique_ptr<Weight> bias;  // null unless the config has norm biases
+  };
+  // Latent attention: queries and latents in, values out, through the latent space.
+  struct LatentWeights {
+    std::unique_ptr<Weight> q_a;  // null where queries are not compressed
+    std::unique_ptr<Weight> q_a_norm;
+    std::unique_ptr<Weight> q;    // from x, or from the compressed queries
+    std::unique_ptr<Weight> kv_a;
+    std::unique_ptr<Weight> kv_a_norm;
+    std::vector<std::unique_ptr<Weight>> absorb_q;  // per head [kv_lora_rank, qk_nope_head_dim]
+    std::vector<std::unique_ptr<Weight>> expand_v;  // per head [v_head_dim, kv_lora_rank]
+  };
   struct Layer {
     const LayerConfig* config = nullptr;
-    std::unique_ptr<Weight> input_norm;
-    std::unique_ptr<Weight> qkv;
+    AttentionShape shape;  // the config's, with its weights
+    Norm input_norm;
+    std::unique_ptr<Weight> qkv;  // or
+    LatentWeights latent;
     std::unique_ptr<Weight> q_norm;  // null unless the config has qk norms
     std::unique_ptr<Weight> k_norm;
+    std::unique_ptr<Weight> sinks;   // null unless the config has them
     std::unique_ptr<Weight> output;
-    std::unique_ptr<Weight> post_attention_norm;
+    Norm post_attention_norm;
     std::unique_ptr<MoeLayer> moe;  // or
     GatedMlp dense;
+    Norm parallel_norm;      // of the MLP beside the MoE; none where its weight is null
+    GatedMlp parallel;
   };
   class Loader;
 
   Transformer(const ModelConfig& config, Backend* backend) : config_(config), backend_(backend) {}
 
   absl::Status AllocateBuffers(const TransformerLimits& limits);
+  void Normalize(Matrix in, const Norm& norm, Matrix out);
   void Attend(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache, Matrix x);
+  void AttendLatent(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache, Matrix h,
+                    Matrix x);
   void FeedForward(Layer& layer, Matrix x);
 
   const ModelConfig config_;
   Backend* const backend_;
   std::unique_ptr<Weight> embedding_;
-  std::unique_ptr<Weight> final_norm_;
+  Norm final_norm_;
   std::unique_ptr<Weight> lm_head_;
   std::vector<Layer> layers_;
   std::vector<const MoeLayer*> moe_layers_;
@@ -80,6 +102,12 @@ class Transformer {
   Matrix h_;         // [max_tokens, hidden] normalised input of a block
   Matrix qkv_;       // [max_tokens, widest qkv]
   Matrix attended_;  // [max_tokens, widest q]
+  Matrix beside_;    // [max_tokens, hidden] what a MoE reads that stands beside the attention
+  // Latent attention, [max_tokens, ...]:
+  Matrix compressed_q_;  // q_lora_rank
+  Matrix q_;             // heads * (nope + rope dim)
+  Matrix latent_;        // kv_lora_rank + rope dim
+  Matrix values_;        // heads * v_head_dim
   Matrix last_;      // [max_logit_rows, hidden]
   Matrix logits_;    // [max_logit_rows, vocab]
   FeedForwardScratch scratch_;

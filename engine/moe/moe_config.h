@@ -10,6 +10,8 @@ namespace switchyard {
 
 struct MoeConfig {
   RouterConfig router;
+  bool router_bias = false;              // on the logits
+  ExpertForm experts;
   int32_t intermediate_size = 0;         // of one expert
   int32_t shared_intermediate_size = 0;  // of the always-on shared expert; 0 = none
   bool shared_expert_gate = false;       // multiply the shared expert by sigmoid(x . w)

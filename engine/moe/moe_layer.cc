@@ -6,6 +6,7 @@
 #include "engine/base/status_macros.h"
 
 namespace switchyard {
+
 void GatedMlp::Forward(Backend* backend, Matrix h, const FeedForwardScratch& scratch, OutputMode mode,
                        Matrix out) const {
   const Matrix both = scratch.gate_up.Front(h.rows, 2 * int64_t{intermediate_size});
@@ -18,8 +19,8 @@ void GatedMlp::Forward(Backend* backend, Matrix h, const FeedForwardScratch& scr
 absl::StatusOr<std::unique_ptr<MoeLayer>> MoeLayer::Create(const MoeConfig& config, MoeLayerWeights weights,
                                                            int32_t max_tokens, Backend* backend) {
   std::unique_ptr<MoeLayer> layer(new MoeLayer(config, std::move(weights), backend));
-  ASSIGN_OR_RETURN(layer->routing_, backend->AllocateRouting(max_tokens, config.router));
-  ASSIGN_OR_RETURN(layer->batches_, backend->AllocateExpertBatches(max_tokens, config.router));
+  ASSIGN_OR_RETURN(layer->routing_, backend->AllocateRouting(max_tokens, layer->config_.router));
+  ASSIGN_OR_RETURN(layer->batches_, backend->AllocateExpertBatches(max_tokens, layer->config_.router));
   return layer;
 }
 

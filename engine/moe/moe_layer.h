@@ -36,6 +36,7 @@ struct GatedMlp {
 
 struct MoeLayerWeights {
   std::unique_ptr<Weight> router;
+  std::unique_ptr<Weight> choice_bias;          // null unless the router's config has one
   std::unique_ptr<ExpertWeights> experts;
   GatedMlp shared;                              // intermediate_size 0: none
   std::unique_ptr<Weight> shared_expert_gate;   // null: the shared expert is not gated
@@ -56,10 +57,15 @@ class MoeLayer {
 
  private:
   MoeLayer(const MoeConfig& config, MoeLayerWeights weights, Backend* backend)
-      : config_(config), weights_(std::move(weights)), backend_(backend) {}
+      : weights_(std::move(weights)), config_(WithWeights(config, weights_)), backend_(backend) {}
 
-  const MoeConfig config_;
+  static MoeConfig WithWeights(MoeConfig config, const MoeLayerWeights& weights) {
+    config.router.choice_bias = weights.choice_bias.get();
+    return config;
+  }
+
   const MoeLayerWeights weights_;
+  const MoeConfig config_;
   Backend* const backend_;
   Routing routing_;
   ExpertBatches batches_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "engine/base/bf16.h"
@@ -47,46 +48,154 @@ Values RmsNorm(const Values& in, const Values& weight, int64_t size, double eps)
   return out;
 }
 
-Result ExpertMlp(const Values& x, const Expert& expert, int64_t hidden, int64_t width, bool bf16) {
-  const Values gate = Linear(x, expert.gate, {}, 1, width, hidden).values;
-  const Values up = Linear(x, expert.up, {}, 1, width, hidden).values;
-  Values middle(width);
-  for (int64_t i = 0; i < width; ++i) {
-    middle[i] = Silu(gate[i]) * up[i];
-    if (bf16) middle[i] = RoundToBf16(middle[i]);
+Values LayerNorm(const Values& in, const Values& weight, const Values& bias, int64_t size, double eps) {
+  Values out(in.size());
+  for (size_t row = 0; row < in.size(); row += size) {
+    double mean = 0.0, variance = 0.0;
+    for (int64_t i = 0; i < size; ++i) mean += in[row + i] / static_cast<double>(size);
+    for (int64_t i = 0; i < size; ++i)
+      variance += (in[row + i] - mean) * (in[row + i] - mean) / static_cast<double>(size);
+    const double scale = 1.0 / std::sqrt(variance + eps);
+    for (int64_t i = 0; i < size; ++i) {
+      out[row + i] = (in[row + i] - mean) * scale * weight[i] + (bias.empty() ? 0.0 : bias[i]);
+    }
   }
-  return Linear(middle, expert.down, {}, 1, hidden, width);
+  return out;
 }
 
-TokenRouting Route(const Values& logits, const RouterConfig& config) {
+namespace {
+
+double Activate(const ExpertForm& form, double gate, double up) {
+  if (form.activation == Activation::kSilu) return Silu(gate) * up;
+  const double limit = form.limit;
+  const double g = std::min(gate, limit), u = std::clamp(up, -limit, limit);
+  return (u + 1.0) * g / (1.0 + std::exp(-1.702 * g));
+}
+
+}  // namespace
+
+Result ExpertMlp(const Values& x, const Expert& expert, const ExpertForm& form, int64_t hidden, int64_t width,
+                 bool bf16) {
+  const Values gate = Linear(x, expert.gate, expert.gate_bias, 1, width, hidden).values;
+  const Values up = Linear(x, expert.up, expert.up_bias, 1, width, hidden).values;
+  Values middle(width);
+  for (int64_t i = 0; i < width; ++i) {
+    middle[i] = Activate(form, gate[i], up[i]);
+    if (bf16) middle[i] = RoundToBf16(middle[i]);
+  }
+  return Linear(middle, expert.down, expert.down_bias, 1, hidden, width);
+}
+
+namespace {
+
+constexpr double kMasked = -std::numeric_limits<double>::infinity();
+
+Values Softmax(const Values& logits) {
+  const double max = *std::max_element(logits.begin(), logits.end());
+  double sum = 0.0;
+  Values probabilities;
+  for (const double logit : logits) sum += std::exp(logit - max);
+  for (const double logit : logits) probabilities.push_back(std::exp(logit - max) / sum);
+  return probabilities;
+}
+
+double Sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+
+// Ids by falling value, equal ones by rising id.
+std::vector<int32_t> Order(const Values& values) {
+  std::vector<int32_t> order(values.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return values[a] > values[b]; });
+  return order;
+}
+
+void MaskGroups(const RouterConfig& config, Values* choice) {
+  const int64_t size = config.num_experts / config.num_groups;
+  Values scores;
+  for (int32_t g = 0; g < config.num_groups; ++g) {
+    Values group(choice->begin() + g * size, choice->begin() + (g + 1) * size);
+    std::sort(group.rbegin(), group.rend());
+    scores.push_back(config.group_score == GroupScore::kTopTwoSum && size > 1 ? group[0] + group[1] : group[0]);
+  }
+  const std::vector<int32_t> order = Order(scores);
+  for (int32_t i = config.topk_group; i < config.num_groups; ++i) {
+    std::fill_n(choice->begin() + order[i] * size, size, kMasked);
+  }
+}
+
+// As Phi-3.5-MoE's code: two rounds over masked logits.
+Values SparseMixerWeights(const RouterConfig& config, const Values& logits, const std::vector<int32_t>& ids) {
+  Values weights, left = logits;
+  for (int32_t j = 0; j < config.top_k; ++j) {
+    const double max = *std::max_element(left.begin(), left.end());
+    Values masked = left;
+    for (size_t e = 0; e < logits.size(); ++e) {
+      if ((max - logits[e]) / std::max(std::abs(logits[e]), max) > config.mixer_threshold) masked[e] = kMasked;
+    }
+    weights.push_back(Softmax(masked)[ids[j]]);
+    left[ids[j]] = kMasked;
+  }
+  return weights;
+}
+
+Values WeightsOf(const RouterConfig& config, const Values& logits, const Values& scores,
+                 const std::vector<int32_t>& ids) {
+  if (config.weights == RouterWeights::kSparseMixer) return SparseMixerWeights(config, logits, ids);
+  Values weights;
+  for (const int32_t id : ids) {
+    weights.push_back(config.weights == RouterWeights::kScore     ? scores[id]
+                      : config.weights == RouterWeights::kSigmoid ? Sigmoid(logits[id])
+                                                                  : logits[id]);
+  }
+  return config.weights == RouterWeights::kSoftmaxOfChosen ? Softmax(weights) : weights;
+}
+
+}  // namespace
+
+TokenRouting Route(const Values& logits, const RouterConfig& config, const Values& choice_bias) {
   TokenRouting routing;
+  routing.probabilities = Softmax(logits);
   const double max = *std::max_element(logits.begin(), logits.end());
   double sum = 0.0;
   for (const double logit : logits) sum += std::exp(logit - max);
-  for (const double logit : logits) routing.probabilities.push_back(std::exp(logit - max) / sum);
   routing.logsumexp = max + std::log(sum);
 
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return routing.probabilities[a] > routing.probabilities[b];
-  });
-  double total = config.normalize_eps;
-  for (int32_t j = 0; j < config.top_k; ++j) {
-    routing.expert_ids.push_back(order[j]);
-    routing.expert_weights.push_back(routing.probabilities[order[j]]);
-    total += routing.expert_weights.back();
+  Values scores = config.score == RouterScore::kSoftmax ? routing.probabilities : logits;
+  if (config.score == RouterScore::kSigmoid) {
+    for (double& score : scores) score = Sigmoid(score);
   }
+  Values choice = scores;
+  for (size_t e = 0; e < choice_bias.size(); ++e) choice[e] += choice_bias[e];
+  if (config.num_groups > 1) MaskGroups(config, &choice);
+  const std::vector<int32_t> order = Order(choice);
+  routing.expert_ids.assign(order.begin(), order.begin() + config.top_k);
+  if (config.top_k < config.num_experts && choice[order[config.top_k]] > kMasked) {
+    routing.margin = choice[order[config.top_k - 1]] - choice[order[config.top_k]];
+  }
+  routing.expert_weights = WeightsOf(config, logits, scores, routing.expert_ids);
+  double powers = 0.0;
+  for (const double weight : routing.expert_weights) powers += std::pow(std::abs(weight), config.normalize_power);
+  const double total = std::pow(powers, 1.0 / config.normalize_power) + config.normalize_eps;
   for (double& weight : routing.expert_weights) weight = (config.normalize ? weight / total : weight) * config.scale;
-  if (config.top_k < config.num_experts) {
-    routing.margin = routing.probabilities[order[config.top_k - 1]] - routing.probabilities[order[config.top_k]];
-  }
   return routing;
+}
+
+void Rotate(const AttentionShape& shape, int64_t position, double* x) {
+  const int64_t pairs = static_cast<int64_t>(shape.rope_inv_freq.size());
+  for (int64_t m = 0; m < pairs; ++m) {
+    const double angle = static_cast<double>(position) * shape.rope_inv_freq[m];
+    const double cos = std::cos(angle) * shape.rope_attention_factor;
+    const double sin = std::sin(angle) * shape.rope_attention_factor;
+    double& low = x[shape.rope_interleaved ? 2 * m : m];
+    double& high = x[shape.rope_interleaved ? 2 * m + 1 : m + pairs];
+    const double before = low;
+    low = low * cos - high * sin;
+    high = high * cos + before * sin;
+  }
 }
 
 void PrepareQkv(const AttentionShape& shape, const Values& q_norm, const Values& k_norm, Values* qkv) {
   const int64_t size = shape.qkv_size();
-  const int64_t pairs = static_cast<int64_t>(shape.rope_inv_freq.size());
   for (int64_t position = 0; position < static_cast<int64_t>(qkv->size()) / size; ++position) {
     double* const row = qkv->data() + position * size;
     const auto normalize = [&](int64_t first, int64_t count, int64_t group, const Values& weight) {
@@ -106,29 +215,28 @@ void PrepareQkv(const AttentionShape& shape, const Values& q_norm, const Values&
       normalize(0, shape.q_size(), shape.head_dim, q_norm);
       normalize(shape.q_size(), shape.kv_size(), shape.head_dim, k_norm);
     }
-    for (int64_t h = 0; h < shape.num_heads + shape.num_kv_heads; ++h) {
-      double* const head = row + h * shape.head_dim;
-      for (int64_t m = 0; m < pairs; ++m) {
-        const double angle = static_cast<double>(position) * shape.rope_inv_freq[m];
-        const double cos = std::cos(angle) * shape.rope_attention_factor;
-        const double sin = std::sin(angle) * shape.rope_attention_factor;
-        const double low = head[m];
-        const double high = head[m + pairs];
-        head[m] = low * cos - high * sin;
-        head[m + pairs] = high * cos + low * sin;
-      }
+    const int64_t num_rotated = shape.num_heads + shape.num_kv_heads;
+    for (int64_t h = 0; h < num_rotated; ++h) Rotate(shape, position, row + h * shape.head_dim);
+    if (shape.qk_norm == QkNorm::kL2AfterRope) {
+      const Values ones(shape.head_dim, 1.0);
+      normalize(0, shape.q_size() + shape.kv_size(), shape.head_dim, ones);
+    }
+    if (shape.temperature_scale != 0.0f) {
+      const double steps = std::floor(static_cast<double>(position + 1) / shape.temperature_floor);
+      for (int64_t i = 0; i < shape.q_size(); ++i) row[i] *= 1.0 + shape.temperature_scale * std::log(1.0 + steps);
     }
   }
 }
 
-Result Attention(const AttentionShape& shape, const Values& qkv, Values* score_magnitudes) {
+Result Attention(const AttentionShape& shape, const Values& qkv, const Values& sinks, Values* score_magnitudes) {
   const int64_t size = shape.qkv_size();
   const int64_t num_tokens = static_cast<int64_t>(qkv.size()) / size;
   const int64_t dim = shape.head_dim;
   Result result{Values(num_tokens * shape.q_size()), Values(num_tokens * shape.q_size())};
   score_magnitudes->assign(num_tokens * shape.num_heads, 0.0);
   for (int64_t t = 0; t < num_tokens; ++t) {
-    const int64_t first = shape.sliding_window > 0 ? std::max<int64_t>(0, t - shape.sliding_window + 1) : 0;
+    int64_t first = shape.sliding_window > 0 ? std::max<int64_t>(0, t - shape.sliding_window + 1) : 0;
+    if (shape.chunk_size > 0) first = t / shape.chunk_size * shape.chunk_size;
     for (int64_t h = 0; h < shape.num_heads; ++h) {
       const int64_t kv_head = h / (shape.num_heads / shape.num_kv_heads);
       const double* const q = &qkv[t * size + h * dim];
@@ -144,8 +252,9 @@ Result Attention(const AttentionShape& shape, const Values& qkv, Values* score_m
         scores.push_back(score * shape.scale);
         score_magnitude = std::max(score_magnitude, magnitude * shape.scale);
       }
-      const double max = *std::max_element(scores.begin(), scores.end());
-      double sum = 0.0;
+      double max = *std::max_element(scores.begin(), scores.end());
+      if (!sinks.empty()) max = std::max(max, sinks[h]);
+      double sum = sinks.empty() ? 0.0 : std::exp(sinks[h] - max);
       for (double& score : scores) sum += score = std::exp(score - max);
       for (int64_t key = first; key <= t; ++key) {
         const double* const v = &qkv[key * size + shape.q_size() + shape.kv_size() + kv_head * dim];

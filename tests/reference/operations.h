@@ -32,16 +32,23 @@ Result Linear(const Values& in, const Values& weight, const Values& bias, int64_
 // in / sqrt(mean(in^2) + eps) * weight, per row of `size`.
 Values RmsNorm(const Values& in, const Values& weight, int64_t size, double eps);
 
-// gate and up [width, hidden], down [hidden, width]; x and result [hidden]. The product silu(gate) * up is rounded to
-// bfloat16 when `bf16`.
+// (in - mean) / sqrt(variance + eps) * weight + bias, per row of `size`; an empty bias is none.
+Values LayerNorm(const Values& in, const Values& weight, const Values& bias, int64_t size, double eps);
+
+// gate and up [width, hidden], down [hidden, width]; x and result [hidden]; biases may be empty. What stands between
+// the projections is rounded to bfloat16 when `bf16`.
 struct Expert {
   Values gate;
   Values up;
   Values down;
+  Values gate_bias;
+  Values up_bias;
+  Values down_bias;
 };
-Result ExpertMlp(const Values& x, const Expert& expert, int64_t hidden, int64_t width, bool bf16);
+Result ExpertMlp(const Values& x, const Expert& expert, const ExpertForm& form, int64_t hidden, int64_t width,
+                 bool bf16);
 
-// One token's routing from its logits.
+// One token's routing from its logits. `choice_bias` is empty where the config has none.
 struct TokenRouting {
   std::vector<int32_t> expert_ids;
   Values expert_weights;
@@ -49,15 +56,18 @@ struct TokenRouting {
   double margin = 0.0;
   double logsumexp = 0.0;
 };
-TokenRouting Route(const Values& logits, const RouterConfig& config);
+TokenRouting Route(const Values& logits, const RouterConfig& config, const Values& choice_bias);
 
 // One whole sequence from position 0: qkv [num_tokens, qkv_size] as projected. Norms, clips and rotates q and k in
 // place; q_norm and k_norm as in Backend::PrepareQkv.
 void PrepareQkv(const AttentionShape& shape, const Values& q_norm, const Values& k_norm, Values* qkv);
 
-// Causal attention over a prepared sequence -> [num_tokens, q_size]. `score_magnitudes` [num_tokens, num_heads]: the
-// largest scale * sum |q||k| over the keys that the row sees.
-Result Attention(const AttentionShape& shape, const Values& qkv, Values* score_magnitudes);
+// Rotates the first 2 * rope_inv_freq.size() elements of `x` as the shape says.
+void Rotate(const AttentionShape& shape, int64_t position, double* x);
+
+// Causal attention over a prepared sequence -> [num_tokens, q_size]; `sinks` [num_heads] or empty. `score_magnitudes`
+// [num_tokens, num_heads]: the largest scale * sum |q||k| over the keys that the row sees.
+Result Attention(const AttentionShape& shape, const Values& qkv, const Values& sinks, Values* score_magnitudes);
 
 }  // namespace switchyard::reference
 

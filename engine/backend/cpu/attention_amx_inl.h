@@ -118,8 +118,7 @@ inline void AttendTile(const AttentionTask& task, int first_row, int rows) {
     const int token = (first_row + r) / task.heads_per_kv;
     const float* q = task.q + token * task.q_stride + (first_row + r) % task.heads_per_kv * layout.head_dim;
     PackRowBf16(q, layout.head_dim, 0, tile.dim_pad / kStepK, tile.queries + r * kStepK);
-    tile.running_max[r] = kNoMaximum;
-    tile.running_sum[r] = Simd::Set(0.0f);
+    StartSoftmax(task, first_row + r, &tile.running_max[r], &tile.running_sum[r]);
     for (int d = 0; d < tile.dim_pad; d += kW) Simd::Store(tile.sums + r * tile.dim_pad + d, Simd::Set(0.0f));
   }
   const int32_t last_group = (task.first_position + last_token) / kKeyGroup;
@@ -158,7 +157,7 @@ inline void AttendTile(const AttentionTask& task, int first_row, int rows) {
 }
 
 void AttendAmx(const AttentionTask& task) {
-  if (task.layout->dtype != DType::kBF16) return Attend(task);
+  if (task.layout->dtype != DType::kBF16 || task.layout->is_latent) return Attend(task);
   const int rows = task.num_tokens * task.heads_per_kv;
   for (int row = 0; row < rows; row += kTileRows) {
     const int here = rows - row < kTileRows ? rows - row : kTileRows;

@@ -17,6 +17,10 @@ absl::Status Context::AllocateScratch(int32_t max_tokens) {
   ASSIGN_OR_RETURN(scratch.team, Buffer::Allocate(scratch.team_bytes * num_threads, "scratch for experts"));
   ASSIGN_OR_RETURN(scratch.router_scores,
                    Buffer::Allocate(int64_t{max_tokens} * sizes.num_experts * 4, "scratch for the router"));
+  ASSIGN_OR_RETURN(scratch.router_temp,
+                   Buffer::Allocate(sizes.router_temp * num_threads * 4, "scratch for the router"));
+  ASSIGN_OR_RETURN(scratch.weighed_in,
+                   Buffer::Allocate(sizes.weighed_rows * sizes.expert_hidden * 4, "scratch for expert inputs"));
   const int64_t thread_bytes = kChunkRows * kPanelCols * 4 + kChunkRows * static_cast<int64_t>(sizeof(float*)) +
                                AttentionScratchBytes(sizes.dim_pad);
   // A page between threads keeps prefetchers off the neighbour's lines.

@@ -25,6 +25,8 @@ struct ScratchSizes {
   int64_t expert_intermediate = 0;
   int64_t num_experts = 0;
   int32_t dim_pad = 0;              // of KV heads
+  int64_t router_temp = 0;          // floats per thread, for routers that are not plain
+  int64_t weighed_rows = 0;         // expert inputs of a step that router weights multiply
 };
 
 struct Scratch {
@@ -35,6 +37,8 @@ struct Scratch {
   int64_t team_bytes = 0;           // of one team's part of `team`; see expert_mlp.cc
   Buffer team;
   Buffer router_scores;             // [max_tokens, num_experts]
+  Buffer router_temp;               // [num_threads, router_temp]
+  Buffer weighed_in;                // [weighed_rows, expert_hidden]
   int64_t thread_bytes = 0;         // of one thread's part of `thread`
   Buffer thread;                    // per thread: panel results, row pointers, attention
   std::vector<int64_t> task_offsets;  // reserved: one per slice and one more
@@ -51,6 +55,7 @@ struct Context {
   uint16_t* PackedRows(int thread) const {
     return reinterpret_cast<uint16_t*>(scratch.packed_rows.as<char>() + thread * scratch.packed_bytes);
   }
+  float* RouterTemp(int thread) const { return scratch.router_temp.as<float>() + thread * sizes.router_temp; }
   float* PanelResults(int thread) const {  // [kChunkRows][kPanelCols]
     return reinterpret_cast<float*>(ThreadPart(thread));
   }

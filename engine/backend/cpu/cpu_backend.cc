@@ -38,6 +38,8 @@ class CpuBackend final : public Backend {
 
   const std::string& description() const override { return description_; }
 
+  absl::Status CheckServed(const LayerBlocks&) const override { return absl::OkStatus(); }
+
   absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(std::span<const TensorReader* const> parts,
                                                      std::span<const TensorReader* const> biases, DType dtype,
                                                      WeightUse use) override {
@@ -65,6 +67,7 @@ class CpuBackend final : public Backend {
     RETURN_IF_ERROR(OwnArray(max_tokens, &routing.logsumexps));
     RETURN_IF_ERROR(OwnArray(config.num_experts, &routing.probability_sums));
     context_.sizes.num_experts = std::max<int64_t>(context_.sizes.num_experts, config.num_experts);
+    context_.sizes.router_temp = std::max(context_.sizes.router_temp, RouterTempElements(config));
     return routing;
   }
 
@@ -80,6 +83,10 @@ class CpuBackend final : public Backend {
     RETURN_IF_ERROR(OwnArray(choices, &batches.choice_to_row));
     RETURN_IF_ERROR(OwnArray(choices, &batches.row_to_token));
     RETURN_IF_ERROR(OwnArray(config.num_experts, &batches.expert_seconds));
+    if (config.weigh_input) {
+      RETURN_IF_ERROR(OwnArray(choices, &batches.row_weights));
+      context_.sizes.weighed_rows = std::max(context_.sizes.weighed_rows, choices);
+    }
     return batches;
   }
 
@@ -145,8 +152,8 @@ class CpuBackend final : public Backend {
     const int32_t k = routing.top_k;
     ForRows(routing.num_tokens, out.cols * k, [&](int64_t t) {
       for (int64_t choice = t * k; choice < (t + 1) * k; ++choice) {
-        context_.kernels.add_scaled(routing.expert_weights[choice], Row(rows, batches.choice_to_row[choice]), out.cols,
-                                    Row(out, t));
+        const float weight = routing.weigh_input ? 1.0f : routing.expert_weights[choice];
+        context_.kernels.add_scaled(weight, Row(rows, batches.choice_to_row[choice]), out.cols, Row(out, t));
       }
     });
   }
@@ -170,6 +177,27 @@ class CpuBackend final : public Backend {
     for (size_t i = 0; i < rows.size(); ++i) {
       std::memcpy(Row(out, static_cast<int64_t>(i)), Row(in, rows[i]), static_cast<size_t>(in.cols) * 4);
     }
+  }
+
+  void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override {
+    const float* const shift = bias == nullptr ? nullptr : Cpu(*bias).data.as<float>();
+    ForRows(in.rows, in.cols, [&](int64_t r) {
+      context_.kernels.layer_norm(Row(in, r), Cpu(weight).data.as<float>(), shift, in.cols, eps, Row(out, r));
+    });
+  }
+
+  void Scale(float factor, Matrix matrix) override {
+    ForRows(matrix.rows, matrix.cols, [&](int64_t r) { context_.kernels.scale(factor, matrix.cols, Row(matrix, r)); });
+  }
+
+  void LinearPerHead(Matrix in, std::span<const std::unique_ptr<Weight>> heads, Matrix out) override {
+    cpu::LinearPerHead(context_, Floats(in), in.cols, in.rows, heads, Floats(out), out.cols);
+  }
+
+  void PrepareLatent(const AttentionShape& shape, std::span<const AttentionSlice> slices, const Weight& norm,
+                     int32_t layer, KvCache& cache, Matrix q, Matrix latent, Matrix queries) override {
+    RunPrepareLatent(context_, shape, slices, Cpu(norm), layer, static_cast<CpuKvCache&>(cache), Floats(q), q.cols,
+                     Floats(latent), Floats(queries));
   }
 
   absl::Status Wait() override { return absl::OkStatus(); }

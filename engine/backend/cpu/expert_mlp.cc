@@ -90,6 +90,7 @@ class ExpertWorker {
         experts_(experts),
         batches_(batches),
         rows_out_(rows_out),
+        weighed_(batches.row_weights == nullptr ? nullptr : context.scratch.weighed_in.as<float>()),
         shape_(shape),
         rank_(thread % shape.team_size),
         team_(thread / shape.team_size),
@@ -137,7 +138,26 @@ class ExpertWorker {
     if (shape_.team_size > 1) context_.pool.Barrier();
   }
 
-  const float* InputRow(int64_t row) const { return in_ + batches_.row_to_token[row] * experts_.hidden; }
+  const float* InputRow(int64_t row) const {
+    return weighed_ == nullptr ? in_ + batches_.row_to_token[row] * experts_.hidden : weighed_ + row * experts_.hidden;
+  }
+
+  // Between a gate/up panel's product and the intermediate rows.
+  void Activate(int64_t expert, int64_t panel, int num_rows, int cols) {
+    const int64_t first_col = panel * kTileCols;
+    float* const h_f32 = reinterpret_cast<float*>(middle_) + first_col;
+    uint16_t* const h_bf16 = reinterpret_cast<uint16_t*>(middle_);
+    const int64_t steps = KSteps(experts_.intermediate);
+    const float* const bias = experts_.gate_up_panel_bias(expert, panel);
+    if (bias != nullptr) kernels_.add_panel_bias(bias, num_rows, c_);
+    if (experts_.form.activation == Activation::kClampedSwiglu) {
+      const float limit = experts_.form.limit;
+      if (bf16()) return kernels_.clamped_swiglu_panel_bf16(c_, num_rows, first_col, limit, steps, h_bf16);
+      return kernels_.clamped_swiglu_panel_f32(c_, num_rows, cols, limit, h_f32, experts_.intermediate);
+    }
+    if (bf16()) return kernels_.silu_mul_panel_bf16(c_, num_rows, cols, first_col, steps, h_bf16);
+    kernels_.silu_mul_panel_f32(c_, num_rows, cols, h_f32, experts_.intermediate);
+  }
 
   void Gather(const Unit& unit, uint16_t* to) {
     if (!bf16()) return;  // fp32 kernels read the rows where they are
@@ -161,18 +181,14 @@ class ExpertWorker {
     }
     for (int64_t p = first; p < last; ++p) {
       const char* const panel = experts_.gate_up_panel(unit.expert, p);
-      const int64_t first_col = p * kTileCols;
-      const int cols = static_cast<int>(std::clamp<int64_t>(experts_.intermediate - first_col, 0, kTileCols));
+      const int cols = static_cast<int>(std::clamp<int64_t>(experts_.intermediate - p * kTileCols, 0, kTileCols));
       if (bf16()) {
         kernels_.gemm_bf16(input, unit.num_rows, reinterpret_cast<const uint16_t*>(panel), KSteps(experts_.hidden),
                            c_);
-        kernels_.silu_mul_panel_bf16(c_, unit.num_rows, cols, first_col, KSteps(experts_.intermediate),
-                                     reinterpret_cast<uint16_t*>(middle_));
       } else {
         kernels_.gemm_f32(rows_, unit.num_rows, reinterpret_cast<const float*>(panel), experts_.hidden, c_);
-        kernels_.silu_mul_panel_f32(c_, unit.num_rows, cols, reinterpret_cast<float*>(middle_) + first_col,
-                                    experts_.intermediate);
       }
+      Activate(unit.expert, p, unit.num_rows, cols);
     }
   }
 
@@ -194,10 +210,11 @@ class ExpertWorker {
       const int64_t first_col = p * kPanelCols;
       const int cols = static_cast<int>(std::min<int64_t>(kPanelCols, experts_.hidden - first_col));
       float* const out = rows_out_ + unit.first_row * experts_.hidden + first_col;
-      if (batches_.num_rows * experts_.hidden >= kStreamElements) {
+      const float* const bias = experts_.down_panel_bias(unit.expert, p);
+      if (bias == nullptr && batches_.num_rows * experts_.hidden >= kStreamElements) {
         kernels_.stream_panel(c_, unit.num_rows, cols, out, experts_.hidden);
       } else {
-        kernels_.store_panel(c_, unit.num_rows, cols, nullptr, false, out, experts_.hidden);
+        kernels_.store_panel(c_, unit.num_rows, cols, bias, false, out, experts_.hidden);
       }
     }
   }
@@ -208,6 +225,7 @@ class ExpertWorker {
   const CpuExperts& experts_;
   const ExpertBatches& batches_;
   float* const rows_out_;
+  const float* const weighed_;  // input rows times their router weights; null: as they are
   const TeamShape shape_;
   const int rank_;
   const int team_;
@@ -216,6 +234,21 @@ class ExpertWorker {
   uint16_t* inputs_[2];  // packed rows of this unit and the next
   char* middle_;         // silu(gate) * up of this unit, packed or fp32
 };
+
+// Every expert input times its router weight.
+void WeighInputs(Context& context, const float* in, const CpuExperts& experts, const ExpertBatches& batches) {
+  const int64_t hidden = experts.hidden;
+  CHECK(batches.num_rows <= context.sizes.weighed_rows);
+  float* const weighed = context.scratch.weighed_in.as<float>();
+  context.pool.Run([&](int thread) {
+    const auto [first, last] = WorkerPool::Part(batches.num_rows, thread, context.pool.num_threads());
+    for (int64_t row = first; row < last; ++row) {
+      float* const to = weighed + row * hidden;
+      std::copy_n(in + batches.row_to_token[row] * hidden, hidden, to);
+      context.kernels.scale(batches.row_weights[row], hidden, to);
+    }
+  });
+}
 
 }  // namespace
 
@@ -231,6 +264,7 @@ void RunExpertMlp(Context& context, const float* in, const CpuExperts& experts, 
   CHECK(experts.intermediate <= context.scratch.sizes.expert_intermediate);
   std::fill_n(batches.expert_seconds, batches.num_experts, 0.0f);
   if (batches.num_rows == 0) return;
+  if (batches.row_weights != nullptr) WeighInputs(context, in, experts, batches);
   const TeamShape shape = ChooseTeams(experts, context.pool.num_threads());
   context.pool.Run([&](int thread) {
     ExpertWorker(context, in, experts, batches, rows_out, shape, thread).Run();

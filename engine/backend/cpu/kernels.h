@@ -25,6 +25,8 @@ struct AttentionTask {
   int32_t heads_per_kv = 0;
   int32_t first_position = 0;
   int32_t sliding_window = 0;            // 0 = all
+  int32_t chunk_size = 0;                // 0 = all
+  const float* sinks = nullptr;          // of the query heads; null = none
   float scale = 0.0f;
   void* scratch = nullptr;               // AttentionScratchBytes, 64-byte aligned
 };
@@ -51,8 +53,16 @@ struct Kernels {
   // h: packed activations of the intermediate width; the columns start at `first_col`, a multiple of 16. Writes all 16,
   // zeros beyond `cols`.
   void (*silu_mul_panel_bf16)(const float* c, int num_rows, int cols, int64_t first_col, int64_t k_steps, uint16_t* h);
+  // The same for Activation::kClampedSwiglu.
+  void (*clamped_swiglu_panel_f32)(const float* c, int num_rows, int cols, float limit, float* h, int64_t stride);
+  void (*clamped_swiglu_panel_bf16)(const float* c, int num_rows, int64_t first_col, float limit, int64_t k_steps,
+                                    uint16_t* h);
+  void (*add_panel_bias)(const float* bias, int num_rows, float* c);  // c[r][0..32) += bias[0..32)
 
   void (*rms_norm)(const float* in, const float* weight, int64_t size, float eps, float* out);
+  // `bias` may be null.
+  void (*layer_norm)(const float* in, const float* weight, const float* bias, int64_t size, float eps, float* out);
+  void (*scale)(float factor, int64_t size, float* x);  // x *= factor
   void (*silu_mul)(const float* gate, const float* up, int64_t size, float* out);
   void (*add_scaled)(float scale, const float* in, int64_t size, float* out);  // out += scale * in
   float (*dot)(const float* a, const float* b, int64_t size);
@@ -63,10 +73,12 @@ struct Kernels {
   void (*rope_angles)(int32_t position, const float* inv_freq, int64_t size, float factor, float* cos, float* sin);
   // Rotates the pairs (x[m], x[m + size]), m < size.
   void (*rotate)(const float* cos, const float* sin, int64_t size, float* x);
+  void (*rotate_pairs)(const float* cos, const float* sin, int64_t size, float* x);  // (x[2m], x[2m + 1]) instead
 
   // Writes one token's key and value of one KV head to place `slot` of a group (layout.h); see CpuKvCache for values
   // that are not finite. head_dim <= kMaxHeadDim.
   void (*store_key_value)(const KvLayout& layout, char* group, int32_t slot, const float* key, const float* value);
+  void (*store_latent)(const KvLayout& layout, char* group, int32_t slot, const float* latent);
   void (*attend)(const AttentionTask& task);
 };
 

@@ -162,6 +162,32 @@ void SiluMulPanelBf16(const float* c, int num_rows, int /*cols*/, int64_t first_
   }
 }
 
+void ClampedSwigluPanelF32(const float* c, int num_rows, int cols, float limit, float* h, int64_t stride) {
+  for (int r = 0; r < num_rows; ++r, c += kPanelCols, h += stride) {
+    for (int i = 0; i < cols; i += kW) {
+      Simd::StoreN(h + i, ClampedSwiglu(Simd::Load(c + i), Simd::Load(c + kTileCols + i), limit), cols - i);
+    }
+  }
+}
+
+// Columns beyond the last have zero weights and biases, and (0 + 1) * 0 * sigmoid(0) = 0.
+void ClampedSwigluPanelBf16(const float* c, int num_rows, int64_t first_col, float limit, int64_t k_steps,
+                            uint16_t* h) {
+  h += first_col / kStepK * kTileElements + first_col % kStepK;
+  for (int r = 0; r < num_rows; ++r, c += kPanelCols) {
+    uint16_t* row = h + (r / kRowGroup) * k_steps * kTileElements + (r % kRowGroup) * kStepK;
+    for (int i = 0; i < kTileCols; i += kW) {
+      Simd::StoreBf16(row + i, ClampedSwiglu(Simd::Load(c + i), Simd::Load(c + kTileCols + i), limit));
+    }
+  }
+}
+
+void AddPanelBias(const float* bias, int num_rows, float* c) {
+  for (int r = 0; r < num_rows; ++r, c += kPanelCols) {
+    for (int i = 0; i < kPanelCols; i += kW) Simd::Store(c + i, Simd::Add(Simd::Load(c + i), Simd::Load(bias + i)));
+  }
+}
+
 // ---- vectors: bytes-bound, from L1 or L2 ----
 
 // Four partial sums per lane: fixed by `size`, so the same row always rounds the same way.
@@ -187,6 +213,39 @@ void RmsNorm(const float* in, const float* weight, int64_t size, float eps, floa
   }
   const int n = static_cast<int>(size - i);
   if (n > 0) Simd::StoreN(out + i, Simd::Mul(Simd::Mul(Simd::LoadN(in + i, n), scale), Simd::LoadN(weight + i, n)), n);
+}
+
+// Two passes over the row in L1: the variance as the mean of squares less the square of the mean would cancel.
+void LayerNorm(const float* in, const float* weight, const float* bias, int64_t size, float eps, float* out) {
+  Simd::F sums = Simd::Set(0.0f);
+  int64_t i = 0;
+  for (; i + kW <= size; i += kW) sums = Simd::Add(sums, Simd::Load(in + i));
+  float sum = Simd::Sum(sums);
+  for (; i < size; ++i) sum += in[i];
+  const float mean = sum / static_cast<float>(size);
+  const Simd::F shift = Simd::Set(mean);
+  Simd::F squares = Simd::Set(0.0f);
+  for (i = 0; i + kW <= size; i += kW) {
+    const Simd::F x = Simd::Sub(Simd::Load(in + i), shift);
+    squares = Simd::Fma(x, x, squares);
+  }
+  float square_sum = Simd::Sum(squares);
+  for (; i < size; ++i) square_sum += (in[i] - mean) * (in[i] - mean);
+  const Simd::F scale = Simd::Set(1.0f / __builtin_sqrtf(square_sum / static_cast<float>(size) + eps));
+  for (i = 0; i < size; i += kW) {
+    const int n = size - i >= kW ? kW : static_cast<int>(size - i);
+    const Simd::F x = Simd::Mul(Simd::Sub(Simd::LoadN(in + i, n), shift), scale);
+    const Simd::F weighed = Simd::Mul(x, Simd::LoadN(weight + i, n));
+    Simd::StoreN(out + i, bias == nullptr ? weighed : Simd::Add(weighed, Simd::LoadN(bias + i, n)), n);
+  }
+}
+
+void ScaleVector(float factor, int64_t size, float* x) {
+  const Simd::F by = Simd::Set(factor);
+  for (int64_t i = 0; i < size; i += kW) {
+    const int n = size - i >= kW ? kW : static_cast<int>(size - i);
+    Simd::StoreN(x + i, Simd::Mul(Simd::LoadN(x + i, n), by), n);
+  }
 }
 
 void SiluMulVector(const float* gate, const float* up, int64_t size, float* out) {
@@ -256,6 +315,15 @@ void Rotate(const float* cos, const float* sin, int64_t size, float* x) {
   }
 }
 
+void RotatePairs(const float* cos, const float* sin, int64_t size, float* x) {
+  for (int64_t m = 0; m < size; ++m) {
+    const float even = x[2 * m];
+    const float odd = x[2 * m + 1];
+    x[2 * m] = even * cos[m] - odd * sin[m];
+    x[2 * m + 1] = odd * cos[m] + even * sin[m];
+  }
+}
+
 // ---- KV cache: bytes = key and value once in, once out ----
 
 inline bool AllFinite(const float* x, int32_t size) {
@@ -306,6 +374,29 @@ void StoreKeyValue(const KvLayout& layout, char* group, int32_t slot, const floa
   }
 }
 
+// A latent that is not finite becomes zeros, with a NaN where only scores read it: in the first element of its key
+// that is not value.
+void StoreLatent(const KvLayout& layout, char* group, int32_t slot, const float* latent) {
+  const bool finite = AllFinite(latent, layout.head_dim);
+  if (layout.dtype == DType::kF32) {
+    float* const to = reinterpret_cast<float*>(group) + slot * layout.dim_pad;
+    for (int32_t d = 0; d < layout.head_dim; ++d) to[d] = finite ? latent[d] : 0.0f;
+    if (!finite) to[layout.value_dim] = __builtin_nanf("");
+    return;
+  }
+  alignas(64) uint16_t bits[kMaxHeadDim + kW];
+  for (int32_t d = 0; d < layout.head_dim; d += kW) {
+    Simd::StoreBf16(bits + d, Simd::LoadN(latent + d, layout.head_dim - d));
+  }
+  uint16_t* const to = reinterpret_cast<uint16_t*>(group) + slot / 2 * layout.dim_pad * 2 + slot % 2;
+  for (int32_t d = 0; d < layout.head_dim; ++d) {
+    to[2 * d] = !finite                           ? uint16_t{0}
+                : (bits[d] & 0x7fff) == 0x7f80 ? static_cast<uint16_t>(bits[d] - 1)
+                                               : bits[d];
+  }
+  if (!finite) to[2 * layout.value_dim] = 0x7fc0;
+}
+
 #include "engine/backend/cpu/attention_inl.h"  // NOLINT: inside the namespace on purpose
 
 constexpr Kernels BaseKernels(Isa isa) {
@@ -318,14 +409,21 @@ constexpr Kernels BaseKernels(Isa isa) {
   kernels.stream_panel = StreamPanel;
   kernels.silu_mul_panel_f32 = SiluMulPanelF32;
   kernels.silu_mul_panel_bf16 = SiluMulPanelBf16;
+  kernels.clamped_swiglu_panel_f32 = ClampedSwigluPanelF32;
+  kernels.clamped_swiglu_panel_bf16 = ClampedSwigluPanelBf16;
+  kernels.add_panel_bias = AddPanelBias;
   kernels.rms_norm = RmsNorm;
+  kernels.layer_norm = LayerNorm;
+  kernels.scale = ScaleVector;
   kernels.silu_mul = SiluMulVector;
   kernels.add_scaled = AddScaled;
   kernels.dot = Dot;
   kernels.softmax = Softmax;
   kernels.rope_angles = RopeAngles;
   kernels.rotate = Rotate;
+  kernels.rotate_pairs = RotatePairs;
   kernels.store_key_value = StoreKeyValue;
+  kernels.store_latent = StoreLatent;
   kernels.attend = Attend;
   return kernels;
 }

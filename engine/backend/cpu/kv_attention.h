@@ -40,6 +40,11 @@ void RunPrepareQkv(Context& context, const AttentionShape& shape, std::span<cons
                    const CpuWeight* q_norm, const CpuWeight* k_norm, int32_t layer, const CpuKvCache& cache,
                    float* qkv);
 
+// See Backend::PrepareLatent. Bytes: latents once in, once into the cache; rotated parts of the queries once.
+void RunPrepareLatent(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices,
+                      const CpuWeight& norm, int32_t layer, const CpuKvCache& cache, const float* q, int64_t q_width,
+                      float* latent, float* queries);
+
 // See Backend::Attention. Floor of decode: bytes of the keys and values seen / read bandwidth.
 void RunAttention(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
                   const CpuKvCache& cache, const float* qkv, float* out);

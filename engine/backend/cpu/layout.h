@@ -19,7 +19,8 @@
 //   K   float32 [dim_pad][16 keys]     bfloat16 [dim_pad / 2][16 keys][2]    scores of 16 keys without lane sums
 //   V   float32 [16 keys][dim_pad]     bfloat16 [8 key pairs][dim_pad][2]
 //
-// which is again what vdpbf16ps and AMX want as their second operand.
+// which is again what vdpbf16ps and AMX want as their second operand. A cache of latents (MLA) has one such vector per
+// position, in the form of V, and it serves as key and value.
 #ifndef SWITCHYARD_ENGINE_BACKEND_CPU_LAYOUT_H_
 #define SWITCHYARD_ENGINE_BACKEND_CPU_LAYOUT_H_
 
@@ -56,7 +57,9 @@ struct KvLayout {
   int32_t groups_per_block = 0;
   int32_t head_dim = 0;
   int32_t dim_pad = 0;
-  int64_t keys_bytes = 0;    // K of one group; V follows it and is as large
+  int32_t value_dim = 0;     // of the output: head_dim, or of a latent the front that is the value
+  bool is_latent = false;
+  int64_t keys_bytes = 0;    // K of one group; V follows it and is as large; 0 where there is only a latent
   int64_t group_stride = 0;  // K and V of one group
   int64_t head_stride = 0;
   int64_t block_stride = 0;

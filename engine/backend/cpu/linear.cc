@@ -42,9 +42,10 @@ void PackShare(const Kernels& kernels, const float* in, int64_t num_rows, int64_
   }
 }
 
-// This thread's panels times `rows` (fp32: pointers to each; bfloat16: packed), stored at `out`.
+// This thread's panels times `rows` (fp32: pointers to each; bfloat16: packed), stored at `out`, `stride` floats apart.
 void MultiplyPanels(const Kernels& kernels, const CpuWeight& weight, const float* const* rows, const uint16_t* packed,
-                    int num_rows, int64_t first_panel, int64_t last_panel, bool add, float* c, float* out) {
+                    int num_rows, int64_t first_panel, int64_t last_panel, bool add, float* c, float* out,
+                    int64_t stride) {
   for (int64_t p = first_panel; p < last_panel; ++p) {
     if (weight.dtype == DType::kBF16) {
       kernels.gemm_bf16(packed, num_rows, reinterpret_cast<const uint16_t*>(weight.panel(p)), KSteps(weight.in), c);
@@ -54,8 +55,7 @@ void MultiplyPanels(const Kernels& kernels, const CpuWeight& weight, const float
     const int64_t first_col = p * kPanelCols;
     const int cols = static_cast<int>(std::min<int64_t>(kPanelCols, weight.out - first_col));
     const float* const bias = weight.bias_or_null();
-    kernels.store_panel(c, num_rows, cols, bias == nullptr ? nullptr : bias + first_col, add, out + first_col,
-                        weight.out);
+    kernels.store_panel(c, num_rows, cols, bias == nullptr ? nullptr : bias + first_col, add, out + first_col, stride);
   }
 }
 
@@ -69,7 +69,7 @@ void LinearByRows(Context& context, const float* in, int64_t num_rows, const Cpu
     const int64_t chunk_rows = std::min(kChunkRows, end - chunk);
     PackShare(context.kernels, in + chunk * weight.in, chunk_rows, weight.in, 0, 1, packed);
     MultiplyPanels(context.kernels, weight, nullptr, packed, static_cast<int>(chunk_rows), 0, weight.num_panels(), add,
-                   context.PanelResults(thread), out + chunk * weight.out);
+                   context.PanelResults(thread), out + chunk * weight.out, weight.out);
   }
 }
 
@@ -101,7 +101,35 @@ void Linear(Context& context, const float* in, int64_t num_rows, const CpuWeight
       for (int r = 0; r < share_rows; ++r) rows[r] = chunk_in + (share.first_row + r) * weight.in;
       MultiplyPanels(context.kernels, weight, rows, packed + share.first_row * KSteps(weight.in) * kStepK, share_rows,
                      share.first_panel, share.last_panel, add, context.PanelResults(thread),
-                     out + (chunk + share.first_row) * weight.out);
+                     out + (chunk + share.first_row) * weight.out, weight.out);
+    }
+  });
+}
+
+void LinearPerHead(Context& context, const float* in, int64_t in_width, int64_t num_rows,
+                   std::span<const std::unique_ptr<Weight>> heads, float* out, int64_t out_width) {
+  const int64_t num_heads = static_cast<int64_t>(heads.size());
+  const int64_t in_part = in_width / num_heads, out_part = out_width / num_heads;
+  context.pool.Run([&](int thread) {
+    const float** const rows = context.RowPointers(thread);
+    uint16_t* const packed = context.PackedRows(thread);
+    const auto [first, last] = WorkerPool::Part(num_heads, thread, context.pool.num_threads());
+    for (int64_t n = first; n < last; ++n) {
+      const CpuWeight& weight = static_cast<const CpuWeight&>(*heads[static_cast<size_t>(n)]);
+      CHECK(weight.in <= in_part && weight.out <= out_part);
+      for (int64_t chunk = 0; chunk < num_rows; chunk += kChunkRows) {
+        const int chunk_rows = static_cast<int>(std::min(kChunkRows, num_rows - chunk));
+        for (int r = 0; r < chunk_rows; ++r) rows[r] = in + (chunk + r) * in_width + n * in_part;
+        if (weight.dtype == DType::kBF16) {
+          const int64_t steps = KSteps(weight.in);
+          for (int r = 0; r < chunk_rows; ++r) {
+            context.kernels.pack_row(rows[r], weight.in, 0, steps,
+                                     packed + r / kRowGroup * steps * kTileElements + r % kRowGroup * kStepK);
+          }
+        }
+        MultiplyPanels(context.kernels, weight, rows, packed, chunk_rows, 0, weight.num_panels(), false,
+                       context.PanelResults(thread), out + chunk * out_width + n * out_part, out_width);
+      }
     }
   });
 }

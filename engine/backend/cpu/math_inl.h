@@ -29,3 +29,12 @@ inline Simd::F SiluMul(Simd::F gate, Simd::F up) {
   const Simd::F denominator = Simd::Add(Simd::Set(1.0f), Exp(Simd::Sub(Simd::Set(0.0f), gate)));
   return Simd::Mul(Simd::Div(gate, denominator), up);
 }
+
+// (clamp(up, -limit, limit) + 1) * g * sigmoid(1.702 g) with g = min(gate, limit). The bound is the first operand of
+// Min and Max, so that NaN gets through.
+inline Simd::F ClampedSwiglu(Simd::F gate, Simd::F up, float limit) {
+  const Simd::F g = Simd::Min(Simd::Set(limit), gate);
+  const Simd::F u = Simd::Max(Simd::Set(-limit), Simd::Min(Simd::Set(limit), up));
+  const Simd::F denominator = Simd::Add(Simd::Set(1.0f), Exp(Simd::Mul(Simd::Set(-1.702f), g)));
+  return Simd::Mul(Simd::Add(u, Simd::Set(1.0f)), Simd::Div(g, denominator));
+}

@@ -13,6 +13,9 @@ namespace switchyard::cpu {
 void RunRouter(Context& context, const float* in, int64_t num_tokens, const CpuWeight& weight,
                const RouterConfig& config, Routing* routing);
 
+// Floats that one thread needs beside the scores.
+int64_t RouterTempElements(const RouterConfig& config);
+
 // A counting sort; one pass over the choices to count, one to place.
 void GroupChoicesByExpert(const Routing& routing, ExpertBatches* batches);
 

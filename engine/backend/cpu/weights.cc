@@ -203,6 +203,38 @@ absl::Status LoadBiases(std::span<const TensorReader* const> parts, std::span<co
   return absl::OkStatus();
 }
 
+// Counts bad elements too. `size` elements of a [1, size] reader.
+absl::Status ReadExpertBias(const TensorReader* reader, int64_t size, float* out, int64_t* num_nonfinite) {
+  if (reader == nullptr || reader->rows() * reader->cols() != size) {
+    return absl::InvalidArgumentError(absl::StrCat("an expert's bias is missing or has not ", size, " elements"));
+  }
+  RETURN_IF_ERROR(reader->ReadRows(0, reader->rows(), DType::kF32, out));
+  *num_nonfinite += CountNonfinite(out, size, DType::kF32);
+  return absl::OkStatus();
+}
+
+absl::Status LoadExpertBiases(std::span<const ExpertReaders> experts, CpuExperts* weights) {
+  const int64_t panels = weights->gate_up_panels();
+  ASSIGN_OR_RETURN(weights->gate_up_bias,
+                   Buffer::Allocate(weights->num_experts * panels * kPanelCols * 4, "expert biases"));
+  ASSIGN_OR_RETURN(weights->down_bias, Buffer::Allocate(weights->num_experts * weights->hidden * 4, "expert biases"));
+  std::vector<float> side(static_cast<size_t>(weights->intermediate));
+  for (int64_t e = 0; e < weights->num_experts; ++e) {
+    const ExpertReaders& expert = experts[static_cast<size_t>(e)];
+    float* const to = weights->gate_up_bias.as<float>() + e * panels * kPanelCols;
+    for (int tile = 0; tile < 2; ++tile) {
+      RETURN_IF_ERROR(ReadExpertBias(tile == 0 ? expert.gate_bias : expert.up_bias, weights->intermediate, side.data(),
+                                     &weights->nonfinite));
+      for (int64_t i = 0; i < weights->intermediate; ++i) {
+        to[i / kTileCols * kPanelCols + tile * kTileCols + i % kTileCols] = side[static_cast<size_t>(i)];
+      }
+    }
+    RETURN_IF_ERROR(ReadExpertBias(expert.down_bias, weights->hidden,
+                                   weights->down_bias.as<float>() + e * weights->hidden, &weights->nonfinite));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CpuWeight>> LoadCpuWeight(Context& context, std::span<const TensorReader* const> parts,
@@ -237,6 +269,7 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
   weights->num_experts = static_cast<int64_t>(experts.size());
   weights->intermediate = experts[0].gate->rows();
   weights->hidden = experts[0].gate->cols();
+  weights->form = experts[0].form;
   weights->dtype = dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
   for (const ExpertReaders& expert : experts) {
     const bool fits = expert.gate->rows() == weights->intermediate && expert.gate->cols() == weights->hidden &&
@@ -249,6 +282,7 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
   context.sizes.expert_intermediate = std::max(context.sizes.expert_intermediate, weights->intermediate);
   context.sizes.num_experts = std::max(context.sizes.num_experts, weights->num_experts);
 
+  if (weights->form.biases) RETURN_IF_ERROR(LoadExpertBiases(experts, weights.get()));
   const CpuExperts& w = *weights;
   const int64_t units_per_expert = w.gate_up_panels() + w.down_panels();
   const int64_t staging_bytes = kPanelCols * std::max(w.hidden, w.intermediate) * DTypeBytes(w.dtype);

@@ -39,7 +39,7 @@ class CpuWeight final : public Weight {
 // Each expert: gate/up panels (16 columns of each side by side, an even number of panels), then down panels.
 class CpuExperts final : public ExpertWeights {
  public:
-  int64_t bytes() const override { return data.bytes(); }
+  int64_t bytes() const override { return data.bytes() + gate_up_bias.bytes() + down_bias.bytes(); }
   int64_t num_nonfinite() const override { return nonfinite; }
 
   int64_t gate_up_panels() const { return 2 * CeilDiv(intermediate, 2 * kTileCols); }
@@ -53,15 +53,26 @@ class CpuExperts final : public ExpertWeights {
     return data.as<char>() + expert * expert_bytes() + gate_up_bytes() + p * PanelBytes(intermediate, dtype);
   }
 
+  // Null without biases.
+  const float* gate_up_panel_bias(int64_t expert, int64_t p) const {
+    return form.biases ? gate_up_bias.as<float>() + (expert * gate_up_panels() + p) * kPanelCols : nullptr;
+  }
+  const float* down_panel_bias(int64_t expert, int64_t p) const {
+    return form.biases ? down_bias.as<float>() + expert * hidden + p * kPanelCols : nullptr;
+  }
+
   int64_t num_experts = 0;
   int64_t hidden = 0;
   int64_t intermediate = 0;
+  ExpertForm form;
   DType dtype = DType::kF32;
   Buffer data;
+  Buffer gate_up_bias;  // fp32 [num_experts][gate_up_panels][32], as the panels' columns
+  Buffer down_bias;     // fp32 [num_experts][hidden]
   int64_t nonfinite = 0;
 };
 
-// INVALID_ARGUMENT: parts disagree about their columns, or a bias about its part's rows.
+// INVALID_ARGUMENT: parts disagree about their columns, a bias about its part's rows, or experts about their shapes.
 // RESOURCE_EXHAUSTED, and what ReadRows returns.
 absl::StatusOr<std::unique_ptr<CpuWeight>> LoadCpuWeight(Context& context, std::span<const TensorReader* const> parts,
                                                          std::span<const TensorReader* const> biases, DType dtype,

@@ -48,6 +48,28 @@ std::vector<Case> AllCases() {
   partial.shape.rope_inv_freq.resize(8);
   partial.shape.rope_attention_factor = 1.1f;
   cases.push_back(partial);
+  Case chunk = MakeCase("chunk", 4, 2, 32, 200);
+  chunk.shape.chunk_size = 37;
+  cases.push_back(chunk);
+  Case interleaved = MakeCase("interleaved_rope", 2, 1, 32, 50);
+  interleaved.shape.rope_interleaved = true;
+  cases.push_back(interleaved);
+  Case l2_norm = MakeCase("l2_norm_after_rope", 4, 2, 32, 50);
+  l2_norm.shape.qk_norm = QkNorm::kL2AfterRope;
+  l2_norm.shape.qk_norm_eps = 1e-5f;
+  l2_norm.shape.rope_interleaved = true;
+  cases.push_back(l2_norm);
+  Case temperature = MakeCase("no_rope_and_temperature", 4, 2, 32, 50);
+  temperature.shape.rope_inv_freq.clear();
+  temperature.shape.temperature_scale = 0.1f;
+  temperature.shape.temperature_floor = 4.0f;
+  cases.push_back(temperature);
+  Case sinks = MakeCase("sinks", 6, 2, 32, 150);
+  sinks.shape.has_sinks = true;
+  cases.push_back(sinks);
+  sinks.name = "sinks_and_window";
+  sinks.shape.sliding_window = 5;
+  cases.push_back(sinks);
   for (const int32_t block_size : {48, 64}) {
     Case blocks = MakeCase("block_size_" + std::to_string(block_size), 2, 1, 32, 100);
     blocks.block_size = block_size;
@@ -72,7 +94,13 @@ class AttentionTest : public ConformanceTest {
     k_norm_values_ = RandomValues(c.shape.kv_size(), 1.0, 12);
     q_norm_ = nullptr;
     k_norm_ = nullptr;
-    if (c.shape.qk_norm == QkNorm::kNone) return;
+    sinks_ = nullptr;
+    sink_values_.clear();
+    if (c.shape.has_sinks) {
+      sink_values_ = RandomValues(c.shape.num_heads, 2.0, 13);
+      sinks_ = Load(backend, MemoryReader(1, c.shape.num_heads, sink_values_), DType::kF32, WeightUse::kVector);
+    }
+    if (c.shape.qk_norm != QkNorm::kFull && c.shape.qk_norm != QkNorm::kHead) return;
     const bool full = c.shape.qk_norm == QkNorm::kFull;
     const auto load = [&](Values& values, int64_t size) {
       values.resize(full ? size : c.shape.head_dim);
@@ -87,9 +115,11 @@ class AttentionTest : public ConformanceTest {
 
   // Runs `slices` through the layer; rows of `qkv` are consumed.
   std::vector<float> RunSlices(Backend& backend, const Case& c, const std::vector<AttentionSlice>& slices, Matrix qkv) {
-    const Matrix out = Allocate(backend, qkv.rows, c.shape.q_size());
-    backend.PrepareQkv(c.shape, slices, q_norm_.get(), k_norm_.get(), kLayer, *cache_, qkv);
-    backend.Attention(c.shape, slices, kLayer, *cache_, qkv, out);
+    AttentionShape shape = c.shape;
+    shape.sinks = sinks_.get();
+    const Matrix out = Allocate(backend, qkv.rows, shape.q_size());
+    backend.PrepareQkv(shape, slices, q_norm_.get(), k_norm_.get(), kLayer, *cache_, qkv);
+    backend.Attention(shape, slices, kLayer, *cache_, qkv, out);
     return Download(backend, out);
   }
 
@@ -116,8 +146,8 @@ class AttentionTest : public ConformanceTest {
   }
 
   std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Weight> q_norm_, k_norm_;
-  Values q_norm_values_, k_norm_values_;
+  std::unique_ptr<Weight> q_norm_, k_norm_, sinks_;
+  Values q_norm_values_, k_norm_values_, sink_values_;
 };
 
 TEST_P(AttentionTest, EqualsReference) {
@@ -129,7 +159,7 @@ TEST_P(AttentionTest, EqualsReference) {
     reference::PrepareQkv(c.shape, q_norm_values_, k_norm_values_, &qkv);
     if (bf16()) qkv = reference::RoundToBf16(qkv);
     Values scores;
-    const auto expected = reference::Attention(c.shape, qkv, &scores);
+    const auto expected = reference::Attention(c.shape, qkv, sink_values_, &scores);
     // q, k, v carry a rounding of one unit (fp32 of the norm and RoPE sums, or bfloat16) each, scores accumulate
     // head_dim of them in fp32, and the weights may be rounded to bfloat16. A score error e changes a weight by
     // a factor of about exp(2 e), once in the weight and once in the sum.
@@ -203,7 +233,7 @@ TEST_P(AttentionTest, SequencesOfABatchDoNotSeeEachOther) {
 // A bad token spoils itself and whoever looks back at it, but not the tokens before it, nor a later owner of its block.
 TEST_P(AttentionTest, BadTokenSpoilsOnlyWhoSeesIt) {
   for (const Case& c : AllCases()) {
-    if (c.shape.sliding_window > 0) continue;
+    if (c.shape.sliding_window > 0 || c.shape.chunk_size > 0) continue;
     auto backend = MakeBackend();
     SetUpCase(*backend, c);
     const Values qkv = RandomValues(c.num_tokens * c.shape.qkv_size(), 1.0, 5);
@@ -270,6 +300,200 @@ TEST_P(AttentionTest, CacheRejectsImpossibleShapes) {
             absl::StatusCode::kResourceExhausted);
 }
 
+// ------------------------------------------------------------------------------------------------- latent attention
+
+struct LatentCase {
+  std::string name;
+  int32_t num_heads;
+  int32_t latent_dim;
+  int32_t rope_dim;
+  int32_t num_tokens;
+};
+
+const LatentCase kLatentCases[] = {
+    {"small", 4, 12, 8, 90}, {"odd_sizes", 3, 70, 2, 40}, {"as_deepseek", 20, 512, 64, 70}};
+
+class LatentAttentionTest : public ConformanceTest {
+ protected:
+  static constexpr int32_t kLayer = 1;
+  static constexpr int32_t kQueryDim = 10;  // what is projected of a head, beside the part that turns
+
+  void SetUpCase(Backend& backend, const LatentCase& c) {
+    shape_ = AttentionShape{};
+    shape_.num_heads = c.num_heads;
+    shape_.num_kv_heads = 1;
+    shape_.latent_dim = c.latent_dim;
+    shape_.head_dim = c.latent_dim + c.rope_dim;
+    shape_.scale = 0.3f;
+    shape_.qk_norm_eps = 1e-6f;
+    shape_.rope_interleaved = true;
+    for (int32_t m = 0; m < c.rope_dim / 2; ++m) shape_.rope_inv_freq.push_back(std::pow(0.1f, static_cast<float>(m)));
+    num_blocks_ = (c.num_tokens + 15) / 16;
+    auto cache = backend.AllocateKvCache({2, 3 * num_blocks_, 16, 1, shape_.head_dim, dtype(), c.latent_dim});
+    ASSERT_TRUE(cache.ok()) << cache.status();
+    cache_ = *std::move(cache);
+    ASSERT_TRUE(backend.PrepareScratch(3 * c.num_tokens).ok());
+    norm_values_ = RandomValues(c.latent_dim, 1.0, 11);
+    norm_ = Load(backend, MemoryReader(1, c.latent_dim, norm_values_), DType::kF32, WeightUse::kVector);
+    q_width_ = int64_t{c.num_heads} * (kQueryDim + c.rope_dim);
+    q_ = RandomValues(c.num_tokens * q_width_, 1.0, 5);
+    latents_ = RandomValues(c.num_tokens * shape_.head_dim, 1.0, 6);
+    queries_ = RandomValues(c.num_tokens * shape_.q_size(), 1.0 / std::sqrt(shape_.head_dim), 7);
+  }
+
+  std::vector<int32_t> Table(int32_t first = 0) const {
+    std::vector<int32_t> table(num_blocks_);
+    std::iota(table.begin(), table.end(), first);
+    return table;
+  }
+
+  // `tokens`: which token of the sequence each row of the slices is.
+  std::vector<float> Run(Backend& backend, const std::vector<AttentionSlice>& slices,
+                         const std::vector<int32_t>& tokens) {
+    const auto upload = [&](const Values& all, int64_t width) {
+      Values part;
+      for (const int32_t t : tokens) part.insert(part.end(), all.begin() + t * width, all.begin() + (t + 1) * width);
+      return Upload(backend, static_cast<int64_t>(tokens.size()), width, part);
+    };
+    const Matrix queries = upload(queries_, shape_.q_size());
+    const Matrix out = Allocate(backend, queries.rows, shape_.out_size());
+    backend.PrepareLatent(shape_, slices, *norm_, kLayer, *cache_, upload(q_, q_width_),
+                          upload(latents_, shape_.head_dim), queries);
+    backend.Attention(shape_, slices, kLayer, *cache_, queries, out);
+    return Download(backend, out);
+  }
+
+  std::vector<float> RunChunks(Backend& backend, int32_t num_tokens, int32_t size, const std::vector<int32_t>& table) {
+    std::vector<float> all;
+    for (int32_t done = 0; done < num_tokens; done += size) {
+      const int32_t here = std::min(size, num_tokens - done);
+      std::vector<int32_t> tokens(here);
+      std::iota(tokens.begin(), tokens.end(), done);
+      const std::vector<float> out = Run(backend, {{0, here, done, table.data()}}, tokens);
+      all.insert(all.end(), out.begin(), out.end());
+    }
+    return all;
+  }
+
+  // The same as an attention whose values are written out, for the reference.
+  Values PlainQkv(int32_t num_tokens) const {
+    Values qkv;
+    const int64_t rotated = shape_.head_dim - shape_.latent_dim, q_head = q_width_ / shape_.num_heads;
+    for (int64_t t = 0; t < num_tokens; ++t) {
+      Values row(queries_.begin() + t * shape_.q_size(), queries_.begin() + (t + 1) * shape_.q_size());
+      for (int64_t h = 0; h < shape_.num_heads; ++h) {
+        double* const end = row.data() + (h + 1) * shape_.head_dim - rotated;
+        std::copy_n(q_.begin() + t * q_width_ + (h + 1) * q_head - rotated, rotated, end);
+        reference::Rotate(shape_, t, end);
+      }
+      Values key(latents_.begin() + t * shape_.head_dim, latents_.begin() + (t + 1) * shape_.head_dim);
+      const Values normed = reference::RmsNorm(Values(key.begin(), key.begin() + shape_.latent_dim), norm_values_,
+                                               shape_.latent_dim, shape_.qk_norm_eps);
+      std::copy(normed.begin(), normed.end(), key.begin());
+      reference::Rotate(shape_, t, key.data() + shape_.latent_dim);
+      if (bf16()) key = reference::RoundToBf16(key);
+      row.insert(row.end(), key.begin(), key.end());
+      row.insert(row.end(), key.begin(), key.end());
+      qkv.insert(qkv.end(), row.begin(), row.end());
+    }
+    return qkv;
+  }
+
+  AttentionShape shape_;
+  int32_t num_blocks_ = 0;
+  int64_t q_width_ = 0;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<Weight> norm_;
+  Values norm_values_, q_, latents_, queries_;
+};
+
+TEST_P(LatentAttentionTest, EqualsReference) {
+  for (const LatentCase& c : kLatentCases) {
+    auto backend = MakeBackend();
+    SetUpCase(*backend, c);
+    const std::vector<float> actual = RunChunks(*backend, c.num_tokens, c.num_tokens, Table());
+    AttentionShape plain = shape_;
+    plain.latent_dim = 0;
+    Values scores;
+    const auto full = reference::Attention(plain, PlainQkv(c.num_tokens), {}, &scores);
+    Values expected, magnitudes;
+    for (size_t i = 0; i < full.values.size(); ++i) {
+      if (static_cast<int64_t>(i) % shape_.head_dim >= shape_.latent_dim) continue;
+      expected.push_back(full.values[i]);
+      magnitudes.push_back(full.magnitudes[i]);
+    }
+    // As for attention above; a rounded latent errs in its key and in its value.
+    ExpectWithin(actual, expected,
+                 [&](size_t i) {
+                   const double unit = bf16() ? 2 * kEpsilonBf16 : 64 * kEpsilonF32;
+                   const double score_error =
+                       scores[i / c.latent_dim] * (2 * unit + shape_.head_dim * kEpsilonF32);
+                   return magnitudes[i] * (std::expm1(2 * score_error) + 2 * unit + 200 * kEpsilonF32) + unit;
+                 },
+                 c.name);
+  }
+}
+
+TEST_P(LatentAttentionTest, ChunksDecodeAndBlocksAnywhereEqualTheWholePromptAtOnce) {
+  for (const LatentCase& c : kLatentCases) {
+    auto backend = MakeBackend();
+    SetUpCase(*backend, c);
+    const std::vector<float> whole = RunChunks(*backend, c.num_tokens, c.num_tokens, Table());
+    std::vector<int32_t> shuffled = Table(num_blocks_);
+    std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937(3));
+    for (const int32_t size : {1, 7, 16, 33}) {
+      ExpectSameBits(RunChunks(*backend, c.num_tokens, size, shuffled), whole, c.name + " " + std::to_string(size));
+    }
+  }
+}
+
+TEST_P(LatentAttentionTest, SequencesOfABatchDoNotSeeEachOther) {
+  for (const LatentCase& c : kLatentCases) {
+    auto backend = MakeBackend();
+    SetUpCase(*backend, c);
+    const std::vector<int32_t> first = Table(), second = Table(num_blocks_);
+    const std::vector<float> alone = RunChunks(*backend, c.num_tokens, c.num_tokens, first);
+    std::vector<int32_t> tokens = {c.num_tokens - 1};
+    for (int32_t t = 0; t < c.num_tokens; ++t) tokens.push_back(t);
+    const std::vector<float> batch =
+        Run(*backend, {{0, 1, c.num_tokens - 1, first.data()}, {1, c.num_tokens, 0, second.data()}}, tokens);
+    const size_t size = static_cast<size_t>(shape_.out_size());
+    ExpectSameBits({batch.data(), size}, {alone.data() + alone.size() - size, size}, c.name + " decode");
+    ExpectSameBits({batch.data() + size, alone.size()}, alone, c.name + " prefill");
+  }
+}
+
+TEST_P(LatentAttentionTest, BadTokenSpoilsOnlyWhoSeesIt) {
+  for (const LatentCase& c : kLatentCases) {
+    auto backend = MakeBackend();
+    SetUpCase(*backend, c);
+    const std::vector<float> good = RunChunks(*backend, c.num_tokens, c.num_tokens, Table());
+    const Values latents = latents_;
+    const size_t bad_token = static_cast<size_t>(c.num_tokens) / 2, size = static_cast<size_t>(shape_.out_size());
+    for (const int64_t element : {int64_t{0}, int64_t{shape_.head_dim} - 1}) {
+      latents_ = latents;
+      latents_[bad_token * shape_.head_dim + element] = std::numeric_limits<double>::quiet_NaN();
+      const std::vector<float> mixed = RunChunks(*backend, c.num_tokens, c.num_tokens, Table());
+      ExpectSameBits({mixed.data(), bad_token * size}, {good.data(), bad_token * size}, c.name + " before");
+      EXPECT_TRUE(std::isnan(mixed[bad_token * size]) && std::isnan(mixed.back())) << c.name;
+      latents_ = latents;
+      const int32_t shorter = static_cast<int32_t>(bad_token) - 1;
+      const std::vector<float> reused = RunChunks(*backend, shorter, shorter, Table());
+      ExpectSameBits(reused, {good.data(), reused.size()}, c.name + " reused block");
+    }
+  }
+}
+
+TEST_P(LatentAttentionTest, CacheHoldsOneVectorPerTokenAndRejectsImpossibleShapes) {
+  auto backend = MakeBackend();
+  EXPECT_EQ(backend->KvBlockBytes({3, 5, 48, 1, 576, dtype(), 512}), int64_t{3} * 48 * 576 * DTypeBytes(dtype()));
+  for (const auto& [heads, latent] : {std::pair{2, 16}, {1, 32}, {1, 40}, {1, -2}}) {
+    EXPECT_EQ(backend->AllocateKvCache({1, 1, 16, heads, 32, dtype(), latent}).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, LatentAttentionTest, ::testing::ValuesIn(AllParams()), ParamName);
 INSTANTIATE_TEST_SUITE_P(Backends, AttentionTest, ::testing::ValuesIn(AllParams()), ParamName);
 
 }  // namespace

@@ -166,6 +166,60 @@ TEST_P(LinearTest, BadRowLeavesOtherRowsAlone) {
   }
 }
 
+struct PerHeadShape {
+  int64_t num_heads, in_part, in, out_part, out;
+};
+
+// The parts of a row that no head reads or writes hold what must not matter, and stay.
+TEST_P(LinearTest, PerHeadEqualsReferenceAndLeavesTheRestAlone) {
+  constexpr int64_t kRows = 300;
+  for (const PerHeadShape& s : {PerHeadShape{5, 40, 24, 48, 33}, {1, 32, 32, 16, 16}, {20, 192, 128, 70, 64}}) {
+    auto backend = MakeBackend();
+    std::vector<std::unique_ptr<Weight>> heads;
+    std::vector<Values> values;
+    for (int64_t n = 0; n < s.num_heads; ++n) {
+      const MemoryReader tensor = RandomTensor(s.out, s.in, 10 + n, dtype());
+      values.push_back(tensor.values());
+      heads.push_back(Load(*backend, tensor, dtype(), WeightUse::kLinear));
+    }
+    ASSERT_TRUE(backend->PrepareScratch(kRows).ok());
+    const int64_t in_width = s.num_heads * s.in_part, out_width = s.num_heads * s.out_part;
+    const Values x = RandomValues(kRows * in_width, 1.0, 3, bf16());
+    const Matrix in = Upload(*backend, kRows, in_width, x);
+    const Matrix out = Upload(*backend, kRows, out_width, Values(kRows * out_width, 7.0));
+    backend->LinearPerHead(in, heads, out);
+    const std::vector<float> actual = Download(*backend, out);
+    for (int64_t n = 0; n < s.num_heads; ++n) {
+      Values part;
+      for (int64_t r = 0; r < kRows; ++r) {
+        const auto from = x.begin() + r * in_width + n * s.in_part;
+        part.insert(part.end(), from, from + s.in);
+      }
+      const auto expected = reference::Linear(part, values[n], {}, kRows, s.out, s.in);
+      for (int64_t r = 0; r < kRows; ++r) {
+        for (int64_t o = 0; o < s.out_part; ++o) {
+          const float got = actual[r * out_width + n * s.out_part + o];
+          if (o >= s.out) {
+            ASSERT_EQ(got, 7.0f);
+          } else {
+            const size_t i = static_cast<size_t>(r * s.out + o);
+            ASSERT_NEAR(got, expected.values[i], kEpsilonF32 * (2.0 + s.in) * expected.magnitudes[i]) << n << " " << r;
+          }
+        }
+      }
+    }
+    for (const int64_t rows : {1, 3, 17, 257}) {
+      for (const int64_t first : {int64_t{0}, kRows - rows}) {
+        const Matrix again = Upload(*backend, rows, out_width, Values(rows * out_width, 7.0));
+        backend->LinearPerHead(Rows(in, first, rows), heads, again);
+        ExpectSameBits(Download(*backend, again),
+                       {actual.data() + first * out_width, static_cast<size_t>(rows * out_width)},
+                       std::to_string(rows) + " rows from " + std::to_string(first));
+      }
+    }
+  }
+}
+
 // The comparison that all of these tests trust.
 TEST(ExpectWithinTest, NothingHidesANaN) {
   const auto tolerance = [](size_t i) { return i == 3 ? 0.0 : 0.5; };
@@ -215,6 +269,47 @@ TEST_P(RowwiseTest, RmsNormEqualsReferenceAlsoInPlace) {
     backend->RmsNorm(in, *weight, 1e-6f, in);
     ExpectSameBits(Download(*backend, in), apart, "in place");
   }
+}
+
+TEST_P(RowwiseTest, LayerNormEqualsReferenceAlsoInPlace) {
+  for (const int64_t size : {1, 7, 32, 33, 100, 2048}) {
+    constexpr int64_t kRows = 20;
+    auto backend = MakeBackend();
+    const MemoryReader weight_tensor(1, size, RandomValues(size, 1.0, 1)),
+        bias_tensor(1, size, RandomValues(size, 1.0, 2));
+    auto weight = Load(*backend, weight_tensor, dtype(), WeightUse::kVector);
+    auto bias = Load(*backend, bias_tensor, dtype(), WeightUse::kVector);
+    Values x = RandomValues(kRows * size, 3.0, 3);
+    for (double& value : x) value = static_cast<float>(value + 5.0);  // a mean that has to be taken off
+    for (const Weight* shift : {static_cast<const Weight*>(nullptr), static_cast<const Weight*>(bias.get())}) {
+      const Matrix in = Upload(*backend, kRows, size, x);
+      const Matrix out = Allocate(*backend, kRows, size);
+      backend->LayerNorm(in, *weight, shift, 1e-5f, out);
+      const Values expected = reference::LayerNorm(x, weight_tensor.values(),
+                                                   shift == nullptr ? Values() : bias_tensor.values(), size, 1e-5);
+      const std::vector<float> apart = Download(*backend, out);
+      // The mean errs by `size` roundings of values up to 20; its share of a row's deviation is what shows. A single
+      // element has no deviation, and sqrt(eps) in its place.
+      const double spread = size == 1 ? 3e-3 : 1.0;
+      ExpectWithin(apart, expected,
+                   [&](size_t i) {
+                     return kEpsilonF32 * (8.0 + size) * (std::abs(expected[i]) + 20.0 / spread *
+                            std::abs(weight_tensor.values()[i % size]) + 1.0);
+                   },
+                   "LayerNorm of " + std::to_string(size));
+      backend->LayerNorm(in, *weight, shift, 1e-5f, in);
+      ExpectSameBits(Download(*backend, in), apart, "in place");
+    }
+  }
+}
+
+TEST_P(RowwiseTest, ScaleMultipliesEveryElement) {
+  auto backend = MakeBackend();
+  const Values x = RandomValues(7 * 37, 1.0, 1);
+  const Matrix matrix = Upload(*backend, 7, 37, x);
+  backend->Scale(0.3f, matrix);
+  const std::vector<float> scaled = Download(*backend, matrix);
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(scaled[i], static_cast<float>(x[i]) * 0.3f);
 }
 
 TEST_P(RowwiseTest, SiluMulEqualsReferenceOverTheWholeRange) {

@@ -12,6 +12,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 struct Layer {
   RouterConfig router;
+  ExpertForm form;
   int64_t hidden = 0;
   int64_t width = 0;
 };
@@ -40,13 +41,20 @@ class MoeTest : public ConformanceTest {
     return {*routing, *batches};
   }
 
-  // With the identity as router weight the logits are the input itself.
-  Routed RouteLogits(Backend& backend, const Values& logits, const RouterConfig& config) {
+  // With the identity as router weight the logits are the input itself, plus `bias` if there is one.
+  Routed RouteLogits(Backend& backend, const Values& logits, RouterConfig config, const Values& choice_bias = {},
+                     const Values& bias = {}) {
     const int32_t n = config.num_experts;
     const int32_t num_tokens = static_cast<int32_t>(logits.size()) / n;
     Values identity(n * n);
     for (int32_t i = 0; i < n; ++i) identity[i * n + i] = 1.0;
-    router_ = Load(backend, MemoryReader(n, n, identity), dtype(), WeightUse::kRouter);
+    const MemoryReader bias_reader(1, n, bias);
+    router_ = Load(backend, MemoryReader(n, n, identity), dtype(), WeightUse::kRouter,
+                   bias.empty() ? nullptr : &bias_reader);
+    if (config.has_choice_bias) {
+      choice_bias_ = Load(backend, MemoryReader(1, n, choice_bias), dtype(), WeightUse::kVector);
+      config.choice_bias = choice_bias_.get();
+    }
     Routed routed = AllocateRouted(backend, num_tokens, config);
     EXPECT_TRUE(backend.PrepareScratch(num_tokens).ok());
     backend.Route(Upload(backend, num_tokens, n, logits), *router_, config, &routed.routing);
@@ -55,7 +63,7 @@ class MoeTest : public ConformanceTest {
     return routed;
   }
 
-  std::unique_ptr<Weight> router_;
+  std::unique_ptr<Weight> router_, choice_bias_;
 };
 
 TEST_P(MoeTest, RouteEqualsReference) {
@@ -75,7 +83,7 @@ TEST_P(MoeTest, RouteEqualsReference) {
       Values sums(num_experts);
       for (int32_t t = 0; t < kTokens; ++t) {
         const auto first = logits.begin() + t * num_experts;
-        const auto expected = reference::Route(Values(first, first + num_experts), config);
+        const auto expected = reference::Route(Values(first, first + num_experts), config, {});
         for (int32_t j = 0; j < top_k; ++j) {
           EXPECT_EQ(routing.expert_ids[t * top_k + j], expected.expert_ids[j]) << "token " << t;
           EXPECT_NEAR(routing.expert_weights[t * top_k + j], expected.expert_weights[j], 1e-5) << "token " << t;
@@ -87,6 +95,108 @@ TEST_P(MoeTest, RouteEqualsReference) {
       for (int32_t e = 0; e < num_experts; ++e) EXPECT_NEAR(routing.probability_sums[e], sums[e], 1e-5 * kTokens);
     }
   }
+}
+
+RouterConfig MakeRouter(RouterScore score, RouterWeights weights, int32_t num_experts, int32_t top_k) {
+  RouterConfig config;
+  config.num_experts = num_experts;
+  config.top_k = top_k;
+  config.score = score;
+  config.weights = weights;
+  return config;
+}
+
+// The rules of the families, and some that no family has.
+std::vector<RouterConfig> RouterRules() {
+  std::vector<RouterConfig> rules = {
+      MakeRouter(RouterScore::kLogit, RouterWeights::kSoftmaxOfChosen, 40, 8),
+      MakeRouter(RouterScore::kLogit, RouterWeights::kSigmoid, 16, 1),
+      MakeRouter(RouterScore::kLogit, RouterWeights::kSigmoid, 16, 3),
+      MakeRouter(RouterScore::kSigmoid, RouterWeights::kScore, 33, 4),
+      MakeRouter(RouterScore::kSoftmax, RouterWeights::kSoftmaxOfChosen, 33, 4)};
+  RouterConfig mixer = MakeRouter(RouterScore::kLogit, RouterWeights::kSparseMixer, 16, 2);
+  for (const float threshold : {0.02f, 0.6f, 3.0f}) {
+    mixer.mixer_threshold = threshold;
+    rules.push_back(mixer);
+  }
+  RouterConfig v2 = MakeRouter(RouterScore::kSoftmax, RouterWeights::kScore, 24, 6);
+  v2.num_groups = 8;
+  v2.topk_group = 3;
+  v2.scale = 16.0f;
+  rules.push_back(v2);
+  RouterConfig v3 = MakeRouter(RouterScore::kSigmoid, RouterWeights::kScore, 64, 8);
+  v3.num_groups = 8;
+  v3.topk_group = 4;
+  v3.group_score = GroupScore::kTopTwoSum;
+  v3.has_choice_bias = true;
+  v3.normalize = true;
+  v3.normalize_eps = 1e-20f;
+  v3.scale = 2.5f;
+  rules.push_back(v3);
+  v3.num_groups = 32;  // all that is left is chosen
+  rules.push_back(v3);
+  RouterConfig dbrx = MakeRouter(RouterScore::kSoftmax, RouterWeights::kScore, 16, 4);
+  dbrx.normalize = true;
+  dbrx.normalize_power = 2.0f;
+  rules.push_back(dbrx);
+  return rules;
+}
+
+TEST_P(MoeTest, EveryRuleEqualsReference) {
+  for (const RouterConfig& config : RouterRules()) {
+    for (const int32_t num_tokens : {1, 40}) {
+      const int32_t n = config.num_experts;
+      auto backend = MakeBackend();
+      const Values raw = RandomValues(num_tokens * n, 2.0, 7), bias = RandomValues(n, 1.0, 8);
+      const Values choice_bias = config.has_choice_bias ? RandomValues(n, 1.0, 9) : Values();  // some scores negative
+      const Routing routing = RouteLogits(*backend, raw, config, choice_bias, bias).routing;
+      EXPECT_EQ(routing.weigh_input, config.weigh_input);
+      for (int32_t t = 0; t < num_tokens; ++t) {
+        Values logits(raw.begin() + t * n, raw.begin() + (t + 1) * n);
+        for (int32_t e = 0; e < n; ++e) logits[e] = static_cast<float>(logits[e] + bias[e]);
+        const auto expected = reference::Route(logits, config, choice_bias);
+        for (int32_t j = 0; j < config.top_k; ++j) {
+          EXPECT_EQ(routing.expert_ids[t * config.top_k + j], expected.expert_ids[j]) << "token " << t;
+          EXPECT_NEAR(routing.expert_weights[t * config.top_k + j], expected.expert_weights[j], 1e-6 * config.scale)
+              << "token " << t;
+        }
+        EXPECT_NEAR(routing.margins[t], expected.margin, 1e-5);
+        EXPECT_NEAR(routing.logsumexps[t], expected.logsumexp, 1e-5);
+      }
+    }
+  }
+}
+
+TEST_P(MoeTest, EveryRuleTreatsATokenAlike) {
+  constexpr int32_t kTokens = 30;
+  for (const RouterConfig& config : RouterRules()) {
+    const int32_t n = config.num_experts, k = config.top_k;
+    auto backend = MakeBackend();
+    const Values logits = RandomValues(kTokens * n, 2.0, 7);
+    const Values choice_bias = config.has_choice_bias ? RandomValues(n, 1.0, 9) : Values();
+    const Routing batch = RouteLogits(*backend, logits, config, choice_bias).routing;
+    for (const int32_t t : {0, 13, kTokens - 1}) {
+      const Values token(logits.begin() + t * n, logits.begin() + (t + 1) * n);
+      const Routing alone = RouteLogits(*backend, token, config, choice_bias).routing;
+      ExpectSameBits({alone.expert_weights, static_cast<size_t>(k)},
+                     {batch.expert_weights + t * k, static_cast<size_t>(k)}, "weights of token " + std::to_string(t));
+      for (int32_t j = 0; j < k; ++j) EXPECT_EQ(alone.expert_ids[j], batch.expert_ids[t * k + j]);
+    }
+  }
+}
+
+// A group that is left out stays out, also where all that is left has a negative score.
+TEST_P(MoeTest, NegativeScoresDoNotBringBackAGroupThatIsOut) {
+  auto backend = MakeBackend();
+  RouterConfig config = MakeRouter(RouterScore::kSigmoid, RouterWeights::kScore, 8, 3);
+  config.num_groups = 4;
+  config.topk_group = 2;
+  config.group_score = GroupScore::kTopTwoSum;
+  config.has_choice_bias = true;
+  const Routing routing =
+      RouteLogits(*backend, {0, 0, 0, 0, 0, 0, 0, 0}, config, {-4, -4, -2, -9, -3, -3, -5, -5}).routing;
+  EXPECT_EQ(std::vector<int32_t>(routing.expert_ids, routing.expert_ids + 3), (std::vector<int32_t>{4, 5, 0}));
+  EXPECT_NEAR(routing.expert_weights[0], 0.5, 1e-6);
 }
 
 TEST_P(MoeTest, TiesGoToTheLowestExpertId) {
@@ -163,13 +273,33 @@ class ExpertTest : public MoeTest {
       tensors_.push_back(std::make_unique<MemoryReader>(RandomTensor(layer.width, layer.hidden, 3 * e + 1, dtype())));
       tensors_.push_back(std::make_unique<MemoryReader>(RandomTensor(layer.hidden, layer.width, 3 * e + 2, dtype())));
       const auto* last = &tensors_.back();
-      readers.push_back({last[-2].get(), last[-1].get(), last[0].get()});
-      experts_.push_back({last[-2]->values(), last[-1]->values(), last[0]->values()});
+      ExpertReaders reader;
+      reader.gate = last[-2].get();
+      reader.up = last[-1].get();
+      reader.down = last[0].get();
+      reader.form = layer.form;
+      experts_.push_back({last[-2]->values(), last[-1]->values(), last[0]->values(), {}, {}, {}});
+      if (layer.form.biases) AddBiases(layer, e, &reader);
+      readers.push_back(reader);
     }
     auto weights = backend.LoadExperts(readers, dtype());
     ASSERT_TRUE(weights.ok()) << weights.status();
     weights_ = *std::move(weights);
     router_ = Load(backend, RandomTensor(n, layer.hidden, 99, DType::kF32), dtype(), WeightUse::kRouter);
+  }
+
+  void AddBiases(const Layer& layer, int32_t expert, ExpertReaders* reader) {
+    reference::Expert& values = experts_.back();
+    values.gate_bias = RandomValues(layer.width, 1.0, 1000 + 3 * expert);
+    values.up_bias = RandomValues(layer.width, 1.0, 1001 + 3 * expert);
+    values.down_bias = RandomValues(layer.hidden, 1.0, 1002 + 3 * expert);
+    const auto add = [&](const Values& bias) {
+      tensors_.push_back(std::make_unique<MemoryReader>(1, static_cast<int64_t>(bias.size()), bias));
+      return tensors_.back().get();
+    };
+    reader->gate_bias = add(values.gate_bias);
+    reader->up_bias = add(values.up_bias);
+    reader->down_bias = add(values.down_bias);
   }
 
   // Route, group, experts, combine on rows [first, first + count) of `in`; `out` starts at zero.
@@ -190,6 +320,8 @@ class ExpertTest : public MoeTest {
     if (IsCublas()) GTEST_SKIP() << "cuBLAS does not promise one order of additions";
     constexpr int64_t kTokens = 600;
     auto backend = MakeBackend();
+    tensors_.clear();
+    experts_.clear();
     LoadLayer(*backend, layer);
     Routed routed = AllocateRouted(*backend, kTokens, layer.router);
     ASSERT_TRUE(backend->PrepareScratch(kTokens).ok());
@@ -217,9 +349,27 @@ class ExpertTest : public MoeTest {
   std::unique_ptr<ExpertWeights> weights_;
 };
 
+// Low limits, so that both clamps are met.
+Layer ClampedLayer(int32_t num_experts, int32_t top_k, int64_t hidden, int64_t width) {
+  Layer layer = MakeLayer(num_experts, top_k, hidden, width);
+  layer.form = {Activation::kClampedSwiglu, 0.75f, /*biases=*/true};
+  return layer;
+}
+
+Layer WeighedInputLayer(int32_t num_experts, int32_t top_k, int64_t hidden, int64_t width) {
+  Layer layer = MakeLayer(num_experts, top_k, hidden, width);
+  layer.router.score = RouterScore::kLogit;
+  layer.router.weights = RouterWeights::kSigmoid;
+  layer.router.normalize = false;
+  layer.router.weigh_input = true;
+  return layer;
+}
+
 TEST_P(ExpertTest, LayerEqualsReference) {
   for (const Layer& layer : {MakeLayer(4, 2, 32, 24), MakeLayer(7, 3, 33, 17), MakeLayer(3, 1, 64, 130),
-                             MakeLayer(60, 4, 48, 40), MakeLayer(2, 2, 96, 512)}) {
+                             MakeLayer(60, 4, 48, 40), MakeLayer(2, 2, 96, 512), ClampedLayer(4, 2, 32, 24),
+                             ClampedLayer(7, 3, 33, 17), ClampedLayer(2, 2, 96, 512), WeighedInputLayer(5, 1, 48, 40),
+                             WeighedInputLayer(5, 3, 33, 17)}) {
     constexpr int32_t kTokens = 37;
     tensors_.clear();
     experts_.clear();
@@ -236,12 +386,18 @@ TEST_P(ExpertTest, LayerEqualsReference) {
     Values expected(kTokens * layer.hidden), magnitudes(expected.size());
     for (int32_t choice = 0; choice < kTokens * layer.router.top_k; ++choice) {
       const int32_t t = choice / layer.router.top_k;
-      const Values token(x.begin() + t * layer.hidden, x.begin() + (t + 1) * layer.hidden);
-      const auto y = reference::ExpertMlp(token, experts_[routed.routing.expert_ids[choice]], layer.hidden, layer.width,
-                                          bf16());
+      Values token(x.begin() + t * layer.hidden, x.begin() + (t + 1) * layer.hidden);
+      double weight = routed.routing.expert_weights[choice];
+      if (layer.router.weigh_input) {
+        for (double& value : token) value = static_cast<float>(value * weight);
+        if (bf16()) token = reference::RoundToBf16(token);
+        weight = 1.0;
+      }
+      const auto y = reference::ExpertMlp(token, experts_[routed.routing.expert_ids[choice]], layer.form,
+                                          layer.hidden, layer.width, bf16());
       for (int64_t i = 0; i < layer.hidden; ++i) {
-        expected[t * layer.hidden + i] += routed.routing.expert_weights[choice] * y.values[i];
-        magnitudes[t * layer.hidden + i] += routed.routing.expert_weights[choice] * y.magnitudes[i];
+        expected[t * layer.hidden + i] += weight * y.values[i];
+        magnitudes[t * layer.hidden + i] += weight * y.magnitudes[i];
       }
     }
     // In bfloat16 an intermediate value next to a rounding boundary may fall on the other side; cuBLAS hands over gate
@@ -259,6 +415,25 @@ TEST_P(ExpertTest, LayerEqualsReference) {
 // More rows per expert than one pass takes, for narrow experts that each thread takes as a whole ...
 TEST_P(ExpertTest, TokenAloneEqualsTokenInAnyBatch) {
   ExpectBatchInvariance(MakeLayer(5, 2, 70, 50), /*stride=*/1, {2, 7, 40, 333, 600});
+}
+
+TEST_P(ExpertTest, TokenAloneEqualsTokenInAnyBatchWithBiasesOrWeighedInputs) {
+  ExpectBatchInvariance(ClampedLayer(5, 2, 70, 50), /*stride=*/7, {2, 40, 600});
+  ExpectBatchInvariance(WeighedInputLayer(5, 2, 70, 50), /*stride=*/7, {2, 40, 600});
+}
+
+TEST_P(ExpertTest, BiasesThatDoNotFitAreRefused) {
+  auto backend = MakeBackend();
+  const MemoryReader gate = RandomTensor(8, 32, 1, dtype()), down = RandomTensor(32, 8, 2, dtype());
+  const MemoryReader bias(1, 8, Values(8)), wrong(1, 7, Values(7));
+  ExpertReaders readers{&gate, &gate, &down};
+  readers.form.biases = true;
+  readers.gate_bias = readers.up_bias = readers.down_bias = &bias;  // down has 32 outputs
+  EXPECT_EQ(backend->LoadExperts({&readers, 1}, dtype()).status().code(), absl::StatusCode::kInvalidArgument);
+  readers.gate_bias = nullptr;
+  EXPECT_EQ(backend->LoadExperts({&readers, 1}, dtype()).status().code(), absl::StatusCode::kInvalidArgument);
+  readers.gate_bias = &wrong;
+  EXPECT_EQ(backend->LoadExperts({&readers, 1}, dtype()).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 // ... and for wide ones, which a team of threads shares, and whose outputs of 600 tokens go past the caches.

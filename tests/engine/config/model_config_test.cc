@@ -460,18 +460,20 @@ TEST(ModelConfigTest, BoundsTheNumberOfProblemsShown) {
 }
 
 TEST(ModelConfigTest, NamesWhatIsNotServed) {
-  const absl::Status family = Refusal({{"model_type", "dbrx"}});
+  const absl::Status family = Refusal({{"model_type", "grok-1"}});
   EXPECT_EQ(family.code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(family.message(),
-            "config.json: model_type is \"dbrx\"; served are deepseek, mixtral, olmoe, qwen2_moe, qwen3_moe");
+            "config.json: model_type is \"grok-1\"; served are arctic, dbrx, deepseek, deepseek_v2, deepseek_v3, "
+            "glm4_moe, gpt_oss, granitemoe, granitemoeshared, kimi_k2, llama4, llama4_text, mixtral, olmoe, phimoe, "
+            "qwen2_moe, qwen3_moe");
 
   json config = Small("mixtral");
-  config["quantization_config"] = {{"quant_method", "fp8"}};
+  config["quantization_config"] = {{"quant_method", "awq"}};
   config["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2.0}};
   const absl::Status blocks = Refusal(config);
   EXPECT_EQ(blocks.code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(blocks.message()),
-              HasSubstr("quantization_config.quant_method is \"fp8\"; quantized weights are not served"));
+              HasSubstr("quant_method is \"awq\"; of quantized weights, \"fp8\" and \"mxfp4\" are served"));
   EXPECT_THAT(std::string(blocks.message()), HasSubstr("RoPE scaling of the kind \"dynamic\" is not served"));
 }
 
