@@ -35,6 +35,7 @@ __device__ __forceinline__ int64_t CacheIndex(const DeviceStep& step, const Atte
 }
 
 __device__ __forceinline__ int32_t FirstVisible(const AttentionArgs& args, int32_t position) {
+  if (args.chunk_size > 0) return position < 0 ? 0 : position / args.chunk_size * args.chunk_size;
   const int32_t first = position - args.sliding_window + 1;
   return args.sliding_window > 0 && first > 0 ? first : 0;
 }
@@ -59,10 +60,18 @@ __device__ void PrepareHead(const AttentionArgs& args, const float* norm, const 
     __syncwarp();
   }
   for (int m = lane; m < args.rotated_pairs; m += kWarp) {
-    const float a = head[m], b = head[m + args.rotated_pairs];
-    head[m] = a * cosines[m] - b * sines[m];
-    head[m + args.rotated_pairs] = b * cosines[m] + a * sines[m];
+    float* const first = head + (args.rope_interleaved ? 2 * m : m);
+    float* const second = args.rope_interleaved ? first + 1 : first + args.rotated_pairs;
+    const float a = *first, b = *second;
+    *first = a * cosines[m] - b * sines[m];
+    *second = b * cosines[m] + a * sines[m];
   }
+  if (args.qk_norm != 3) return;
+  __syncwarp();
+  float squares = 0.0f;
+  for (int d = lane; d < args.head_dim; d += kWarp) squares = fmaf(head[d], head[d], squares);
+  const float scale = 1.0f / sqrtf(WarpSum(squares) / static_cast<float>(args.head_dim) + args.qk_norm_eps);
+  for (int d = lane; d < args.head_dim; d += kWarp) head[d] *= scale;
 }
 
 // One warp writes the keys and values of one head. A value row that is not finite is stored as zeros under a NaN key:
@@ -120,7 +129,13 @@ __global__ void PrepareQkvKernel(DeviceStep step, AttentionArgs args, float* qkv
   __syncthreads();
   const int warp = threadIdx.x / kWarp, num_warps = blockDim.x / kWarp;
   for (int h = warp; h < args.num_heads; h += num_warps) {
-    PrepareHead(args, args.qk_norm == 2 ? args.q_norm : nullptr, cosines, sines, q + h * args.head_dim);
+    float* const head = q + h * args.head_dim;
+    PrepareHead(args, args.qk_norm == 2 ? args.q_norm : nullptr, cosines, sines, head);
+    if (args.temperature_scale == 0.0f) continue;
+    __syncwarp();
+    const float steps = floorf(static_cast<float>(position + 1) / args.temperature_floor);
+    const float temperature = 1.0f + args.temperature_scale * log1pf(steps);
+    for (int d = threadIdx.x % kWarp; d < args.head_dim; d += kWarp) head[d] *= temperature;
   }
   for (int h = warp; h < args.num_kv_heads; h += num_warps) {
     float* const key = k + h * args.head_dim;
@@ -156,7 +171,9 @@ __global__ void AttentionF32Kernel(DeviceStep step, AttentionArgs args, const fl
   const int32_t position = step.positions[row];
   const int32_t first = FirstVisible(args, position);
   const float* const q = qkv + row * QkvSize(args) + static_cast<int64_t>(head) * args.head_dim;
-  float running_max = kNoMaximum, running_sum = 0.0f;
+  // A sink is where a row starts from: a key that was seen before all others and had no value.
+  float running_max = args.sinks != nullptr ? args.sinks[head] : kNoMaximum;
+  float running_sum = args.sinks != nullptr ? 1.0f : 0.0f;
   float sums[kDimsPerLane] = {};
   for (int32_t base = first / kKeyBlock * kKeyBlock; base <= position; base += kKeyBlock) {
     float scores[2], weights[2];
@@ -206,6 +223,13 @@ __device__ __forceinline__ void MergeFactors(float chunk_max, float* total_max, 
 }
 __device__ __forceinline__ float Merge(float total, float keep, float chunk, float add) {
   return fmaf(chunk, add, total * keep);
+}
+
+// A sink counts as a chunk before all others, with one key that has no value.
+__device__ __forceinline__ void StartFromSink(const AttentionArgs& args, int32_t head, float* max, float* sum) {
+  if (args.sinks == nullptr) return;
+  *max = args.sinks[head] * kLog2E;
+  *sum = 1.0f;
 }
 
 // Rows of a shared tile are padded by 16 bytes, so that eight rows of an ldmatrix tile lie in different banks.
@@ -398,6 +422,9 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarp)
 
   ChunkState<kDim> chunk, total;
   total.Clear();
+  for (int i = 0; i < 2; ++i) {
+    if (slots[i].used) StartFromSink(args, slots[i].head, &total.max[i], &total.sum[2 * i]);
+  }
   for (int32_t begin = FirstVisible(args, first_position) / kKeyChunk * kKeyChunk; begin <= last_position;
        begin += kKeyChunk) {
     const int32_t end = begin + kKeyChunk <= last_position ? begin + kKeyChunk : last_position + 1;
@@ -499,6 +526,7 @@ __global__ void MergeChunksKernel(DeviceStep step, AttentionArgs args, int64_t f
   const int32_t group = args.num_heads / args.num_kv_heads;
   const int32_t position = step.positions[row];
   float max = kNoMaximum, sum = 0.0f;
+  StartFromSink(args, head, &max, &sum);
   float sums[kDimsPerLane] = {};
   for (int32_t chunk = FirstVisible(args, position) / kKeyChunk; chunk <= position / kKeyChunk; ++chunk) {
     const float* const from = PartialAt(args, partials, max_chunks, i, head / group, chunk, head % group);

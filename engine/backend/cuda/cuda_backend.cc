@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/backend/cuda/activations.h"
 #include "engine/backend/cuda/device_memory.h"
 #include "engine/backend/cuda/expert_gemm.h"
@@ -81,6 +82,7 @@ class CudaBackend final : public Backend {
   absl::StatusOr<Routing> AllocateRouting(int32_t max_tokens, const RouterConfig& config) override;
   absl::StatusOr<ExpertBatches> AllocateExpertBatches(int32_t max_tokens, const RouterConfig& config) override;
   int64_t AvailableBytes() const override;
+  absl::Status CheckServed(const LayerBlocks& blocks) const override;
   int64_t KvBlockBytes(const KvCacheShape& shape) const override {
     return 2 * shape.num_layers * CudaKvCache::BlockElements(shape) * DTypeBytes(shape.dtype);
   }
@@ -103,6 +105,8 @@ class CudaBackend final : public Backend {
   void SiluMul(Matrix gate_up, Matrix out) override;
   void AddGated(Matrix in, const Weight& gate, Matrix values, Matrix out) override;
   void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) override;
+  void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override;
+  void Scale(float factor, Matrix matrix) override;
 
   void StartTimer() override;
   void StopTimer(float* seconds) override;
@@ -157,9 +161,6 @@ class CudaBackend final : public Backend {
   AttentionArgs ArgsFor(const AttentionShape& shape, const CudaKvCache& cache, int32_t layer);
   const float* OnDevice(const std::vector<float>& values);
   int TileTokens(int64_t rows, int64_t num_experts) const { return ChooseTileTokens(rows, num_experts); }
-  ExpertGemm& ProviderFor(int64_t tokens) {
-    return tokens > kMaxPaddedTokens && expert_gemm_->name() == "cublas_padded" ? *native_ : *expert_gemm_;
-  }
   void Decode(const UploadedStep& inputs, const AttentionArgs& args, int64_t max_chunks, const float* qkv, Planes out);
   Activations::Written PlanesForReaders() const { return reads_bf16_ ? Activations::kBoth : Activations::kF32; }
 
@@ -182,10 +183,12 @@ class CudaBackend final : public Backend {
   bool reads_bf16_ = false;
   int32_t max_experts_ = 0;
   int32_t max_top_k_ = 0;
+  bool weighs_inputs_ = false;
   std::vector<const CudaExperts*> experts_;
 
   DeviceBuffer router_scratch_;
   DeviceBuffer expert_scratch_;
+  DeviceBuffer weighed_rows_;  // inputs of the experts times their router weights
   DeviceBuffer plan_memory_;
   DeviceBuffer partials_;
   ExpertPlan plan_;
@@ -326,6 +329,7 @@ absl::StatusOr<Routing> CudaBackend::AllocateRouting(int32_t max_tokens, const R
   place(memory.device_memory.as<char>(), &memory.device);
   max_experts_ = std::max(max_experts_, config.num_experts);
   max_top_k_ = std::max(max_top_k_, config.top_k);
+  weighs_inputs_ |= config.weigh_input;
 
   Routing routing;
   routing.top_k = config.top_k;
@@ -348,10 +352,14 @@ absl::StatusOr<ExpertBatches> CudaBackend::AllocateExpertBatches(int32_t max_tok
   BatchMemory memory;
   ExpertBatches batches;
   batches.num_experts = config.num_experts;
+  const int64_t weights = config.weigh_input ? choices : 0;
   const auto place = [&](char* base, BatchArrays* arrays, float** seconds) {
-    return PlaceArrays(base, std::pair(&arrays->expert_offsets, int64_t{config.num_experts} + 1),
-                       std::pair(&arrays->choice_to_row, choices), std::pair(&arrays->row_to_token, choices),
-                       std::pair(seconds, int64_t{config.num_experts}));
+    const int64_t bytes =
+        PlaceArrays(base, std::pair(&arrays->expert_offsets, int64_t{config.num_experts} + 1),
+                    std::pair(&arrays->choice_to_row, choices), std::pair(&arrays->row_to_token, choices),
+                    std::pair(seconds, int64_t{config.num_experts}), std::pair(&arrays->row_weights, weights));
+    if (!config.weigh_input) arrays->row_weights = nullptr;
+    return bytes;
   };
   float* unused = nullptr;
   const int64_t bytes = place(nullptr, &memory.host, &batches.expert_seconds);
@@ -362,6 +370,7 @@ absl::StatusOr<ExpertBatches> CudaBackend::AllocateExpertBatches(int32_t max_tok
   batches.expert_offsets = memory.host.expert_offsets;
   batches.choice_to_row = memory.host.choice_to_row;
   batches.row_to_token = memory.host.row_to_token;
+  batches.row_weights = memory.host.row_weights;
   batches_.emplace(batches.expert_offsets, std::move(memory));
   return batches;
 }
@@ -373,7 +382,24 @@ int64_t CudaBackend::AvailableBytes() const {
   return std::max<int64_t>(0, static_cast<int64_t>(usable) - kReserveBytes);
 }
 
+absl::Status CudaBackend::CheckServed(const LayerBlocks& blocks) const {
+  const AttentionShape& attention = *blocks.attention;
+  std::vector<std::string> missing;
+  if (attention.latent_dim > 0) missing.emplace_back("latent attention (MLA)");
+  if (attention.latent_dim == 0 && attention.head_dim > kMaxHeadDim) {
+    missing.push_back(absl::StrCat("heads of ", attention.head_dim, " (at most ", kMaxHeadDim, ")"));
+  }
+  if (attention.num_heads / attention.num_kv_heads > kMaxGroup) {
+    missing.push_back(absl::StrCat(attention.num_heads / attention.num_kv_heads, " query heads on one KV head (at most ",
+                                   kMaxGroup, ")"));
+  }
+  if (missing.empty()) return absl::OkStatus();
+  return absl::UnimplementedError(
+      absl::StrCat("the CUDA backend does not compute: ", absl::StrJoin(missing, ", "), "; use device cpu"));
+}
+
 absl::StatusOr<std::unique_ptr<KvCache>> CudaBackend::AllocateKvCache(const KvCacheShape& shape) {
+  if (shape.latent_dim > 0) return absl::UnimplementedError("the CUDA backend does not compute latent attention (MLA)");
   RETURN_IF_ERROR(CheckShape(shape));
   auto cache = std::make_unique<CudaKvCache>();
   cache->shape = shape;
@@ -396,6 +422,11 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
     }
   }
   ASSIGN_OR_RETURN(expert_scratch_, DeviceBuffer::Allocate(expert_bytes, "expert activations"));
+  int64_t weighed_bytes = 0;
+  for (const CudaExperts* experts : experts_) {
+    if (weighs_inputs_) weighed_bytes = std::max(weighed_bytes, max_rows * experts->hidden_stride * 4);
+  }
+  ASSIGN_OR_RETURN(weighed_rows_, DeviceBuffer::Allocate(weighed_bytes, "expert activations"));
   const int64_t max_tiles = MaxExpertTiles(max_rows, max_experts_, ChooseTileTokens(0, 1));
   const auto place = [&](char* base) {
     return PlaceArrays(base, std::pair(&plan_.tiles, max_tiles + 1), std::pair(&plan_.num_tiles, int64_t{1}),
@@ -471,6 +502,20 @@ void CudaBackend::RmsNorm(Matrix in, const Weight& weight, float eps, Matrix out
   LaunchRmsNorm(from, Vector(&weight), eps, rows, in.cols, activations_.Write(out, PlanesForReaders()), stream_);
 }
 
+void CudaBackend::LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) {
+  const int64_t rows = LaunchRows(in);
+  const float* const from = activations_.ReadF32(in, rows);
+  LaunchLayerNorm(from, Vector(&weight), Vector(bias), eps, rows, in.cols,
+                  activations_.Write(out, PlanesForReaders()), stream_);
+}
+
+void CudaBackend::Scale(float factor, Matrix matrix) {
+  const int64_t rows = LaunchRows(matrix);
+  float* const values = activations_.ReadF32(matrix, rows);
+  activations_.Write(matrix, Activations::kF32);
+  LaunchScale(factor, rows * matrix.cols, values, stream_);
+}
+
 void CudaBackend::Linear(Matrix in, const Weight& weight, OutputMode mode, Matrix out) {
   const CudaWeight& w = Cuda(weight);
   const int64_t rows = LaunchRows(out);
@@ -529,7 +574,9 @@ AttentionArgs CudaBackend::ArgsFor(const AttentionShape& shape, const CudaKvCach
   args.head_dim = shape.head_dim;
   args.dim_pad = cache.dim_pad;
   args.sliding_window = shape.sliding_window;
+  args.chunk_size = shape.chunk_size;
   args.scale = shape.scale;
+  args.sinks = Vector(shape.sinks);
   args.block_size = cache.shape.block_size;
   args.cache_is_bf16 = cache.shape.dtype == DType::kBF16;
   args.keys = cache.LayerOf(cache.keys, layer);
@@ -549,7 +596,10 @@ void CudaBackend::PrepareQkv(const AttentionShape& shape, std::span<const Attent
   args.clip = shape.clip_qkv;
   args.inv_freq = OnDevice(shape.rope_inv_freq);
   args.rotated_pairs = static_cast<int32_t>(shape.rope_inv_freq.size());
+  args.rope_interleaved = shape.rope_interleaved;
   args.rope_factor = shape.rope_attention_factor;
+  args.temperature_scale = shape.temperature_scale;
+  args.temperature_floor = shape.temperature_floor;
   float* const data = activations_.ReadF32(qkv, rows);
   activations_.Write(qkv, Activations::kF32);
   LaunchPrepareQkv(InputsFor(slices, kv.shape.block_size).device(), args, rows, data, stream_);
@@ -595,13 +645,23 @@ void CudaBackend::Route(Matrix in, const Weight& router, const RouterConfig& con
   RouterArgs args;
   args.num_experts = config.num_experts;
   args.top_k = config.top_k;
+  args.score = static_cast<int32_t>(config.score);
+  args.weights = static_cast<int32_t>(config.weights);
   args.normalize = config.normalize;
+  args.normalize_power = config.normalize_power;
   args.normalize_eps = config.normalize_eps;
   args.scale = config.scale;
+  args.num_groups = config.num_groups;
+  args.topk_group = config.topk_group;
+  args.group_by_two = config.group_score == GroupScore::kTopTwoSum;
+  args.mixer_threshold = config.mixer_threshold;
+  args.bias = weight.bias.as<float>();
+  args.choice_bias = Vector(config.choice_bias);
   const auto set_counts = [routing, config](int64_t num_tokens) {
     routing->num_tokens = static_cast<int32_t>(num_tokens);
     routing->top_k = config.top_k;
     routing->num_experts = config.num_experts;
+    routing->weigh_input = config.weigh_input;
   };
   set_counts(in.rows);
   if (recorder_.recording()) recorder_.OnRepeat(set_counts);
@@ -618,8 +678,9 @@ void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) 
   };
   set_counts(routing.num_tokens);
   if (recorder_.recording()) recorder_.OnRepeat(set_counts);
-  LaunchGroupByExpert(Counts(), routings_.at(routing.expert_ids).device.expert_ids, tokens, routing.top_k,
-                      routing.num_experts, TileTokens(tokens * routing.top_k, routing.num_experts), plan_,
+  const RoutingArrays& chosen = routings_.at(routing.expert_ids).device;
+  LaunchGroupByExpert(Counts(), chosen.expert_ids, chosen.expert_weights, tokens, routing.top_k, routing.num_experts,
+                      TileTokens(tokens * routing.top_k, routing.num_experts), plan_,
                       memory.device, memory.host, stream_);
 }
 
@@ -636,7 +697,14 @@ void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const Exper
   batch.plan = plan_;
   batch.device = memory.device;
   batch.host_offsets = memory.host.expert_offsets;
-  if (bf16) {
+  if (memory.device.row_weights != nullptr) {
+    batch.in = weighed_rows_.as<void>();
+    batch.in_by_row = true;
+    batch.in_stride = weights.hidden_stride;
+    LaunchWeighRows(activations_.ReadF32(in, tokens), in.cols, memory.device.row_to_token, memory.device.row_weights,
+                    memory.device.expert_offsets + batches.num_experts, batch.max_rows, weights.dtype,
+                    weights.hidden_stride, weighed_rows_.as<void>(), stream_);
+  } else if (bf16) {
     const Activations::Bf16View view = activations_.ReadBf16(in, tokens);
     batch.in = view.data;
     batch.in_stride = view.stride;
@@ -646,7 +714,8 @@ void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const Exper
   }
   batch.out = activations_.Write(rows_out, bf16 ? Activations::kBf16 : Activations::kF32);
   batch.out_stride = rows_out.cols;
-  Check(ProviderFor(tokens).Run(weights, batch, expert_scratch_.as<void>()));
+  ExpertGemm& provider = expert_gemm_->Takes(weights, batch) ? *expert_gemm_ : *native_;
+  Check(provider.Run(weights, batch, expert_scratch_.as<void>()));
   LaunchExpertSeconds(memory.device.expert_offsets, batches.num_experts, plan_, batches.expert_seconds, stream_);
 }
 
@@ -661,7 +730,8 @@ void CudaBackend::Combine(Matrix rows, const Routing& routing, const ExpertBatch
   }
   float* const sums = activations_.ReadF32(out, tokens);
   activations_.Write(out, Activations::kF32);
-  LaunchCombine(Counts(), f32, view.data, view.stride, routings_.at(routing.expert_ids).device.expert_weights,
+  LaunchCombine(Counts(), f32, view.data, view.stride,
+                routing.weigh_input ? nullptr : routings_.at(routing.expert_ids).device.expert_weights,
                 batches_.at(batches.expert_offsets).device.choice_to_row, tokens, routing.top_k, out.cols, sums,
                 stream_);
 }

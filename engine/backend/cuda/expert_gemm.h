@@ -27,7 +27,8 @@ inline constexpr int64_t kMaxPaddedTokens = 256;
 
 // One layer's work. `max_rows` and `tokens` may be larger than what the device's counts say, never smaller.
 struct ExpertBatch {
-  const void* in = nullptr;           // [tokens] rows of the experts' type: bf16 plane or fp32
+  const void* in = nullptr;           // rows of the experts' type: bf16 plane or fp32; of tokens, or if
+  bool in_by_row = false;             // so, of the grouped rows themselves
   int64_t in_stride = 0;              // elements
   int64_t tokens = 0;
   int64_t max_rows = 0;               // tokens * top_k
@@ -43,6 +44,8 @@ class ExpertGemm {
  public:
   virtual ~ExpertGemm() = default;
   virtual std::string name() const = 0;
+  // Whether it takes these experts and this batch; if not, the native one does.
+  virtual bool Takes(const CudaExperts& experts, const ExpertBatch& batch) const = 0;
   // Whether a step that uses it can be recorded.
   virtual bool recordable() const = 0;
   // Bytes of scratch for such a batch.

@@ -4,7 +4,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "engine/backend/cuda/cublas.h"
 #include "engine/backend/cuda/expert_gemm.h"
 #include "engine/base/status_macros.h"
@@ -59,6 +58,11 @@ class CublasExpertGemm : public ExpertGemm {
       : cublas_(std::move(cublas)), stream_(stream) {}
 
  protected:
+  // Biases and other activations would need passes of their own.
+  static bool IsPlain(const CudaExperts& experts) {
+    return experts.form.activation == Activation::kSilu && !experts.form.biases;
+  }
+
   const std::unique_ptr<Cublas> cublas_;
   cudaStream_t const stream_;
 };
@@ -68,6 +72,7 @@ class GroupedExpertGemm final : public CublasExpertGemm {
   using CublasExpertGemm::CublasExpertGemm;
 
   std::string name() const override { return "cublas_grouped"; }
+  bool Takes(const CudaExperts& experts, const ExpertBatch&) const override { return IsPlain(experts); }
   bool recordable() const override { return false; }
 
   // Gathered rows (later the rows of the result) | gate and up | their product.
@@ -82,8 +87,8 @@ class GroupedExpertGemm final : public CublasExpertGemm {
     char* const product = gate_up + batch.max_rows * experts.gate_up_rows * element;
     LaunchStampExperts(batch.device.expert_offsets, static_cast<int32_t>(experts.num_experts), false, batch.plan,
                        stream_);
-    LaunchGatherRows(batch.in, experts.dtype, experts.hidden, batch.in_stride, batch.device.row_to_token,
-                     batch.device.expert_offsets + experts.num_experts, batch.max_rows, experts.hidden_stride, gathered,
+    LaunchGatherRows(batch.in, experts.dtype, experts.hidden, batch.in_stride,
+                     batch.in_by_row ? nullptr : batch.device.row_to_token, batch.device.expert_offsets + experts.num_experts, batch.max_rows, experts.hidden_stride, gathered,
                      stream_);
     // The sizes of the groups have to be known to the host: the one sync of this provider.
     RETURN_IF_ERROR(ToStatus(cudaStreamSynchronize(stream_), "waiting for the router"));
@@ -172,6 +177,9 @@ class PaddedExpertGemm final : public CublasExpertGemm {
   using CublasExpertGemm::CublasExpertGemm;
 
   std::string name() const override { return "cublas_padded"; }
+  bool Takes(const CudaExperts& experts, const ExpertBatch& batch) const override {
+    return IsPlain(experts) && batch.tokens <= kMaxPaddedTokens && !batch.in_by_row;
+  }
   bool recordable() const override { return true; }
 
   // Gate and up (later the rows of the result) of every expert and token | their product.
@@ -182,9 +190,6 @@ class PaddedExpertGemm final : public CublasExpertGemm {
   }
 
   absl::Status Run(const CudaExperts& experts, const ExpertBatch& batch, void* scratch) override {
-    if (batch.tokens > kMaxPaddedTokens) {
-      return absl::InternalError(absl::StrCat("cublas_padded takes ", kMaxPaddedTokens, " tokens, not ", batch.tokens));
-    }
     const int64_t rows = experts.num_experts * batch.tokens;
     const int32_t num_experts = static_cast<int32_t>(experts.num_experts);
     char* const in = static_cast<char*>(scratch);

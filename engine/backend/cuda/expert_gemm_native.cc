@@ -11,6 +11,7 @@ class NativeExpertGemm final : public ExpertGemm {
       : num_multiprocessors_(num_multiprocessors), stream_(stream) {}
 
   std::string name() const override { return "native"; }
+  bool Takes(const CudaExperts&, const ExpertBatch&) const override { return true; }
   bool recordable() const override { return true; }
 
   // silu(gate) * up of all rows.
@@ -28,7 +29,9 @@ class NativeExpertGemm final : public ExpertGemm {
     gate_up.in = batch.in;
     gate_up.in_stride = batch.in_stride;
     gate_up.in_cols = experts.hidden;
-    gate_up.row_to_source = batch.device.row_to_token;
+    gate_up.row_to_source = batch.in_by_row ? nullptr : batch.device.row_to_token;
+    gate_up.bias = experts.gate_up_bias.as<float>();
+    if (experts.form.activation == Activation::kClampedSwiglu) gate_up.swiglu_limit = experts.form.limit;
     gate_up.output = GemmOutput::kSiluMul;
     if (bf16) {
       gate_up.out.bf16 = static_cast<uint16_t*>(scratch);
@@ -45,6 +48,7 @@ class NativeExpertGemm final : public ExpertGemm {
     down.k = down.in_stride = experts.intermediate_stride;
     down.out_cols = experts.hidden;
     down.in = scratch;
+    down.bias = experts.down_bias.as<float>();
     down.in_cols = experts.intermediate;
     down.row_to_source = nullptr;
     down.output = GemmOutput::kAssign;

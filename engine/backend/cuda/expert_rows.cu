@@ -2,6 +2,7 @@
 #include <ptx.cuh>
 
 #include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/warp.cuh"
 
 namespace switchyard::cuda {
 namespace {
@@ -23,6 +24,22 @@ __global__ void GatherRowsKernel(const T* in, int64_t in_stride, int64_t cols, c
   if (num_rows != nullptr && row >= *num_rows) return;
   const int64_t source = row_to_source != nullptr ? row_to_source[row] : row;
   CopyRow(in + source * in_stride, out + row * out_stride, cols, out_stride);
+}
+
+__global__ void WeighRowsKernel(const float* in, int64_t cols, const int32_t* row_to_token, const float* row_weights,
+                                const int32_t* num_rows, bool bf16, int64_t out_stride, void* out) {
+  const int64_t row = blockIdx.x;
+  if (row >= *num_rows) return;
+  const float* const from = in + row_to_token[row] * cols;
+  const float weight = row_weights[row];
+  for (int64_t c = threadIdx.x; c < out_stride; c += blockDim.x) {
+    const float value = c < cols ? from[c] * weight : 0.0f;
+    if (bf16) {
+      static_cast<uint16_t*>(out)[row * out_stride + c] = ToBf16Bits(value);
+    } else {
+      static_cast<float*>(out)[row * out_stride + c] = value;
+    }
+  }
 }
 
 template <typename T>
@@ -54,6 +71,13 @@ void LaunchGatherRows(const void* in, DType dtype, int64_t cols, int64_t in_stri
     Launch(GatherRowsKernel<float>, dim3(max_rows), dim3(kThreads), 0, stream, static_cast<const float*>(in), in_stride,
            cols, row_to_source, num_rows, out_stride, static_cast<float*>(out));
   }
+}
+
+void LaunchWeighRows(const float* in, int64_t cols, const int32_t* row_to_token, const float* row_weights,
+                     const int32_t* num_rows, int64_t max_rows, DType dtype, int64_t out_stride, void* out,
+                     cudaStream_t stream) {
+  Launch(WeighRowsKernel, dim3(max_rows), dim3(kThreads), 0, stream, in, cols, row_to_token, row_weights, num_rows,
+         dtype == DType::kBF16, out_stride, out);
 }
 
 void LaunchGatherPadded(const void* in, DType dtype, int64_t in_stride, int64_t tokens, const int32_t* expert_offsets,

@@ -38,9 +38,22 @@ __device__ __forceinline__ void StampEnd(const GroupedGemm& gemm, int32_t expert
   if (threadIdx.x == 0 && gemm.plan.tiles != nullptr) atomicMax(&gemm.plan.last_end[expert], GlobalTimer());
 }
 
+// What weight row `weight_row` of expert `expert` adds to its products.
+__device__ __forceinline__ float BiasOf(const GroupedGemm& gemm, int32_t expert, int64_t weight_row) {
+  return gemm.bias == nullptr ? 0.0f : gemm.bias[expert * gemm.weight_rows + weight_row];
+}
+
+__device__ __forceinline__ float Activate(const GroupedGemm& gemm, float gate, float up) {
+  if (gemm.swiglu_limit == 0.0f) return SiluTimes(gate, up);
+  // Written so that NaN stays NaN.
+  const float limit = gemm.swiglu_limit;
+  const float g = gate > limit ? limit : gate;
+  const float u = up > limit ? limit : up < -limit ? -limit : up;
+  return (u + 1.0f) * (g / (1.0f + expf(-1.702f * g)));
+}
+
 __device__ __forceinline__ void StoreOne(const GroupedGemm& gemm, int64_t row, int64_t col, float value) {
   if (col < gemm.out_cols) {
-    if (gemm.bias != nullptr) value += gemm.bias[col];
     if (gemm.out.f32 != nullptr) {
       float* const at = gemm.out.f32 + row * gemm.out_stride + col;
       *at = gemm.output == GemmOutput::kAdd ? *at + value : value;
@@ -142,9 +155,12 @@ struct GemmBlock {
           const int token = first_token + j * 8 + 2 * q + t;
           if (token >= tile.num_rows) continue;
           const int64_t row = tile.first_row + token;
-          const float upper = acc[i][j][t], lower = acc[i][j][2 + t];  // weight rows g and g + 8
+          // Weight rows g and g + 8.
+          const float upper = acc[i][j][t] + BiasOf(gemm, tile.expert, out + g);
+          const float lower = acc[i][j][2 + t] + BiasOf(gemm, tile.expert, out + g + 8);
           if (gemm.output == GemmOutput::kSiluMul) {
-            StoreOne(gemm, row, out / 2 + g, SiluTimes(upper, lower));
+            const bool padding = out / 2 + g >= gemm.out_cols;
+            StoreOne(gemm, row, out / 2 + g, padding ? 0.0f : Activate(gemm, upper, lower));
           } else {
             StoreOne(gemm, row, out + g, upper);
             StoreOne(gemm, row, out + g + 8, lower);
@@ -246,8 +262,9 @@ __global__ void GemmF32Kernel(GroupedGemm gemm, int tile_tokens) {
         sum[1] = fmaf(w[out][j], x[token + 4][j], sum[1]);
       }
     }
-    sums[token][out] = sum[0];
-    sums[token + 4][out] = sum[1];
+    const float bias = BiasOf(gemm, tile.expert, first_out + out);
+    sums[token][out] = sum[0] + bias;
+    sums[token + 4][out] = sum[1] + bias;
     __syncthreads();
     const int features = gemm.output == GemmOutput::kSiluMul ? kTileOut / 2 : kTileOut;
     for (int i = threadIdx.x; i < kF32Tokens * features; i += kF32Threads) {
@@ -256,7 +273,7 @@ __global__ void GemmF32Kernel(GroupedGemm gemm, int tile_tokens) {
       const float* const all = sums[i / features];
       if (gemm.output == GemmOutput::kSiluMul) {
         StoreOne(gemm, tile.first_row + row, first_out / 2 + feature,
-                 SiluTimes(all[GateUpRow(feature, 0)], all[GateUpRow(feature, 1)]));
+                 Activate(gemm, all[GateUpRow(feature, 0)], all[GateUpRow(feature, 1)]));
       } else {
         StoreOne(gemm, tile.first_row + row, first_out + feature, all[feature]);
       }

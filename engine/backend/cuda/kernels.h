@@ -54,6 +54,10 @@ struct GateUpInput {
   int64_t stride = 0;
   bool interleaved = false;
 };
+// bias may be null.
+void LaunchLayerNorm(const float* in, const float* weight, const float* bias, float eps, int64_t rows, int64_t cols,
+                     Planes out, cudaStream_t stream);
+void LaunchScale(float factor, int64_t count, float* values, cudaStream_t stream);
 void LaunchSiluMul(GateUpInput in, int64_t rows, int64_t cols, Planes out, cudaStream_t stream);
 void LaunchAddGated(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t rows, int64_t cols,
                     float* out, cudaStream_t stream);
@@ -73,20 +77,25 @@ struct AttentionArgs {
   int32_t head_dim = 0;
   int32_t dim_pad = 0;
   int32_t sliding_window = 0;
+  int32_t chunk_size = 0;
   float scale = 0.0f;
+  const float* sinks = nullptr;  // [num_heads]
   int32_t block_size = 0;
   bool cache_is_bf16 = false;
   void* keys = nullptr;    // of this layer: [block][kv head][block_size][dim_pad]
   void* values = nullptr;
   // Only for PrepareQkv:
-  int32_t qk_norm = 0;  // 0 none, 1 full width, 2 per head
+  int32_t qk_norm = 0;  // as QkNorm: 0 none, 1 full width, 2 per head, 3 per head without weights after RoPE
   float qk_norm_eps = 0.0f;
   const float* q_norm = nullptr;
   const float* k_norm = nullptr;
   float clip = 0.0f;
   const float* inv_freq = nullptr;  // [rotated_pairs]
   int32_t rotated_pairs = 0;
+  bool rope_interleaved = false;
   float rope_factor = 1.0f;
+  float temperature_scale = 0.0f;
+  float temperature_floor = 1.0f;
 };
 
 void LaunchPrepareQkv(const DeviceStep& step, const AttentionArgs& args, int64_t rows, float* qkv, cudaStream_t stream);
@@ -123,12 +132,22 @@ struct RoutingArrays {
   float* logsumexps;
   float* probability_sums;
 };
+// As RouterConfig, whose enumerations are numbers here.
 struct RouterArgs {
   int32_t num_experts = 0;
   int32_t top_k = 0;
+  int32_t score = 0;    // 0 softmax, 1 sigmoid, 2 the logit itself
+  int32_t weights = 0;  // 0 the score, 1 softmax of the chosen, 2 sigmoid, 3 sparse mixer
   bool normalize = false;
+  float normalize_power = 1.0f;
   float normalize_eps = 0.0f;
   float scale = 1.0f;
+  int32_t num_groups = 1;
+  int32_t topk_group = 1;
+  bool group_by_two = false;         // a group's score is the sum of its two best, else its best
+  float mixer_threshold = 0.0f;
+  const float* bias = nullptr;         // [num_experts] of the logits
+  const float* choice_bias = nullptr;  // [num_experts] of the scores, for the choice only
 };
 // scratch: RouterScratchFloats floats.
 int64_t RouterScratchFloats(int64_t rows, int64_t num_experts);
@@ -140,6 +159,7 @@ struct BatchArrays {
   int32_t* expert_offsets;
   int32_t* choice_to_row;
   int32_t* row_to_token;
+  float* row_weights;  // null unless the router weighs inputs
 };
 // Tiles for the grouped GEMMs and the time each expert took, in device memory.
 struct ExpertPlan {
@@ -148,8 +168,9 @@ struct ExpertPlan {
   unsigned long long* first_start = nullptr;  // [num_experts] nanoseconds of the global timer
   unsigned long long* last_end = nullptr;
 };
-void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, int64_t rows, int32_t top_k,
-                         int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device, BatchArrays host,
+// expert_weights: of the choices, read where row_weights are wanted.
+void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
+                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device, BatchArrays host,
                          cudaStream_t stream);
 // Marks the start (or end) of the batches of all experts at once: for libraries that run them as one call.
 void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
@@ -157,7 +178,7 @@ void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool
 void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* host_seconds,
                          cudaStream_t stream);
 
-// out[t] += sum over j of weights[t, j] * rows[choice_to_row[t * k + j]]; rows in one of the planes.
+// out[t] += sum over j of weights[t, j] * rows[choice_to_row[t * k + j]]; rows in one of the planes. Null weights are 1.
 void LaunchCombine(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16, int64_t rows_stride,
                    const float* expert_weights, const int32_t* choice_to_row, int64_t tokens, int32_t top_k,
                    int64_t cols, float* out, cudaStream_t stream);
@@ -177,7 +198,8 @@ struct GroupedGemm {
   int64_t in_stride = 0;            // elements
   int64_t in_cols = 0;              // real columns of an fp32 input
   const int32_t* row_to_source = nullptr;  // null: row r reads input row r
-  const float* bias = nullptr;      // [out_cols]
+  const float* bias = nullptr;      // [experts][weight_rows], in the order of the weight's rows
+  float swiglu_limit = 0.0f;        // > 0: kSiluMul is (clamp(up) + 1) * g * sigmoid(1.702 g), g = min(gate, limit)
   GemmOutput output = GemmOutput::kAssign;
   Planes out;
   int64_t out_stride = 0;           // of the fp32 plane
@@ -195,6 +217,10 @@ void LaunchGemmF32(const GroupedGemm& gemm, int tile_tokens, cudaStream_t stream
 // out[row] = in[row_to_source[row]] for row < *num_rows. A null row_to_source copies in order, a null num_rows all rows.
 void LaunchGatherRows(const void* in, DType dtype, int64_t cols, int64_t in_stride, const int32_t* row_to_source,
                       const int32_t* num_rows, int64_t max_rows, int64_t out_stride, void* out, cudaStream_t stream);
+// out[row] = in[row_to_token[row]] * row_weights[row], rounded to `dtype`.
+void LaunchWeighRows(const float* in, int64_t cols, const int32_t* row_to_token, const float* row_weights,
+                     const int32_t* num_rows, int64_t max_rows, DType dtype, int64_t out_stride, void* out,
+                     cudaStream_t stream);
 // out[row] = in[expert of row][token of row]: `in` is [num_experts][tokens] rows. Writes the plane of `dtype`.
 void LaunchGatherPadded(const void* in, DType dtype, int64_t in_stride, int64_t tokens, const int32_t* expert_offsets,
                         int32_t num_experts, const int32_t* row_to_token, int64_t max_rows, int64_t cols, Planes out,

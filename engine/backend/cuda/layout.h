@@ -27,6 +27,7 @@ inline constexpr int kGateUpBlock = 8;   // rows of gate, then as many of up
 inline constexpr int kKeyBlock = 64;     // keys of one step of attention
 inline constexpr int kKeyChunk = 256;    // keys whose softmax is merged as one: the unit of split-KV
 inline constexpr int kMaxHeadDim = 256;
+inline constexpr int kMaxGroup = 64;      // query heads on one KV head
 inline constexpr int kMaxExperts = 512;
 inline constexpr int kMaxTopK = 32;
 inline constexpr int kRouterSplits = 4;  // parts of k that a router logit is summed from

@@ -62,87 +62,177 @@ struct Best {
   int32_t expert;
 };
 
+__device__ __forceinline__ bool IsBetter(float score, int32_t expert, const Best& than) {
+  return score > than.score || (score == than.score && expert < than.expert);
+}
+
 // The larger score; among equals the lower id.
 __device__ __forceinline__ Best BetterOfWarp(Best best) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
     const float score = __shfl_xor_sync(kAllLanes, best.score, distance);
     const int32_t expert = __shfl_xor_sync(kAllLanes, best.expert, distance);
-    if (score > best.score || (score == best.score && expert < best.expert)) best = {score, expert};
+    if (IsBetter(score, expert, best)) best = {score, expert};
   }
   return best;
 }
 
-// One warp per token: softmax over the experts, then the k largest, one after the other. Roofline: bytes = tokens *
-// experts * 4 * (splits + 1), all in the L2 cache; latency of k warp reductions. `probabilities`: [tokens][experts].
+__device__ __forceinline__ float Sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+// One warp's experts: lane l has experts l, l + 32, ... in slots 0, 1, ...
+constexpr int kSlots = kMaxExperts / kWarp;
+struct LaneExperts {
+  float logits[kSlots];
+  float scores[kSlots];
+  float choice[kSlots];  // what is compared
+  unsigned open;         // a bit for each slot whose expert exists and is not chosen yet
+};
+
+// Hides the experts of all but the topk_group best groups. `shared`: num_experts + num_groups floats of the warp.
+__device__ void LimitGroups(const RouterArgs& args, LaneExperts* mine, float* shared) {
+  const int lane = threadIdx.x % kWarp;
+  const int32_t size = args.num_experts / args.num_groups;
+  float* const group_scores = shared + args.num_experts;
+#pragma unroll
+  for (int i = 0; i < kSlots; ++i) {
+    if (i * kWarp + lane < args.num_experts) shared[i * kWarp + lane] = mine->choice[i];
+  }
+  __syncwarp();
+  for (int32_t g = lane; g < args.num_groups; g += kWarp) {
+    float best = -INFINITY, second = -INFINITY;
+    for (int32_t e = g * size; e < (g + 1) * size; ++e) {
+      second = shared[e] > best ? best : fmaxf(second, shared[e]);
+      best = fmaxf(best, shared[e]);
+    }
+    group_scores[g] = args.group_by_two && size > 1 ? best + second : best;
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < kSlots; ++i) {
+    const int32_t expert = i * kWarp + lane;
+    if (expert >= args.num_experts) continue;
+    // A group stays if fewer than topk_group are ahead of it: better ones, and equal ones before it.
+    const int32_t group = expert / size;
+    int32_t ahead = 0;
+    for (int32_t other = 0; other < args.num_groups; ++other) {
+      const float score = group_scores[other];
+      ahead += score > group_scores[group] || (other < group && score == group_scores[group]) ? 1 : 0;
+    }
+    if (ahead >= args.topk_group) mine->choice[i] = -INFINITY;
+  }
+}
+
+// The sum of exp(logit - best) over the open experts that are near the best of them (Phi-3.5-MoE).
+__device__ float SparseMixerSum(const RouterArgs& args, const LaneExperts& mine, float best) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kSlots; ++i) {
+    if ((mine.open >> i & 1u) == 0) continue;
+    const float logit = mine.logits[i];
+    if (!((best - logit) / fmaxf(fabsf(logit), best) > args.mixer_threshold)) sum += expf(logit - best);
+  }
+  return WarpSum(sum);
+}
+
+// The weight of rank `lane` from what its expert scored; lanes from top_k on hold nothing.
+__device__ float FinishWeight(const RouterArgs& args, float logit, float weight) {
+  const int lane = threadIdx.x % kWarp;
+  const bool used = lane < args.top_k;
+  if (args.weights == 1) {
+    const float largest = WarpMax(used ? logit : -INFINITY);
+    weight = used ? expf(logit - largest) : 0.0f;
+    weight /= WarpSum(weight);
+  } else if (args.weights == 2) {
+    weight = Sigmoid(logit);
+  }
+  if (args.normalize) {
+    const bool plain = args.normalize_power == 1.0f;
+    const float sum = WarpSum(!used ? 0.0f : plain ? weight : powf(fabsf(weight), args.normalize_power));
+    weight /= args.normalize_eps + (plain ? sum : powf(sum, 1.0f / args.normalize_power));
+  }
+  return weight * args.scale;
+}
+
+// One warp per token: scores of the experts, then the k best, one after the other. Roofline: bytes = tokens * experts *
+// 4 * (splits + 1), all in the L2 cache; latency of k warp reductions. `probabilities`: [tokens][experts], softmax.
 __global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs args, const float* partial,
                             float* probabilities, RoutingArrays device, RoutingArrays host) {
-  constexpr int kPerLane = kMaxExperts / kWarp;
-  const int lane = threadIdx.x % kWarp;
-  const int64_t token = static_cast<int64_t>(blockIdx.x) * kRouteWarps + threadIdx.x / kWarp;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t token = static_cast<int64_t>(blockIdx.x) * kRouteWarps + warp;
   if (token >= Count(counts, rows)) return;
   const int32_t num_experts = args.num_experts, k = args.top_k;
-  float scores[kPerLane];
+  LaneExperts mine;
+  mine.open = 0;
   float largest = -INFINITY;
   bool finite = true;
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
+  for (int i = 0; i < kSlots; ++i) {
     const int32_t expert = i * kWarp + lane;
-    scores[i] = -1.0f;  // of no expert, below every probability
-    if (i * kWarp >= num_experts || expert >= num_experts) continue;
-    float logit = 0.0f;
+    if (expert >= num_experts) continue;
+    mine.open |= 1u << i;
+    float logit = args.bias == nullptr ? 0.0f : args.bias[expert];
     for (int s = 0; s < kRouterSplits; ++s) logit += partial[(s * rows + token) * num_experts + expert];
     finite = finite && isfinite(logit);
     largest = fmaxf(largest, logit);
-    scores[i] = logit;
+    mine.logits[i] = logit;
   }
   finite = __ballot_sync(kAllLanes, finite) == kAllLanes;
   largest = WarpMax(largest);
   float sum = 0.0f;
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
-    if (i * kWarp + lane >= num_experts) continue;
-    scores[i] = expf(scores[i] - largest);
-    sum += scores[i];
+  for (int i = 0; i < kSlots; ++i) {
+    if ((mine.open >> i & 1u) != 0) sum += mine.scores[i] = expf(mine.logits[i] - largest);
   }
   sum = WarpSum(sum);
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
+  for (int i = 0; i < kSlots; ++i) {
     const int32_t expert = i * kWarp + lane;
-    if (expert >= num_experts) continue;
-    scores[i] = finite ? scores[i] / sum : 0.0f;
-    probabilities[token * num_experts + expert] = scores[i];
+    if ((mine.open >> i & 1u) == 0) continue;
+    const float probability = finite ? mine.scores[i] / sum : 0.0f;
+    probabilities[token * num_experts + expert] = probability;
+    mine.scores[i] = args.score == 0 ? probability : args.score == 1 ? Sigmoid(mine.logits[i]) : mine.logits[i];
+    mine.choice[i] = mine.scores[i] + (args.choice_bias == nullptr ? 0.0f : args.choice_bias[expert]);
+  }
+  if (args.num_groups > 1) {
+    LimitGroups(args, &mine, DynamicShared<float>() + warp * (num_experts + args.num_groups));
   }
 
   const int64_t first = token * k;
-  float chosen = 0.0f;  // lane j keeps the j-th score
-  float last = 0.0f, total = args.normalize_eps, margin = 0.0f;
+  float logit = 0.0f, weight = 0.0f;  // of rank `lane`
+  float last = 0.0f, margin = 0.0f;
   for (int32_t j = 0; j <= k && j < num_experts; ++j) {
-    Best best = {-1.0f, num_experts};
+    Best best = {-INFINITY, num_experts};
 #pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      if (scores[i] > best.score) best = {scores[i], i * kWarp + lane};
+    for (int i = 0; i < kSlots; ++i) {
+      if ((mine.open >> i & 1u) != 0 && IsBetter(mine.choice[i], i * kWarp + lane, best)) {
+        best = {mine.choice[i], i * kWarp + lane};
+      }
     }
     best = BetterOfWarp(best);
     if (!finite) best.expert = j;  // any valid experts will do: the weights say that the row is lost
     if (j == k) {
-      margin = last - best.score;  // the runner-up
+      margin = best.score > -INFINITY ? last - best.score : 0.0f;
       break;
     }
+    float chosen_logit = 0.0f, chosen_score = 0.0f;
 #pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      if (i * kWarp + lane == best.expert) scores[i] = -1.0f;
+    for (int i = 0; i < kSlots; ++i) {
+      if (i * kWarp + lane != best.expert) continue;
+      chosen_logit = mine.logits[i];
+      chosen_score = mine.scores[i];
     }
+    chosen_logit = __shfl_sync(kAllLanes, chosen_logit, best.expert % kWarp);
+    chosen_score = __shfl_sync(kAllLanes, chosen_score, best.expert % kWarp);
+    if (args.weights == 3) chosen_score = 1.0f / SparseMixerSum(args, mine, chosen_logit);
+    if (best.expert % kWarp == lane) mine.open &= ~(1u << (best.expert / kWarp));
     if (lane == j) {
-      chosen = best.score;
+      logit = chosen_logit;
+      weight = chosen_score;
       device.expert_ids[first + j] = host.expert_ids[first + j] = best.expert;
     }
     last = best.score;
-    total += best.score;
   }
-  if (lane < k) {
-    const float weight = (args.normalize ? chosen / total : chosen) * args.scale;
-    device.expert_weights[first + lane] = host.expert_weights[first + lane] = finite ? weight : NAN;
-  }
+  weight = FinishWeight(args, logit, weight);
+  if (lane < k) device.expert_weights[first + lane] = host.expert_weights[first + lane] = finite ? weight : NAN;
   if (lane == 0) {
     host.margins[token] = finite ? margin : 0.0f;
     host.logsumexps[token] = finite ? largest + logf(sum) : 0.0f;
@@ -172,9 +262,9 @@ __global__ void SumProbabilitiesKernel(const StepCounts* counts, int64_t rows, i
 // offsets follow by expert and then by warp, and a second pass places them. Roofline: latency; bytes = choices * 4
 // twice in and 16 out. Also lists the tiles of the grouped GEMMs and resets the experts' clocks.
 // Shared memory: counts[warp][expert], then starts[expert + 1], then tile_starts[expert + 1].
-__global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* expert_ids, int64_t rows, int32_t top_k,
-                                    int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device,
-                                    BatchArrays host) {
+__global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights,
+                                    int64_t rows, int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan,
+                                    BatchArrays device, BatchArrays host) {
   int32_t* const warp_counts = DynamicShared<int32_t>();
   int32_t* const starts = warp_counts + kPlanWarps * num_experts;
   int32_t* const tile_starts = starts + num_experts + 1;
@@ -234,6 +324,9 @@ __global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* exp
       const int32_t row = starts[expert] + mine[expert] + __popc(same & ((1u << lane) - 1));
       device.choice_to_row[choice] = host.choice_to_row[choice] = row;
       device.row_to_token[row] = host.row_to_token[row] = choice / top_k;
+      if (device.row_weights != nullptr) {
+        device.row_weights[row] = host.row_weights[row] = expert_weights[choice];
+      }
     }
     __syncwarp();
     if (expert >= 0 && (same >> lane) == 1u) mine[expert] += __popc(same);
@@ -270,7 +363,7 @@ __global__ void CombineKernel(const StepCounts* counts, const float* rows_f32, c
   const int64_t token = blockIdx.x;
   if (token >= Count(counts, tokens)) return;
   if (static_cast<int32_t>(threadIdx.x) < top_k) {
-    weights[threadIdx.x] = expert_weights[token * top_k + threadIdx.x];
+    weights[threadIdx.x] = expert_weights == nullptr ? 1.0f : expert_weights[token * top_k + threadIdx.x];
     sources[threadIdx.x] = choice_to_row[token * top_k + threadIdx.x];
   }
   __syncthreads();
@@ -294,18 +387,20 @@ void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_
   float* const probabilities = scratch + kRouterSplits * rows * args.num_experts;
   Launch(RouterLogitsKernel, dim3(CeilDiv(args.num_experts, kLogitTile), CeilDiv(rows, kLogitTile), kRouterSplits),
          dim3(kLogitThreads), 0, stream, counts, in, rows, cols, weight, weight_stride, args.num_experts, scratch);
-  Launch(RouteKernel, dim3(CeilDiv(rows, kRouteWarps)), dim3(kRouteWarps * kWarp), 0, stream, counts, rows, args,
-         scratch, probabilities, device, host);
+  const size_t shared_bytes =
+      args.num_groups > 1 ? sizeof(float) * kRouteWarps * (args.num_experts + args.num_groups) : 0;
+  Launch(RouteKernel, dim3(CeilDiv(rows, kRouteWarps)), dim3(kRouteWarps * kWarp), shared_bytes, stream, counts, rows,
+         args, scratch, probabilities, device, host);
   Launch(SumProbabilitiesKernel, dim3(CeilDiv(args.num_experts, kWarp)), dim3(kSumThreads), 0, stream, counts, rows,
          args.num_experts, probabilities, host.probability_sums);
 }
 
-void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, int64_t rows, int32_t top_k,
-                         int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device, BatchArrays host,
+void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
+                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device, BatchArrays host,
                          cudaStream_t stream) {
   const size_t shared_bytes = sizeof(int32_t) * (kPlanWarps * num_experts + 2 * (num_experts + 1));
-  Launch(GroupByExpertKernel, dim3(1), dim3(kPlanThreads), shared_bytes, stream, counts, expert_ids, rows, top_k,
-         num_experts, tile_tokens, plan, device, host);
+  Launch(GroupByExpertKernel, dim3(1), dim3(kPlanThreads), shared_bytes, stream, counts, expert_ids, expert_weights,
+         rows, top_k, num_experts, tile_tokens, plan, device, host);
 }
 
 void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,

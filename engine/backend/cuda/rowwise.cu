@@ -46,6 +46,30 @@ __global__ void RmsNormKernel(const float* in, const float* weight, float eps, i
   ClearPadding(out, row, cols);
 }
 
+// Roofline: bytes = rows * cols * (4 + 6); the later passes read from the cache.
+__global__ void LayerNormKernel(const float* in, const float* weight, const float* bias, float eps, int64_t cols,
+                                Planes out) {
+  __shared__ float shared[kThreads / kWarp];
+  const int64_t row = blockIdx.x;
+  const float* const x = in + row * cols;
+  float sum = 0.0f;
+  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) sum += x[c];
+  const float mean = BlockSum(sum, shared) / static_cast<float>(cols);
+  float squares = 0.0f;
+  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) squares = fmaf(x[c] - mean, x[c] - mean, squares);
+  const float scale = 1.0f / sqrtf(BlockSum(squares, shared) / static_cast<float>(cols) + eps);
+  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
+    Store(out, row, cols, c, fmaf((x[c] - mean) * scale, weight[c], bias == nullptr ? 0.0f : bias[c]));
+  }
+  ClearPadding(out, row, cols);
+}
+
+// Roofline: bytes = count * 8.
+__global__ void ScaleKernel(float factor, int64_t count, float* values) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) values[i] *= factor;
+}
+
 // Roofline: bytes = rows * cols * (2 * input element + output).
 __global__ void SiluMulKernel(GateUpInput in, int64_t cols, Planes out) {
   const int64_t row = blockIdx.x;
@@ -115,6 +139,15 @@ void LaunchEmbed(const DeviceStep& step, int64_t rows, const void* table, bool t
 void LaunchRmsNorm(const float* in, const float* weight, float eps, int64_t rows, int64_t cols, Planes out,
                    cudaStream_t stream) {
   Launch(RmsNormKernel, dim3(rows), dim3(kThreads), 0, stream, in, weight, eps, cols, out);
+}
+
+void LaunchLayerNorm(const float* in, const float* weight, const float* bias, float eps, int64_t rows, int64_t cols,
+                     Planes out, cudaStream_t stream) {
+  Launch(LayerNormKernel, dim3(rows), dim3(kThreads), 0, stream, in, weight, bias, eps, cols, out);
+}
+
+void LaunchScale(float factor, int64_t count, float* values, cudaStream_t stream) {
+  Launch(ScaleKernel, dim3(CeilDiv(count, kThreads)), dim3(kThreads), 0, stream, factor, count, values);
 }
 
 void LaunchSiluMul(GateUpInput in, int64_t rows, int64_t cols, Planes out, cudaStream_t stream) {

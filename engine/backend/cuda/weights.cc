@@ -1,6 +1,7 @@
 #include "engine/backend/cuda/weights.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cuda/kernels.h"
@@ -128,7 +129,7 @@ absl::StatusOr<std::unique_ptr<Weight>> WeightLoader::LoadWeight(std::span<const
   ASSIGN_OR_RETURN(weight->nonfinite, CountNonfinite(weight->data.as<void>(), weight->dtype, count));
   if (!has_bias) return weight;
 
-  ASSIGN_OR_RETURN(weight->bias, DeviceBuffer::Allocate(weight->out * 4, "biases"));
+  ASSIGN_OR_RETURN(weight->bias, DeviceBuffer::Allocate(weight->rows * 4, "biases"));
   int64_t first = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     if (biases[i] != nullptr) {
@@ -141,6 +142,44 @@ absl::StatusOr<std::unique_ptr<Weight>> WeightLoader::LoadWeight(std::span<const
   ASSIGN_OR_RETURN(const int64_t bad, CountNonfinite(weight->bias.as<void>(), DType::kF32, weight->out));
   weight->nonfinite += bad;
   return weight;
+}
+
+absl::StatusOr<DeviceBuffer> WeightLoader::CopyOf(const std::vector<float>& values) {
+  ASSIGN_OR_RETURN(DeviceBuffer copy, DeviceBuffer::Allocate(static_cast<int64_t>(values.size()) * 4, "biases"));
+  RETURN_IF_ERROR(ToStatus(
+      cudaMemcpyAsync(copy.as<void>(), values.data(), values.size() * 4, cudaMemcpyHostToDevice, stream_),
+      "copying biases"));
+  RETURN_IF_ERROR(ToStatus(cudaStreamSynchronize(stream_), "copying biases"));
+  return copy;
+}
+
+// Small next to the weights: put together on the host.
+absl::Status WeightLoader::LoadExpertBiases(std::span<const ExpertReaders> experts, CudaExperts* weights) {
+  std::vector<float> gate_up(static_cast<size_t>(weights->num_experts * weights->gate_up_rows));
+  std::vector<float> down(static_cast<size_t>(weights->num_experts * weights->down_rows));
+  std::vector<float> side(static_cast<size_t>(weights->intermediate));
+  for (int64_t e = 0; e < weights->num_experts; ++e) {
+    const ExpertReaders& expert = experts[static_cast<size_t>(e)];
+    if (expert.gate_bias == nullptr || expert.up_bias == nullptr || expert.down_bias == nullptr) {
+      return absl::InvalidArgumentError("an expert's bias is missing");
+    }
+    for (const int up : {0, 1}) {
+      const TensorReader& bias = up == 0 ? *expert.gate_bias : *expert.up_bias;
+      RETURN_IF_ERROR(CheckCols(bias, 1, weights->intermediate, "an expert's bias"));
+      RETURN_IF_ERROR(bias.ReadRows(0, 1, DType::kF32, side.data()));
+      for (int64_t f = 0; f < weights->intermediate; ++f) {
+        gate_up[static_cast<size_t>(e * weights->gate_up_rows + GateUpRow(f, up))] = side[static_cast<size_t>(f)];
+      }
+    }
+    RETURN_IF_ERROR(CheckCols(*expert.down_bias, 1, weights->hidden, "an expert's bias"));
+    RETURN_IF_ERROR(expert.down_bias->ReadRows(0, 1, DType::kF32, &down[static_cast<size_t>(e * weights->down_rows)]));
+  }
+  ASSIGN_OR_RETURN(weights->gate_up_bias, CopyOf(gate_up));
+  ASSIGN_OR_RETURN(weights->down_bias, CopyOf(down));
+  for (const auto* values : {&gate_up, &down}) {
+    weights->nonfinite += std::count_if(values->begin(), values->end(), [](float x) { return !std::isfinite(x); });
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<ExpertWeights>> WeightLoader::LoadExperts(std::span<const ExpertReaders> experts,
@@ -178,6 +217,8 @@ absl::StatusOr<std::unique_ptr<ExpertWeights>> WeightLoader::LoadExperts(std::sp
   ASSIGN_OR_RETURN(const int64_t bad_gate_up, CountNonfinite(weights->gate_up.as<void>(), dtype, gate_up_count));
   ASSIGN_OR_RETURN(const int64_t bad_down, CountNonfinite(weights->down.as<void>(), dtype, down_count));
   weights->nonfinite = bad_gate_up + bad_down;
+  weights->form = experts[0].form;
+  if (weights->form.biases) RETURN_IF_ERROR(LoadExpertBiases(experts, weights.get()));
   return weights;
 }
 

@@ -28,15 +28,16 @@ struct CudaWeight final : public Weight {
   int64_t rows = 0;    // padded
   int64_t stride = 0;  // padded `in`, in elements
   DeviceBuffer data;
-  DeviceBuffer bias;   // fp32 [out]; empty: none
+  DeviceBuffer bias;   // fp32 [rows]; empty: none
   int64_t nonfinite = 0;
 };
 
 struct CudaExperts final : public ExpertWeights {
-  int64_t bytes() const override { return gate_up.bytes() + down.bytes(); }
+  int64_t bytes() const override { return gate_up.bytes() + down.bytes() + gate_up_bias.bytes() + down_bias.bytes(); }
   int64_t num_nonfinite() const override { return nonfinite; }
 
   DType dtype = DType::kF32;
+  ExpertForm form;
   int64_t num_experts = 0;
   int64_t hidden = 0;
   int64_t intermediate = 0;
@@ -46,6 +47,8 @@ struct CudaExperts final : public ExpertWeights {
   int64_t intermediate_stride = 0;
   DeviceBuffer gate_up;
   DeviceBuffer down;
+  DeviceBuffer gate_up_bias;  // fp32 [experts][gate_up_rows], interleaved like the rows; empty: none
+  DeviceBuffer down_bias;     // fp32 [experts][down_rows]
   int64_t nonfinite = 0;
 };
 
@@ -76,6 +79,9 @@ class WeightLoader {
   // REQUIRES: segments in the order of their targets.
   absl::Status Upload(std::span<const Segment> segments, int64_t cols, DType dtype, int64_t stride, void* to);
   absl::Status ReadChunk(std::span<const Segment> chunk, int64_t row_bytes, DType dtype, char* staging);
+  absl::Status LoadExpertBiases(std::span<const ExpertReaders> experts, CudaExperts* weights);
+  // Copies host values.
+  absl::StatusOr<DeviceBuffer> CopyOf(const std::vector<float>& values);
   absl::StatusOr<int64_t> CountNonfinite(const void* data, DType dtype, int64_t count);
 
   WorkerPool* const pool_;

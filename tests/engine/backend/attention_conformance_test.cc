@@ -315,6 +315,13 @@ const LatentCase kLatentCases[] = {
 
 class LatentAttentionTest : public ConformanceTest {
  protected:
+  void SetUp() override {
+    ConformanceTest::SetUp();
+    if (IsSkipped()) return;
+    const absl::Status served = ServesLatentAttention();
+    if (!served.ok()) GTEST_SKIP() << served.message();
+  }
+
   static constexpr int32_t kLayer = 1;
   static constexpr int32_t kQueryDim = 10;  // what is projected of a head, beside the part that turns
 

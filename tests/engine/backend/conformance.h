@@ -104,6 +104,17 @@ class ConformanceTest : public ::testing::TestWithParam<ConformanceParam> {
     ASSERT_TRUE(status.ok()) << status;
   }
 
+  // What a device answers for latent attention (MLA) and the operations that only it uses.
+  absl::Status ServesLatentAttention() const {
+    AttentionShape shape;
+    shape.num_heads = shape.num_kv_heads = 1;
+    shape.latent_dim = 32;
+    shape.head_dim = 48;
+    LayerBlocks blocks;
+    blocks.attention = &shape;
+    return MakeBackend()->CheckServed(blocks);
+  }
+
   DType dtype() const { return GetParam().dtype; }
   bool bf16() const { return dtype() == DType::kBF16; }
 
