@@ -38,7 +38,8 @@ class ModelEngine : public Engine {
   ModelEngine() = default;
 
   absl::Status DescribeModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
-  absl::StatusOr<KvCacheShape> SizeKvCache(const EngineOptions& options, const ModelConfig& config) const;
+  absl::StatusOr<KvCacheShape> SizeKvCache(const EngineOptions& options, const ModelConfig& config,
+                                           int64_t kv_cache_bytes) const;
   absl::Status LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
   void ReserveStep(const EngineOptions& options);
   absl::Status CheckSlice(const SequenceSlice& slice) const;
@@ -107,7 +108,7 @@ absl::Status CheckOptions(const EngineOptions& options) {
   check("max_model_len", options.max_model_len, 0, INT32_MAX);
   check("max_num_seqs", options.max_num_seqs, 1, kMaxBatch);
   check("max_num_batched_tokens", options.max_num_batched_tokens, 1, kMaxBatch);
-  check("kv_cache_bytes", options.kv_cache_bytes, 1, kMaxKvCacheBytes);
+  check("kv_cache_bytes", options.kv_cache_bytes, 0, kMaxKvCacheBytes);
   if (options.block_size < kKvBlockUnit || options.block_size > kMaxBlockSize ||
       options.block_size % kKvBlockUnit != 0) {
     problems.push_back(absl::StrCat("block_size is ", options.block_size, ", expected a multiple of ", kKvBlockUnit,
@@ -134,20 +135,32 @@ TransformerLimits LimitsOf(const EngineOptions& options) {
 
 std::string Mib(int64_t bytes) { return absl::StrCat((bytes + (1 << 20) - 1) >> 20, " MiB"); }
 
-// Everything large against what is free, at once and before any of it is taken: memory is reserved lazily, so that one
-// part after the other would seem to fit until the system runs out.
-absl::Status CheckMemory(const EngineOptions& options, const ModelConfig& config, const Weights& weights, DType dtype,
-                         int64_t kv_bytes, const Backend& backend) {
+// What a model takes beside its KV cache, and what there is.
+struct MemoryNeeds {
+  int64_t weight_bytes = 0;
+  int64_t activation_bytes = 0;
+  int64_t available_bytes = 0;
+};
+
+MemoryNeeds NeedsOf(const EngineOptions& options, const ModelConfig& config, const Weights& weights, DType dtype,
+                    const Backend& backend) {
   int64_t num_elements = weights.num_parameters();
   if (config.tie_word_embeddings) num_elements += int64_t{config.vocab_size} * config.hidden_size;  // kept twice
-  const int64_t weight_bytes = num_elements * DTypeBytes(dtype);
-  const int64_t activation_bytes = Transformer::ActivationBytes(config, LimitsOf(options));
-  const int64_t needed = weight_bytes + kv_bytes + activation_bytes;
-  const int64_t available = backend.AvailableBytes();
-  if (needed <= available) return absl::OkStatus();
+  MemoryNeeds needs;
+  needs.weight_bytes = num_elements * DTypeBytes(dtype);
+  needs.activation_bytes = backend.ActivationBytes(Transformer::ActivationBytes(config, LimitsOf(options)));
+  needs.available_bytes = backend.AvailableBytes();
+  return needs;
+}
+
+// Everything large against what is free, at once and before any of it is taken: memory is reserved lazily, so that one
+// part after the other would seem to fit until the system runs out.
+absl::Status CheckMemory(const MemoryNeeds& needs, int64_t kv_bytes) {
+  const int64_t needed = needs.weight_bytes + kv_bytes + needs.activation_bytes;
+  if (needed <= needs.available_bytes) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
-      "the model needs ", Mib(needed), " (weights ", Mib(weight_bytes), ", KV cache ", Mib(kv_bytes), ", activations ",
-      Mib(activation_bytes), "), but only ", Mib(available),
+      "the model needs ", Mib(needed), " (weights ", Mib(needs.weight_bytes), ", KV cache ", Mib(kv_bytes),
+      ", activations ", Mib(needs.activation_bytes), "), but only ", Mib(needs.available_bytes),
       " are available; lower kv_cache_memory or max_num_batched_tokens, or serve a smaller model or dtype"));
 }
 
@@ -202,7 +215,8 @@ absl::Status ModelEngine::DescribeModel(const EngineOptions& options, const Mode
   return absl::OkStatus();
 }
 
-absl::StatusOr<KvCacheShape> ModelEngine::SizeKvCache(const EngineOptions& options, const ModelConfig& config) const {
+absl::StatusOr<KvCacheShape> ModelEngine::SizeKvCache(const EngineOptions& options, const ModelConfig& config,
+                                                      int64_t kv_cache_bytes) const {
   const AttentionShape& attention = config.layers.front().attention.shape;
   KvCacheShape shape;
   shape.num_layers = config.num_layers();
@@ -214,10 +228,10 @@ absl::StatusOr<KvCacheShape> ModelEngine::SizeKvCache(const EngineOptions& optio
   const int64_t block_bytes = backend_->KvBlockBytes(shape);
   const int64_t needed = (int64_t{facts_.max_model_len} + options.block_size - 1) / options.block_size;
   // More blocks than max_num_seqs full-length sequences can hold would never be used.
-  const int64_t num_blocks = std::min(options.kv_cache_bytes / block_bytes, needed * options.max_num_seqs);
+  const int64_t num_blocks = std::min(kv_cache_bytes / block_bytes, needed * options.max_num_seqs);
   if (num_blocks < needed) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("the KV cache of ", options.kv_cache_bytes, " bytes holds ", num_blocks * options.block_size,
+        absl::StrCat("the KV cache of ", kv_cache_bytes, " bytes holds ", num_blocks * options.block_size,
                      " tokens, but one sequence of max_model_len ", facts_.max_model_len, " needs ",
                      needed * block_bytes, " bytes; raise kv_cache_memory or lower max_model_len"));
   }
@@ -227,10 +241,15 @@ absl::StatusOr<KvCacheShape> ModelEngine::SizeKvCache(const EngineOptions& optio
 
 // The KV cache first: its checks cost nothing, and scratch is sized by it.
 absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights) {
-  ASSIGN_OR_RETURN(const KvCacheShape shape, SizeKvCache(options, config));
+  const MemoryNeeds needs = NeedsOf(options, config, weights, facts_.dtype, *backend_);
+  RETURN_IF_ERROR(CheckMemory(needs, 0));
+  int64_t kv_cache_bytes = options.kv_cache_bytes;
+  if (kv_cache_bytes == 0) {
+    kv_cache_bytes = backend_->DefaultKvCacheBytes(needs.available_bytes - needs.weight_bytes - needs.activation_bytes);
+  }
+  ASSIGN_OR_RETURN(const KvCacheShape shape, SizeKvCache(options, config, kv_cache_bytes));
   const int64_t block_bytes = backend_->KvBlockBytes(shape);
-  RETURN_IF_ERROR(
-      CheckMemory(options, config, weights, facts_.dtype, shape.num_blocks * block_bytes, *backend_));
+  RETURN_IF_ERROR(CheckMemory(needs, shape.num_blocks * block_bytes));
   ASSIGN_OR_RETURN(cache_, backend_->AllocateKvCache(shape));
   facts_.block_size = shape.block_size;
   facts_.num_kv_blocks = shape.num_blocks;

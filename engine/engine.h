@@ -41,7 +41,7 @@ struct EngineOptions {
   int32_t max_num_seqs = 64;                         // slices per step; sizes buffers
   int32_t max_num_batched_tokens = 512;              // tokens per step; sizes buffers
   int32_t block_size = 16;                           // tokens per KV block, a multiple of 16
-  int64_t kv_cache_bytes = int64_t{1} << 30;         // size of the KV pool
+  int64_t kv_cache_bytes = 0;                        // size of the KV pool; 0 = what the backend thinks right
 };
 
 // What the model's makers recommend (generation_config.json); a request's own values win.

@@ -122,6 +122,8 @@ EngineOptions ToEngineOptions(const ServerOptions& options, const Tokenizer& tok
   engine.num_tokenizer_ids = tokenizer.vocab_size();
   engine.num_threads = options.device.num_threads;
   engine.cpu_isa = options.device.cpu_isa;
+  engine.expert_gemm = options.device.expert_gemm;
+  engine.gpu_memory_utilization = options.device.gpu_memory_utilization;
   engine.max_model_len = options.model.max_model_len;
   engine.max_num_seqs = options.scheduling.max_num_seqs;
   engine.max_num_batched_tokens = options.scheduling.max_num_batched_tokens;
@@ -222,6 +224,7 @@ void LogServing(const ServerOptions& options, const ModelFacts& facts, const Fro
       {{"model", options.model.served_model_name},
        {"architecture", facts.architecture},
        {"backend", facts.backend},
+       {"backend_reason", facts.backend_reason},
        {"dtype", DTypeName(facts.dtype)},
        {"parameters", facts.num_parameters},
        {"weights_nonfinite", facts.num_nonfinite_weights},

@@ -79,6 +79,16 @@ std::string AssignSeconds(const std::string& text, double low, double high, doub
   return message.str();
 }
 
+std::string AssignShare(const std::string& text, double* target) {
+  double value = 0.0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !(value > 0.0 && value <= 1.0)) {
+    return "is " + Shown(text) + "; use a share above 0 and up to 1";
+  }
+  *target = value;
+  return "";
+}
+
 std::string AssignSwitch(const std::string& text, bool* target) {
   if (text == "true" || text == "1" || text == "on" || text == "yes") {
     *target = true;
@@ -147,10 +157,13 @@ class Table {
 
   void AddDevice(DeviceOptions* o) {
     group_ = "Device";
-    Choice("device", {"auto", "cpu", "cuda"}, "where the model runs", &o->device);
+    Choice("device", {"auto", "cpu", "cuda"}, "where the model runs; auto: a GPU if there is one", &o->device);
     Choice("cpu-isa", {"auto", "scalar", "avx2", "avx512", "avx512_bf16", "amx"}, "instruction set of the CPU backend",
            &o->cpu_isa);
     Integer("num-threads", 0, 1024, "CPU workers; 0: one per available core", &o->num_threads);
+    Choice("expert-gemm", {"auto", "native", "cublas_grouped", "cublas_padded"}, "who multiplies the experts on a GPU",
+           &o->expert_gemm);
+    Share("gpu-memory-utilization", "share of the GPU's free memory to use", &o->gpu_memory_utilization);
   }
 
   void AddScheduling(SchedulingOptions* o) {
@@ -158,7 +171,8 @@ class Table {
     Integer("max-num-seqs", 1, 65'536, "sequences per step", &o->max_num_seqs);
     Integer("max-num-batched-tokens", 1, 1'048'576, "tokens per step", &o->max_num_batched_tokens);
     Multiple("block-size", 16, 1024, "tokens per KV block, a multiple of 16", &o->block_size);
-    Bytes("kv-cache-memory", 4096, "size of the KV pool, e.g. 512M or 4G", &o->kv_cache_memory);
+    Bytes("kv-cache-memory", 4096, "size of the KV pool, e.g. 512M or 4G; by default 1G, on a GPU what is left",
+          &o->kv_cache_memory);
     Switch("enable-prefix-caching", "reuse the KV of equal prompt beginnings", &o->enable_prefix_caching);
     Switch("enable-chunked-prefill", "run long prompts in pieces between decodes", &o->enable_chunked_prefill);
     Choice("scheduling-policy", {"fcfs", "priority"}, "who runs first", &o->scheduling_policy);
@@ -220,13 +234,18 @@ class Table {
     });
   }
   void Bytes(const char* name, int64_t low, const char* help, int64_t* target) {
-    Add(name, "BYTES", std::string(help) + " (" + std::to_string(*target) + ")",
+    Add(name, "BYTES", std::string(help) + (*target > 0 ? " (" + std::to_string(*target) + ")" : ""),
         [=](const std::string& text) { return AssignBytes(text, low, target); });
   }
   void Seconds(const char* name, double low, double high, const char* help, double* target) {
     std::ostringstream shown;
     shown << help << " (" << *target << ")";
     Add(name, "SECONDS", shown.str(), [=](const std::string& text) { return AssignSeconds(text, low, high, target); });
+  }
+  void Share(const char* name, const char* help, double* target) {
+    std::ostringstream shown;
+    shown << help << " (" << *target << ")";
+    Add(name, "SHARE", shown.str(), [=](const std::string& text) { return AssignShare(text, target); });
   }
   void Switch(const char* name, const char* help, bool* target) {
     Add(name, "", std::string(help) + (*target ? " (on)" : " (off)"),

@@ -28,13 +28,15 @@ struct DeviceOptions {
   std::string device = "auto";   // auto | cpu | cuda
   std::string cpu_isa = "auto";  // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
   int32_t num_threads = 0;       // CPU workers; 0 = one per available core. More than cores: slower
+  std::string expert_gemm = "auto";     // of a GPU: auto | native | cublas_grouped | cublas_padded
+  double gpu_memory_utilization = 0.9;  // share of the GPU's free memory to use. Raising: more KV, less for others
 };
 
 struct SchedulingOptions {
   int32_t max_num_seqs = 64;             // sequences per step. Raising: more throughput, slower steps, larger buffers
   int32_t max_num_batched_tokens = 512;  // tokens per step. Raising: faster prefill, longer pauses between tokens
   int32_t block_size = 16;               // tokens per KV block. Raising: less bookkeeping, more waste per sequence
-  int64_t kv_cache_memory = int64_t{1} << 30;  // bytes of the KV pool. Raising: memory
+  int64_t kv_cache_memory = 0;  // bytes of the KV pool; 0 = 1 GiB, on a GPU what is left. Raising: memory
   bool enable_prefix_caching = true;           // reuse the KV of equal prompt beginnings
   bool enable_chunked_prefill = true;          // long prompts run in pieces between decodes
   std::string scheduling_policy = "fcfs";      // fcfs | priority (lower Request.priority first)

@@ -308,6 +308,13 @@ class Backend {
   virtual absl::StatusOr<ExpertBatches> AllocateExpertBatches(int32_t max_tokens, const RouterConfig& config) = 0;
   // What the device can still allocate; very large when it cannot say.
   virtual int64_t AvailableBytes() const = 0;
+  // What activations take that would be `fp32_bytes` in fp32, with scratch.
+  virtual int64_t ActivationBytes(int64_t fp32_bytes) const { return fp32_bytes; }
+  // Size of the KV cache where nobody says, when weights and activations leave `free_bytes`.
+  virtual int64_t DefaultKvCacheBytes(int64_t free_bytes) const {
+    static_cast<void>(free_bytes);
+    return int64_t{1} << 30;
+  }
   // Memory of one block in all layers, with what the device's layout adds; `num_blocks` does not matter.
   virtual int64_t KvBlockBytes(const KvCacheShape& shape) const = 0;
   // INVALID_ARGUMENT: a shape that the device does not serve. RESOURCE_EXHAUSTED: not enough memory.

@@ -262,7 +262,7 @@ TEST(EngineTest, EveryWrongOptionIsNamed) {
       {[](EngineOptions* o) { o->block_size = 0; }, "block_size is 0, expected a multiple of 16"},
       {[](EngineOptions* o) { o->block_size = 24; }, "block_size is 24"},
       {[](EngineOptions* o) { o->block_size = 1 << 20; }, "block_size is 1048576"},
-      {[](EngineOptions* o) { o->kv_cache_bytes = 0; }, "kv_cache_bytes is 0"}};
+      {[](EngineOptions* o) { o->kv_cache_bytes = -1; }, "kv_cache_bytes is -1"}};
   EngineOptions all = Options("mixtral");
   for (const auto& [change, message] : cases) {
     EngineOptions options = Options("mixtral");

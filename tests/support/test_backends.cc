@@ -3,6 +3,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #ifdef SWITCHYARD_TEST_EMULATED
 #include "engine/backend/cuda/cuda_backend.h"
@@ -29,8 +30,13 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Variant& variant, int
 #ifdef SWITCHYARD_TEST_EMULATED
   return cuda::CreateCudaBackend(options);
 #else
-  ASSIGN_OR_RETURN(CreatedBackend created, CreateBackend(options));
-  return std::move(created.backend);
+  absl::StatusOr<CreatedBackend> created = CreateBackend(options);
+  if (created.status().code() == absl::StatusCode::kFailedPrecondition && !kIsCpu) {
+    // What ctest recognises a skipped program by.
+    return absl::FailedPreconditionError(absl::StrCat("no GPU to test on: ", created.status().message()));
+  }
+  RETURN_IF_ERROR(created.status());
+  return std::move(created->backend);
 #endif
 }
 

@@ -28,7 +28,7 @@ def main():
     options = (ROOT / "server/options.cc").read_text()
     families = (ROOT / "server/metrics/families.cc").read_text()
 
-    settings = set(re.findall(r'^    (?:Text|Choice|Integer|Multiple|Bytes|Switch|Seconds)\("([a-z-]+)"', options, re.M))
+    settings = set(re.findall(r'^    (?:Text|Choice|Integer|Multiple|Bytes|Switch|Seconds|Share)\("([a-z-]+)"', options, re.M))
     metrics = set(re.findall(r'"((?:switchyard|process)_[a-z0-9_]+)"', families))
     assert len(settings) > 30 and len(metrics) > 40, "the sources are not written as this test reads them"
 

@@ -26,7 +26,7 @@ namespace {
 constexpr int kOldestMajor = 8;                       // cp.async, bfloat16 in the matrix units
 constexpr int64_t kPartialFloats = int64_t{32} << 20;  // results of attention chunks before they are merged
 constexpr int64_t kMaxRecordedChunks = 512;            // 131,072 tokens: fits the above with 128 heads of 256
-constexpr int64_t kReserveBytes = int64_t{256} << 20;  // what the driver, graphs and cuBLAS take on top
+constexpr int64_t kReserveBytes = int64_t{512} << 20;  // the above, and what the driver, graphs and cuBLAS take
 
 const CudaWeight& Cuda(const Weight& weight) { return static_cast<const CudaWeight&>(weight); }
 const float* Vector(const Weight* weight) {
@@ -82,6 +82,10 @@ class CudaBackend final : public Backend {
   absl::StatusOr<Routing> AllocateRouting(int32_t max_tokens, const RouterConfig& config) override;
   absl::StatusOr<ExpertBatches> AllocateExpertBatches(int32_t max_tokens, const RouterConfig& config) override;
   int64_t AvailableBytes() const override;
+  // Two planes, and what the experts need between their products.
+  int64_t ActivationBytes(int64_t fp32_bytes) const override { return 2 * fp32_bytes; }
+  // All of it: the GPU's memory serves nothing else.
+  int64_t DefaultKvCacheBytes(int64_t free_bytes) const override { return free_bytes; }
   absl::Status CheckServed(const LayerBlocks& blocks) const override;
   int64_t KvBlockBytes(const KvCacheShape& shape) const override {
     return 2 * shape.num_layers * CudaKvCache::BlockElements(shape) * DTypeBytes(shape.dtype);

@@ -33,7 +33,9 @@ absl::StatusOr<Function> Find(void* library, const std::string& file, const char
 
 // Asks the driver alone: opening the CUDA libraries would cost 150 MB on a machine that has no use for them.
 absl::Status CheckDriver(const std::string& file) {
-  ASSIGN_OR_RETURN(void* const driver, Open(file));
+  const absl::StatusOr<void*> opened = Open(file);
+  if (!opened.ok()) return Missing(absl::StrCat("there is no NVIDIA driver: ", opened.status().message()));
+  void* const driver = *opened;
   ASSIGN_OR_RETURN(const auto init, Find<int (*)(unsigned)>(driver, file, "cuInit"));
   ASSIGN_OR_RETURN(const auto count_devices, Find<int (*)(int*)>(driver, file, "cuDeviceGetCount"));
   const int failure = init(0);

@@ -119,7 +119,8 @@ struct Machine {
   const KernelLaunch* launch = nullptr;
   std::unique_ptr<char[]> shared;
   ThreadOrder order = ThreadOrder::kForward;
-  int64_t num_launches = 0;
+  int64_t num_graph_launches = 0;
+  bool refuse_capture = false;
   size_t memory = size_t{64} << 30;
   size_t used = 0;
   std::unordered_map<void*, size_t> allocations;
@@ -211,7 +212,6 @@ void Run(const KernelLaunch& launch) {
                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   }
   m.launch = &launch;
-  ++m.num_launches;
   gridDim = launch.grid;
   blockDim = launch.block;
   for (blockIdx.z = 0; blockIdx.z < gridDim.z; ++blockIdx.z) {
@@ -324,7 +324,8 @@ uint64_t Nanoseconds() {
 }
 
 void SetThreadOrder(ThreadOrder order) { TheMachine().order = order; }
-int64_t NumLaunches() { return TheMachine().num_launches; }
+int64_t NumGraphLaunches() { return TheMachine().num_graph_launches; }
+void SetRefuseCapture(bool refuse) { TheMachine().refuse_capture = refuse; }
 void FailNextSynchronize(cudaError_t error) { TheMachine().pending = error; }
 void SetDeviceMemory(size_t bytes) { TheMachine().memory = bytes; }
 
@@ -451,6 +452,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (TheMachine().refuse_capture) return cudaErrorInvalidValue;
   stream->capture = std::make_unique<EmulatedGraph>();
   return cudaSuccess;
 }
@@ -466,6 +468,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+  ++TheMachine().num_graph_launches;
   for (const auto& call : executable->calls) call();
   return cudaSuccess;
 }

@@ -35,7 +35,8 @@ uint64_t Nanoseconds();
 // For tests.
 enum class ThreadOrder { kForward, kReverse };
 void SetThreadOrder(ThreadOrder order);
-int64_t NumLaunches();                    // since the process began, repeats of graphs included
+int64_t NumGraphLaunches();               // since the process began
+void SetRefuseCapture(bool refuse);       // streams cannot be captured
 void FailNextSynchronize(cudaError_t error);  // as a device that broke during a step
 void SetDeviceMemory(size_t bytes);       // what cudaMemGetInfo and cudaMalloc know of
 
