@@ -71,9 +71,9 @@ def check(condition, what):
 
 
 class Server:
-    """One server process on free ports. `flags` are added to the command line."""
+    """One server process on free ports. `flags` are added to the command line, `variables` to the environment."""
 
-    def __init__(self, args, *flags, wait=True):
+    def __init__(self, args, *flags, wait=True, variables=None):
         command = [
             args.server_binary,
             "--model",
@@ -86,6 +86,7 @@ class Server:
             *flags,
         ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHYARD_")}
+        environment.update(variables or {})
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.log = []
         self._serving = threading.Event()
@@ -101,8 +102,12 @@ class Server:
                 self._serving.set()
         self._serving.set()
 
-    def wait_until_serving(self):
+    def wait_for_start(self):
+        """Returns when it serves or has given up."""
         self._serving.wait(120)
+
+    def wait_until_serving(self):
+        self.wait_for_start()
         lines = [json.loads(line) for line in self.log if '"event":"serving"' in line]
         if not lines:
             sys.exit("the server did not start:\n" + "".join(self.log))

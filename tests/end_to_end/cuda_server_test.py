@@ -1,0 +1,85 @@
+"""The whole server on the CUDA backend, next to the same server on the CPU: the same greedy tokens in fp32, alone and
+with other requests; per-expert counts that add up; a clean end.
+
+With --plugin-dir and --driver-dir the device is an emulated one. Exits 77, having said why, where there is no device.
+"""
+
+import concurrent.futures
+import os
+import sys
+
+from serving import Server, arguments, check, pb
+
+PROMPTS = ["In the beginning", "The quick brown fox", "int main(", "LEOPARD (n.)"]
+NO_DEVICE = 77
+
+
+def missing_device(args, variables):
+    """What the server says that finds no device; nothing if it finds one."""
+    server = Server(args, "--device=cuda", wait=False, variables=variables)
+    server.wait_for_start()
+    if any('"event":"serving"' in line for line in server.log):
+        server.terminate()
+        server.wait()
+        return None
+    server.wait()
+    return server.log[-1].strip()
+
+
+def generate(server, prompt, tokens):
+    reply = server.inference.Generate(
+        pb.GenerateRequest(text=prompt, max_tokens=tokens, temperature=0.0, ignore_eos=True), timeout=300
+    )
+    return list(reply.choices[0].token_ids)
+
+
+def check_failure_of_unknown_library(args):
+    """A named device that is not there is an error that says so."""
+    server = Server(args, "--device=cuda", wait=False, variables={"SWITCHYARD_PLUGIN_DIR": "/nonexistent"})
+    check(server.wait() != 0, "without a plugin --device cuda ends the server")
+
+
+def main():
+    args = arguments(__doc__, plugin_dir="", driver_dir="", tokens=12)
+    variables = {"SWITCHYARD_PLUGIN_DIR": args.plugin_dir, "SWITCHYARD_FAKE_DEVICES": "1"}
+    if args.driver_dir:
+        variables["LD_LIBRARY_PATH"] = args.driver_dir + ":" + os.environ.get("LD_LIBRARY_PATH", "")
+
+    why_not = missing_device(args, variables)
+    if why_not:
+        print("no GPU to test on: " + why_not)
+        sys.exit(NO_DEVICE)
+
+    with Server(args, "--device=cpu", "--dtype=float32") as server:
+        expected = [generate(server, prompt, args.tokens) for prompt in PROMPTS]
+
+    with Server(args, "--device=cuda", "--dtype=float32", variables=variables) as server:
+        check(server.facts["backend"].startswith("cuda ("), f"it runs on {server.facts['backend']}")
+        model = server.inference.GetModel(pb.GetModelRequest())
+        for prompt, tokens in zip(PROMPTS, expected):
+            check(generate(server, prompt, args.tokens) == tokens, f"{prompt!r} goes on as on the CPU")
+        before = server.metric("switchyard_moe_expert_tokens_total")
+        with concurrent.futures.ThreadPoolExecutor(len(PROMPTS)) as pool:
+            together = list(pool.map(lambda prompt: generate(server, prompt, args.tokens), PROMPTS))
+        check(together == expected, "all at once give the same tokens")
+        prompts = sum(len(server.inference.Tokenize(pb.TokenizeRequest(text=p)).token_ids) for p in PROMPTS)
+        # The prompts are still cached but for their last blocks, which are shorter than one: all is computed again.
+        computed = prompts + len(PROMPTS) * (args.tokens - 1)
+        counted = server.metric("switchyard_moe_expert_tokens_total") - before
+        check(
+            counted == computed * model.top_k * len(model.moe_layers),
+            f"experts counted {counted:.0f} rows: tokens x top_k x layers",
+        )
+        server.terminate()
+        check(server.wait() == 0, "SIGTERM ends it with exit code 0")
+
+    with Server(args, "--device=cuda", "--dtype=bfloat16", variables=variables) as server:
+        alone = [generate(server, prompt, args.tokens) for prompt in PROMPTS]
+        with concurrent.futures.ThreadPoolExecutor(len(PROMPTS)) as pool:
+            together = list(pool.map(lambda prompt: generate(server, prompt, args.tokens), PROMPTS))
+        check(together == alone, "in bfloat16, too, tokens do not depend on who shares the batch")
+    check_failure_of_unknown_library(args)
+
+
+if __name__ == "__main__":
+    main()
