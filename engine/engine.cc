@@ -129,8 +129,15 @@ BackendOptions BackendOptionsOf(const EngineOptions& options) {
   return backend;
 }
 
+// Ids that may be sampled: what lies behind the tokenizer's is padding.
+int32_t NumValidIds(const EngineOptions& options, int32_t vocab_size) {
+  return options.num_tokenizer_ids > 0 ? std::min(vocab_size, options.num_tokenizer_ids) : vocab_size;
+}
+
 TransformerLimits LimitsOf(const EngineOptions& options) {
-  return {.max_tokens = options.max_num_batched_tokens, .max_logit_rows = options.max_num_seqs};
+  return {.max_tokens = options.max_num_batched_tokens,
+          .max_logit_rows = options.max_num_seqs,
+          .num_valid_ids = options.num_tokenizer_ids};
 }
 
 std::string Mib(int64_t bytes) { return absl::StrCat((bytes + (1 << 20) - 1) >> 20, " MiB"); }
@@ -268,8 +275,7 @@ void ModelEngine::ReserveStep(const EngineOptions& options) {
   logit_rows_.reserve(max_num_seqs_);
   sampled_slices_.reserve(max_num_seqs_);
   output_.tokens.reserve(max_num_seqs_);
-  int32_t num_valid_ids = facts_.vocab_size;
-  if (options.num_tokenizer_ids > 0) num_valid_ids = std::min(num_valid_ids, options.num_tokenizer_ids);
+  const int32_t num_valid_ids = NumValidIds(options, facts_.vocab_size);
   samplers_.reserve(backend_->num_host_threads());
   for (int thread = 0; thread < backend_->num_host_threads(); ++thread) samplers_.emplace_back(num_valid_ids);
   output_.stats.moe_layers.resize(model_->moe_layers().size());
@@ -335,8 +341,13 @@ absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
   const int64_t num_sampled = static_cast<int64_t>(sampled_slices_.size());
   output_.tokens.resize(num_sampled);
   if (num_sampled > 0) {
-    host_logits_ = backend_->HostView(logits_);
-    if (host_logits_.empty()) return backend_->Wait();
+    // Where every row wants its best token and the device has found it, the logits stay there.
+    const bool best_only = model_->best_tokens() != nullptr &&
+                           std::all_of(sampled_slices_.begin(), sampled_slices_.end(), [](const SequenceSlice* slice) {
+                             return Sampler::IsBestToken(*slice->sampling, slice->output_tokens);
+                           });
+    host_logits_ = best_only ? std::span<const float>() : backend_->HostView(logits_);
+    if (!best_only && host_logits_.empty()) return backend_->Wait();
     backend_->ParallelFor(num_sampled, [this](int thread, int64_t i) { SampleRow(&samplers_[thread], i); });
   }
   const auto moe_layers = model_->moe_layers();
@@ -350,9 +361,16 @@ void ModelEngine::SampleRow(Sampler* sampler, int64_t i) {
   const SequenceSlice& slice = *sampled_slices_[i];
   SampledToken& out = output_.tokens[i];
   out.sequence_id = slice.sequence_id;
-  const auto logits = host_logits_.subspan(static_cast<size_t>(i) * facts_.vocab_size, facts_.vocab_size);
-  const int64_t position = slice.first_position + static_cast<int64_t>(slice.tokens.size());
-  sampler->Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, position, &out);
+  if (host_logits_.empty()) {
+    const int32_t best = model_->best_tokens()[i];
+    out.finite = best >= 0;
+    out.token = std::max(best, 0);
+    out.top_logprobs.clear();
+  } else {
+    const auto logits = host_logits_.subspan(static_cast<size_t>(i) * facts_.vocab_size, facts_.vocab_size);
+    const int64_t position = slice.first_position + static_cast<int64_t>(slice.tokens.size());
+    sampler->Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, position, &out);
+  }
   if (slice.explain_routing) {
     FillRoutingTrace(logit_rows_[i], &out.routing);
   } else {

@@ -6,6 +6,8 @@
 #   bash tests/run.sh --tsan     ThreadSanitizer: everything that links no gRPC (its library is not instrumented)
 #   bash tests/run.sh --clang    clang with -Wthread-safety -Werror, compiled, not run
 #   bash tests/run.sh --fuzz     each libFuzzer target for 30 s
+#   bash tests/run.sh --gpu      what needs an NVIDIA GPU and the CUDA toolkit: the suite labelled gpu, the kernels under
+#                                compute-sanitizer, and the GPU bench; says so where there is no GPU
 #   bash tests/run.sh --long     with any lane: more seeds, more pairs, longer runs
 #
 # Lanes can be combined (--default --asan ...); without one the default lane runs.
@@ -17,9 +19,9 @@ lanes=()
 export SWITCHYARD_LONG_TESTS=${SWITCHYARD_LONG_TESTS:-0}
 for argument in "$@"; do
   case "$argument" in
-    --default | --asan | --tsan | --clang | --fuzz) lanes+=("${argument#--}") ;;
+    --default | --asan | --tsan | --clang | --fuzz | --gpu) lanes+=("${argument#--}") ;;
     --long) SWITCHYARD_LONG_TESTS=1 ;;
-    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "tests/run.sh: unknown argument $argument; see --help" >&2; exit 2 ;;
   esac
 done
@@ -63,6 +65,7 @@ run_tests() {
 install_packages "${SWITCHYARD_BUILD_PACKAGES[@]}" "${SWITCHYARD_TEST_PACKAGES[@]}"
 mkdir -p build
 
+passed=()
 for lane in "${lanes[@]}"; do
   case "$lane" in
     default)
@@ -86,6 +89,17 @@ for lane in "${lanes[@]}"; do
       # Nothing of it runs, so nothing is optimised.
       configure_and_build build-clang -DCMAKE_BUILD_TYPE=None -DCMAKE_C_COMPILER=clang-16 -DCMAKE_CXX_COMPILER=clang++-16
       ;;
+    gpu)
+      if ! nvidia-smi -L 2>/dev/null; then
+        say "No NVIDIA GPU on this machine (nvidia-smi finds none): nothing was tested"
+        continue
+      fi
+      python_environment
+      configure_and_build build-gpu -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD_CUDA=ON \
+        -DSWITCHYARD_TEST_PYTHON="$PWD/build/test-venv/bin/python"
+      run_tests build-gpu --label-regex gpu
+      bash tests/bench/gpu/run_gpu.sh build-gpu/bench
+      ;;
     fuzz)
       install_packages clang-16 libclang-rt-16-dev
       configure_and_build build-fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang-16 \
@@ -96,5 +110,6 @@ for lane in "${lanes[@]}"; do
       done
       ;;
   esac
+  passed+=("$lane")
 done
-say "All lanes passed: ${lanes[*]}"
+say "Lanes that passed: ${passed[*]:-none}"

@@ -364,6 +364,15 @@ class Backend {
   // out[i] = in[rows[i]].
   virtual void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) = 0;
 
+  // Memory for what BestTokens finds, [max_rows]; null: the device leaves that to the host, and BestTokens is not called.
+  virtual absl::StatusOr<const int32_t*> AllocateBestTokens(int64_t max_rows) {
+    static_cast<void>(max_rows);
+    return nullptr;
+  }
+  // For each row of `logits`: the index of the largest of its first num_ids elements, the lowest among equals; -1 if one
+  // of them is NaN or infinite. Host-readable after Wait(): a step whose rows want no more need not be copied.
+  virtual void BestTokens(Matrix /*logits*/, int64_t /*num_ids*/) { CHECK(false); }
+
   // ---- blocks that only some models have: called if CheckServed accepted them ----
 
   // out = (in - mean) / sqrt(variance + eps) * weight + bias, per row. `bias` may be null, `out` may be `in`.

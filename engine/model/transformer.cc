@@ -321,6 +321,9 @@ absl::Status Transformer::AllocateBuffers(const TransformerLimits& limits) {
   }
   ASSIGN_OR_RETURN(last_, backend_->AllocateMatrix(limits.max_logit_rows, hidden));
   ASSIGN_OR_RETURN(logits_, backend_->AllocateMatrix(limits.max_logit_rows, config_.vocab_size));
+  ASSIGN_OR_RETURN(best_tokens_, backend_->AllocateBestTokens(limits.max_logit_rows));
+  num_valid_ids_ = config_.vocab_size;
+  if (limits.num_valid_ids > 0) num_valid_ids_ = std::min<int64_t>(num_valid_ids_, limits.num_valid_ids);
   if (widths.top_k > 0) {
     ASSIGN_OR_RETURN(scratch_.expert_rows, backend_->AllocateMatrix(tokens * widths.top_k, hidden));
   }
@@ -355,6 +358,7 @@ Matrix Transformer::Forward(std::span<const int32_t> ids, std::span<const Attent
     Normalize(last, final_norm_, last);
     if (config_.logits_multiplier != 1.0f) backend_->Scale(config_.logits_multiplier, last);
     backend_->Linear(last, *lm_head_, OutputMode::kAssign, logits);
+    if (best_tokens_ != nullptr) backend_->BestTokens(logits, num_valid_ids_);
   }
   backend_->EndStep();
   return logits;

@@ -22,6 +22,7 @@ namespace switchyard {
 struct TransformerLimits {
   int32_t max_tokens = 0;       // per step
   int32_t max_logit_rows = 0;   // per step
+  int32_t num_valid_ids = 0;    // ids from here on are never sampled; 0: all are valid
 };
 
 class Transformer {
@@ -40,6 +41,10 @@ class Transformer {
   // returned, [logit_rows.size(), vocab_size], host-readable after the backend's Wait().
   Matrix Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
                  std::span<const int32_t> logit_rows, KvCache* cache);
+
+  // Of the last Forward, after the backend's Wait(): for each row of logits the token with the largest, -1 where one is
+  // not finite; null where the device does not look for it.
+  const int32_t* best_tokens() const { return best_tokens_; }
 
   // MoE layers in layer order, for stats and routing traces after Wait().
   std::span<const MoeLayer* const> moe_layers() const { return moe_layers_; }
@@ -111,6 +116,8 @@ class Transformer {
   Matrix last_;      // [max_logit_rows, hidden]
   Matrix logits_;    // [max_logit_rows, vocab]
   FeedForwardScratch scratch_;
+  const int32_t* best_tokens_ = nullptr;
+  int64_t num_valid_ids_ = 0;
 };
 
 }  // namespace switchyard

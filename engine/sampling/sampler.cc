@@ -39,7 +39,20 @@ double LogSumExp(std::span<const float> logits, float largest) {
   return largest + std::log(sum);
 }
 
+bool IsPenalized(const SamplingParams& params) {
+  return params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f;
+}
+
+bool IsStopMasked(const SamplingParams& params, std::span<const int32_t> output_tokens) {
+  return !params.stop_token_ids.empty() && static_cast<int64_t>(output_tokens.size()) < params.min_tokens;
+}
+
 }  // namespace
+
+bool Sampler::IsBestToken(const SamplingParams& params, std::span<const int32_t> output_tokens) {
+  return params.temperature <= 0.0f && params.num_logprobs < 0 && params.logit_bias.empty() && !IsPenalized(params) &&
+         !IsStopMasked(params, output_tokens);
+}
 
 Sampler::Sampler(int32_t num_valid_ids) : num_valid_ids_(num_valid_ids), counts_(static_cast<size_t>(num_valid_ids)) {
   adjusted_.reserve(counts_.size());
@@ -73,10 +86,8 @@ void Sampler::Sample(std::span<const float> logits, const SamplingParams& params
 std::span<const float> Sampler::Adjust(std::span<const float> logits, const SamplingParams& params,
                                        std::span<const int32_t> prompt_tokens,
                                        std::span<const int32_t> output_tokens) {
-  const bool penalized = params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
-                         params.frequency_penalty != 0.0f;
-  const bool stop_masked =
-      !params.stop_token_ids.empty() && static_cast<int64_t>(output_tokens.size()) < params.min_tokens;
+  const bool penalized = IsPenalized(params);
+  const bool stop_masked = IsStopMasked(params, output_tokens);
   if (!penalized && !stop_masked && params.logit_bias.empty()) return logits;
 
   adjusted_.assign(logits.begin(), logits.end());

@@ -109,6 +109,8 @@ class CudaBackend final : public Backend {
   void SiluMul(Matrix gate_up, Matrix out) override;
   void AddGated(Matrix in, const Weight& gate, Matrix values, Matrix out) override;
   void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) override;
+  absl::StatusOr<const int32_t*> AllocateBestTokens(int64_t max_rows) override;
+  void BestTokens(Matrix logits, int64_t num_ids) override;
   void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override;
   void Scale(float factor, Matrix matrix) override;
 
@@ -209,6 +211,7 @@ class CudaBackend final : public Backend {
   std::deque<Timer> timers_;  // of this step, reused
   size_t num_timers_ = 0;
   PinnedBuffer host_view_;
+  PinnedBuffer best_tokens_;
 };
 
 absl::StatusOr<cudaDeviceProp> FirstDevice() {
@@ -764,6 +767,17 @@ void CudaBackend::SelectRows(Matrix in, std::span<const int32_t> rows, Matrix ou
   const float* const from = activations_.ReadF32(in, LaunchRows(in));
   LaunchSelectRows((announced ? step_ : single_).device(), from, LaunchRows(out), in.cols,
                    activations_.Write(out, Activations::kF32).f32, stream_);
+}
+
+absl::StatusOr<const int32_t*> CudaBackend::AllocateBestTokens(int64_t max_rows) {
+  ASSIGN_OR_RETURN(best_tokens_, PinnedBuffer::Allocate(max_rows * 4));
+  return best_tokens_.as<const int32_t>();
+}
+
+void CudaBackend::BestTokens(Matrix logits, int64_t num_ids) {
+  const int64_t rows = LaunchRows(logits);
+  LaunchBestTokens(Counts(), activations_.ReadF32(logits, rows), rows, logits.cols, num_ids,
+                   best_tokens_.as<int32_t>(), stream_);
 }
 
 // ---------------------------------------------------------------------------------------------------- results

@@ -69,6 +69,10 @@ void LaunchToF32(const uint16_t* in, int64_t stride, int64_t rows, int64_t cols,
 void LaunchCountNonfinite(const void* values, bool is_bf16, int64_t count, unsigned long long* total,
                           cudaStream_t stream);
 
+// best[row] = the index of the largest of the first num_ids elements, lowest among equals; -1 if one is not finite.
+void LaunchBestTokens(const StepCounts* counts, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
+                      int32_t* best, cudaStream_t stream);
+
 // ---- attention.cu ----
 
 struct AttentionArgs {

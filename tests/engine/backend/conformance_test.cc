@@ -7,6 +7,7 @@ namespace switchyard {
 namespace {
 
 constexpr int64_t kMaxRows = 70;
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 struct LinearShape {
   int64_t out;
@@ -349,6 +350,28 @@ TEST_P(RowwiseTest, AddGatedEqualsReference) {
                  return gate_error * std::abs(values[i]) + 2 * kEpsilonF32 * std::abs(expected[i]);
                },
                "AddGated");
+}
+
+TEST_P(RowwiseTest, BestTokensAreTheLargestAndLowestAndTellWhatIsNotFinite) {
+  constexpr int64_t kRows = 7, kCols = 3000, kIds = 2990;
+  auto backend = MakeBackend();
+  auto allocated = backend->AllocateBestTokens(kRows);
+  ASSERT_TRUE(allocated.ok()) << allocated.status();
+  const int32_t* const best = *allocated;
+  if (best == nullptr) GTEST_SKIP() << backend->description() << " leaves sampling to the host";
+  Values x = RandomValues(kRows * kCols, 1.0, 1);
+  const auto at = [&](int64_t row, int64_t col) -> double& { return x[static_cast<size_t>(row * kCols + col)]; };
+  at(0, 2989) = 9.0;
+  at(1, 0) = 9.0;
+  at(2, 1500) = at(2, 700) = at(2, 2900) = 9.0;           // the lowest of equals
+  at(3, 2990) = at(3, 2999) = kNaN;                       // beyond the valid ids: no matter
+  at(3, 77) = 9.0;
+  at(4, 2000) = kNaN;
+  at(5, 5) = std::numeric_limits<double>::infinity();
+  for (int64_t c = 0; c < kCols; ++c) at(6, c) = -std::numeric_limits<float>::max();
+  backend->BestTokens(Upload(*backend, kRows, kCols, x), kIds);
+  ASSERT_TRUE(backend->Wait().ok());
+  EXPECT_EQ(std::vector<int32_t>(best, best + kRows), (std::vector<int32_t>{2989, 0, 700, 77, -1, -1, 0}));
 }
 
 TEST_P(RowwiseTest, SelectRowsCopies) {

@@ -30,6 +30,8 @@ namespace cuda_emulation {
 
 // Called by a running thread.
 void WaitForBlock();
+// The same, and whether all threads passed true.
+bool AllOfBlock(bool predicate);
 // Publishes `value` to the lanes of `mask`, waits for all of them, and returns the 32 published values.
 const uint64_t* ExchangeInWarp(unsigned mask, uint64_t value);
 int Lane();
@@ -51,6 +53,7 @@ T FromBits(uint64_t bits) {
 }  // namespace cuda_emulation
 
 inline void __syncthreads() { cuda_emulation::WaitForBlock(); }
+inline int __syncthreads_and(int predicate) { return cuda_emulation::AllOfBlock(predicate != 0) ? 1 : 0; }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { cuda_emulation::ExchangeInWarp(mask, 0); }
 inline unsigned __ballot_sync(unsigned mask, bool predicate) {
   const uint64_t* const all = cuda_emulation::ExchangeInWarp(mask, predicate ? 1 : 0);

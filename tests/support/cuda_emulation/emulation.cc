@@ -115,6 +115,7 @@ struct Machine {
   int num_alive = 0;
   int arrived = 0;           // at the block's barrier
   uint64_t generation = 0;   // of the barrier
+  bool block_and = true;     // of the predicates at the barrier
   int current = 0;
   const KernelLaunch* launch = nullptr;
   std::unique_ptr<char[]> shared;
@@ -263,6 +264,16 @@ void WaitForBlock() {
   ++m.arrived;
   ReleaseBlockIfComplete(m);
   Yield(m);
+}
+
+bool AllOfBlock(bool predicate) {
+  Machine& m = TheMachine();
+  m.block_and = m.block_and && predicate;
+  WaitForBlock();
+  const bool all = m.block_and;
+  WaitForBlock();  // everybody has read it
+  m.block_and = true;
+  return all;
 }
 
 const uint64_t* ExchangeInWarp(unsigned mask, uint64_t value) {
