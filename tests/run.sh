@@ -97,7 +97,7 @@ for lane in "${lanes[@]}"; do
       python_environment
       configure_and_build build-gpu -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD_CUDA=ON \
         -DSWITCHYARD_TEST_PYTHON="$PWD/build/test-venv/bin/python"
-      run_tests build-gpu --label-regex gpu
+      SWITCHYARD_REQUIRE_GPU=1 run_tests build-gpu --label-regex gpu
       bash tests/bench/gpu/run_gpu.sh build-gpu/bench
       ;;
     fuzz)

@@ -1,5 +1,6 @@
 #include "tests/support/test_backends.h"
 
+#include <cstdlib>
 #include <string_view>
 #include <utility>
 
@@ -32,6 +33,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Variant& variant, int
 #else
   absl::StatusOr<CreatedBackend> created = CreateBackend(options);
   if (created.status().code() == absl::StatusCode::kFailedPrecondition && !kIsCpu) {
+    if (std::getenv("SWITCHYARD_REQUIRE_GPU") != nullptr) return absl::InternalError(created.status().message());
     // What ctest recognises a skipped program by.
     return absl::FailedPreconditionError(absl::StrCat("no GPU to test on: ", created.status().message()));
   }

@@ -17,7 +17,8 @@ namespace switchyard::testing {
 // experts on a GPU.
 using Variant = std::string;
 
-// All that this machine could have; a test skips where MakeBackend says FAILED_PRECONDITION. `expert_gemms`: also those
+// All that this machine could have; a test skips where MakeBackend says FAILED_PRECONDITION. With SWITCHYARD_REQUIRE_GPU
+// in the environment a GPU that cannot be used is a failure. `expert_gemms`: also those
 // that differ in the products of the experts alone.
 std::vector<Variant> Variants(bool expert_gemms = false);
 

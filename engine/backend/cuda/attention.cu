@@ -412,6 +412,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarp)
   const int first_slot = warp * kSlotsPerWarp;
   Slot slots[2];
   int32_t positions[2], first_visible[2];
+#pragma unroll
   for (int i = 0; i < 2; ++i) {
     slots[i] = slot_at(first_slot + lane / 4 + 8 * i);
     positions[i] = slots[i].used ? step.positions[slots[i].row] : -1;
@@ -422,6 +423,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarp)
 
   ChunkState<kDim> chunk, total;
   total.Clear();
+#pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (slots[i].used) StartFromSink(args, slots[i].head, &total.max[i], &total.sum[2 * i]);
   }
@@ -434,20 +436,24 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarp)
                          AttendKeys<kDim>(q + first_slot * kTileStride<kDim>, keys, values, first_key, first_visible,
                                           positions, args.scale * kLog2E, &chunk);
                        });
-    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
       float keep, add;
       MergeFactors(chunk.max[i], &total.max[i], &keep, &add);
       total.sum[2 * i] = Merge(total.sum[2 * i], keep, chunk.sum[2 * i], add);
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
+#pragma unroll
         for (int c = 2 * i; c < 2 * i + 2; ++c) total.out[n][c] = Merge(total.out[n][c], keep, chunk.out[n][c], add);
       }
     }
   }
+#pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (!slots[i].used) continue;
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n) {
+#pragma unroll
       for (int c = 0; c < 2; ++c) {
         const int d = n * 8 + 2 * (lane % 4) + c;
         if (d < args.head_dim) {

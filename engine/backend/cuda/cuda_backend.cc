@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <limits>
 #include <map>
 #include <utility>
 #include <vector>
@@ -154,7 +155,7 @@ class CudaBackend final : public Backend {
         activations_(stream),
         recorder_(stream) {}
 
-  // Remembers the first failure; later operations do no harm, and Wait reports it.
+  // Remembers the first failure for Wait. After it no kernel is started any more: LaunchRows is 0.
   void Check(absl::Status status) {
     if (failure_.ok()) failure_ = std::move(status);
   }
@@ -163,10 +164,10 @@ class CudaBackend final : public Backend {
   int64_t LaunchRows(Matrix matrix) const;
   const StepCounts* Counts() const { return in_step_ ? step_.device().counts : nullptr; }
   // The announced step if the operation belongs to it, else one made for this operation alone.
-  const UploadedStep& InputsFor(std::span<const AttentionSlice> slices, int32_t block_size);
+  UploadedStep& InputsFor(std::span<const AttentionSlice> slices, int32_t block_size);
+  void UploadSingle(const StepInputs& inputs, int32_t block_size);
   AttentionArgs ArgsFor(const AttentionShape& shape, const CudaKvCache& cache, int32_t layer);
   const float* OnDevice(const std::vector<float>& values);
-  int TileTokens(int64_t rows, int64_t num_experts) const { return ChooseTileTokens(rows, num_experts); }
   void Decode(const UploadedStep& inputs, const AttentionArgs& args, int64_t max_chunks, const float* qkv, Planes out);
   Activations::Written PlanesForReaders() const { return reads_bf16_ ? Activations::kBoth : Activations::kF32; }
 
@@ -190,19 +191,21 @@ class CudaBackend final : public Backend {
   int32_t max_experts_ = 0;
   int32_t max_top_k_ = 0;
   bool weighs_inputs_ = false;
-  std::vector<const CudaExperts*> experts_;
+  std::vector<ExpertSizes> expert_sizes_;
 
   DeviceBuffer router_scratch_;
   DeviceBuffer expert_scratch_;
   DeviceBuffer weighed_rows_;  // inputs of the experts times their router weights
   DeviceBuffer plan_memory_;
   DeviceBuffer partials_;
-  ExpertPlan plan_;
+  ExpertPlan plan_;           // of the layer under way: ExpertMlp follows its GroupByExpert
+  int plan_tile_tokens_ = 0;  // what it was made with
 
   UploadedStep step_;        // the announced one
   UploadedStep single_;      // for an operation outside of it
   StepInputs announced_;
   bool in_step_ = false;
+  int64_t max_tokens_ = 0;   // of a step
   int64_t bucket_ = 0;       // rows of the recording under way
   int64_t chunk_bucket_ = 0;
   int64_t recorded_generation_ = 0;
@@ -217,10 +220,10 @@ class CudaBackend final : public Backend {
 absl::StatusOr<cudaDeviceProp> FirstDevice() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("CUDA finds no device: ", error == cudaSuccess ? "none is there" : cudaGetErrorString(error)));
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+    return absl::FailedPreconditionError("CUDA finds no device");
   }
+  RETURN_IF_ERROR(ToStatus(error, "the GPU cannot be used"));
   cudaDeviceProp properties;
   RETURN_IF_ERROR(ToStatus(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties"));
   if (properties.major < kOldestMajor) {
@@ -292,14 +295,10 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::LoadWeight(std::span<const 
 
 absl::StatusOr<std::unique_ptr<ExpertWeights>> CudaBackend::LoadExperts(std::span<const ExpertReaders> experts,
                                                                         DType dtype) {
-  if (experts.size() > kMaxExperts) {
-    return absl::UnimplementedError(
-        absl::StrCat("the model has ", experts.size(), " experts, the CUDA backend serves ", kMaxExperts));
-  }
   ASSIGN_OR_RETURN(WeightLoader* const loader, Loader());
   if (dtype == DType::kBF16) reads_bf16_ = true;
   ASSIGN_OR_RETURN(std::unique_ptr<ExpertWeights> loaded, loader->LoadExperts(experts, dtype));
-  experts_.push_back(static_cast<const CudaExperts*>(loaded.get()));
+  expert_sizes_.push_back(static_cast<const CudaExperts&>(*loaded));
   return loaded;
 }
 
@@ -317,10 +316,7 @@ int64_t PlaceArrays(char* base, std::pair<T**, int64_t>... arrays) {
 }
 
 absl::StatusOr<Routing> CudaBackend::AllocateRouting(int32_t max_tokens, const RouterConfig& config) {
-  if (config.num_experts > kMaxExperts || config.top_k > kMaxTopK) {
-    return absl::UnimplementedError(absl::StrCat("the model routes to ", config.top_k, " of ", config.num_experts,
-                                                 " experts, the CUDA backend serves ", kMaxTopK, " of ", kMaxExperts));
-  }
+  CHECK(config.num_experts <= kMaxExperts && config.top_k <= kMaxTopK);  // CheckServed has said so
   const int64_t choices = int64_t{max_tokens} * config.top_k;
   RoutingMemory memory;
   const auto place = [&](char* base, RoutingArrays* arrays) {
@@ -384,7 +380,10 @@ absl::StatusOr<ExpertBatches> CudaBackend::AllocateExpertBatches(int32_t max_tok
 
 int64_t CudaBackend::AvailableBytes() const {
   size_t free = 0, total = 0;
-  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) {
+    cudaGetLastError();
+    return std::numeric_limits<int64_t>::max();
+  }
   const double usable = static_cast<double>(free) * memory_utilization_;
   return std::max<int64_t>(0, static_cast<int64_t>(usable) - kReserveBytes);
 }
@@ -396,9 +395,13 @@ absl::Status CudaBackend::CheckServed(const LayerBlocks& blocks) const {
   if (attention.latent_dim == 0 && attention.head_dim > kMaxHeadDim) {
     missing.push_back(absl::StrCat("heads of ", attention.head_dim, " (at most ", kMaxHeadDim, ")"));
   }
-  if (attention.num_heads / attention.num_kv_heads > kMaxGroup) {
+  if (attention.num_kv_heads > 0 && attention.num_heads / attention.num_kv_heads > kMaxGroup) {
     missing.push_back(absl::StrCat(attention.num_heads / attention.num_kv_heads, " query heads on one KV head (at most ",
                                    kMaxGroup, ")"));
+  }
+  if (blocks.router != nullptr && (blocks.router->num_experts > kMaxExperts || blocks.router->top_k > kMaxTopK)) {
+    missing.push_back(absl::StrCat(blocks.router->top_k, " of ", blocks.router->num_experts, " experts (at most ",
+                                   kMaxTopK, " of ", kMaxExperts, ")"));
   }
   if (missing.empty()) return absl::OkStatus();
   return absl::UnimplementedError(
@@ -418,20 +421,23 @@ absl::StatusOr<std::unique_ptr<KvCache>> CudaBackend::AllocateKvCache(const KvCa
 }
 
 absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
+  // The loading thread's launches: nobody else sees their errors.
+  RETURN_IF_ERROR(Wait());
   loader_ = nullptr;
+  max_tokens_ = max_tokens;
   ASSIGN_OR_RETURN(router_scratch_,
                    DeviceBuffer::Allocate(RouterScratchFloats(max_tokens, max_experts_) * 4, "routing"));
   const int64_t max_rows = int64_t{max_tokens} * max_top_k_;
   int64_t expert_bytes = 0;
-  for (const CudaExperts* experts : experts_) {
+  for (const ExpertSizes& sizes : expert_sizes_) {
     for (const ExpertGemm* gemm : {native_.get(), expert_gemm_}) {
-      expert_bytes = std::max(expert_bytes, gemm->ScratchBytes(*experts, max_tokens, max_rows));
+      expert_bytes = std::max(expert_bytes, gemm->ScratchBytes(sizes, max_tokens, max_rows));
     }
   }
   ASSIGN_OR_RETURN(expert_scratch_, DeviceBuffer::Allocate(expert_bytes, "expert activations"));
   int64_t weighed_bytes = 0;
-  for (const CudaExperts* experts : experts_) {
-    if (weighs_inputs_) weighed_bytes = std::max(weighed_bytes, max_rows * experts->hidden_stride * 4);
+  for (const ExpertSizes& sizes : expert_sizes_) {
+    if (weighs_inputs_) weighed_bytes = std::max(weighed_bytes, max_rows * sizes.hidden_stride * 4);
   }
   ASSIGN_OR_RETURN(weighed_rows_, DeviceBuffer::Allocate(weighed_bytes, "expert activations"));
   const int64_t max_tiles = MaxExpertTiles(max_rows, max_experts_, ChooseTileTokens(0, 1));
@@ -461,7 +467,7 @@ bool CudaBackend::BeginStep(const StepInputs& step, const KvCache& cache) {
   }
   const int64_t rows = step_.num_tokens();
   const bool decode_only = step_.num_decode_rows() == rows && static_cast<int64_t>(step.logit_rows.size()) == rows;
-  bucket_ = decode_only ? RowBucket(rows) : 0;
+  bucket_ = decode_only ? std::min(RowBucket(rows), max_tokens_) : 0;
   chunk_bucket_ = ChunkBucket(step_.longest_decode() / kKeyChunk + 1);
   if (!failure_.ok() || bucket_ == 0 || chunk_bucket_ > kMaxRecordedChunks || !expert_gemm_->recordable()) {
     bucket_ = 0;
@@ -485,19 +491,26 @@ void CudaBackend::EndStep() {
 }
 
 int64_t CudaBackend::LaunchRows(Matrix matrix) const {
+  if (!failure_.ok()) return 0;
   return bucket_ == 0 ? matrix.rows : std::min(bucket_, activations_.Capacity(matrix));
 }
 
-const UploadedStep& CudaBackend::InputsFor(std::span<const AttentionSlice> slices, int32_t block_size) {
+// Waits and copies, which no recording could repeat.
+void CudaBackend::UploadSingle(const StepInputs& inputs, int32_t block_size) {
+  CHECK(!recorder_.recording());
+  Check(single_.Upload(inputs, block_size, stream_));
+}
+
+UploadedStep& CudaBackend::InputsFor(std::span<const AttentionSlice> slices, int32_t block_size) {
   if (in_step_ && slices.data() == announced_.slices.data() && slices.size() == announced_.slices.size()) return step_;
-  Check(single_.Upload({.ids = {}, .slices = slices, .logit_rows = {}}, block_size, stream_));
+  UploadSingle({.ids = {}, .slices = slices, .logit_rows = {}}, block_size);
   return single_;
 }
 
 void CudaBackend::Embed(std::span<const int32_t> ids, const Weight& table, Matrix out) {
   const CudaWeight& weight = Cuda(table);
   const bool announced = in_step_ && ids.data() == announced_.ids.data() && ids.size() == announced_.ids.size();
-  if (!announced) Check(single_.Upload({.ids = ids, .slices = {}, .logit_rows = {}}, kKvBlockUnit, stream_));
+  if (!announced) UploadSingle({.ids = ids, .slices = {}, .logit_rows = {}}, kKvBlockUnit);
   LaunchEmbed((announced ? step_ : single_).device(), LaunchRows(out), weight.data.as<void>(),
               weight.dtype == DType::kBF16, weight.stride, weight.in, activations_.Write(out, Activations::kF32).f32,
               stream_);
@@ -536,7 +549,7 @@ void CudaBackend::Linear(Matrix in, const Weight& weight, OutputMode mode, Matri
   gemm.output = mode == OutputMode::kAdd ? GemmOutput::kAdd : GemmOutput::kAssign;
   gemm.dense_rows = rows;
   if (mode == OutputMode::kAdd) activations_.ReadF32(out, rows);
-  const int tile_tokens = TileTokens(rows, 1);
+  const int tile_tokens = ChooseTileTokens(rows, 1);
   gemm.max_tiles = CeilDiv(rows, tile_tokens);
   gemm.out_stride = out.cols;
   if (w.dtype == DType::kBF16) {
@@ -558,6 +571,7 @@ const float* CudaBackend::OnDevice(const std::vector<float>& values) {
   for (const DeviceVector& vector : vectors_) {
     if (vector.values == values) return vector.data.as<float>();
   }
+  CHECK(!recorder_.recording());
   DeviceVector vector;
   vector.values = values;
   absl::StatusOr<DeviceBuffer> data = DeviceBuffer::Allocate(static_cast<int64_t>(values.size()) * 4, "RoPE");
@@ -619,8 +633,8 @@ void CudaBackend::Attention(const AttentionShape& shape, std::span<const Attenti
   const int64_t rows = LaunchRows(qkv);
   const float* const data = activations_.ReadF32(qkv, rows);
   const Planes planes = activations_.Write(out, PlanesForReaders());
-  InputsFor(slices, kv.shape.block_size);
-  UploadedStep& inputs = in_step_ && slices.data() == announced_.slices.data() ? step_ : single_;
+  UploadedStep& inputs = InputsFor(slices, kv.shape.block_size);
+  if (rows == 0) return;
   if (!args.cache_is_bf16) {
     LaunchAttentionF32(inputs.device(), args, rows, data, planes, stream_);
     return;
@@ -630,7 +644,9 @@ void CudaBackend::Attention(const AttentionShape& shape, std::span<const Attenti
   const bool split = DecodePartialFloats(1, args, max_chunks) <= kPartialFloats;
   if (split && inputs.num_decode_rows() > 0) Decode(inputs, args, max_chunks, data, planes);
   if (split && inputs.num_decode_rows() == inputs.num_tokens()) return;
+  CHECK(!recorder_.recording());
   Check(inputs.UploadTiles(PrefillTileRows(args), /*all=*/!split, stream_));
+  if (!failure_.ok()) return;
   LaunchAttentionPrefill(inputs.device(), args, inputs.tiles(), inputs.num_tiles(), data, planes, stream_);
 }
 
@@ -678,7 +694,9 @@ void CudaBackend::Route(Matrix in, const Weight& router, const RouterConfig& con
 
 void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) {
   const BatchMemory& memory = batches_.at(batches->expert_offsets);
+  if (!failure_.ok()) return;
   const int64_t tokens = bucket_ > 0 ? bucket_ : routing.num_tokens;
+  plan_tile_tokens_ = ChooseTileTokens(tokens * routing.top_k, routing.num_experts);
   const auto set_counts = [batches, num_experts = routing.num_experts, top_k = routing.top_k](int64_t num_tokens) {
     batches->num_experts = num_experts;
     batches->num_rows = static_cast<int32_t>(num_tokens) * top_k;
@@ -687,7 +705,7 @@ void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) 
   if (recorder_.recording()) recorder_.OnRepeat(set_counts);
   const RoutingArrays& chosen = routings_.at(routing.expert_ids).device;
   LaunchGroupByExpert(Counts(), chosen.expert_ids, chosen.expert_weights, tokens, routing.top_k, routing.num_experts,
-                      TileTokens(tokens * routing.top_k, routing.num_experts), plan_,
+                      plan_tile_tokens_, plan_,
                       memory.device, memory.host, stream_);
 }
 
@@ -700,7 +718,7 @@ void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const Exper
   ExpertBatch batch;
   batch.tokens = tokens;
   batch.max_rows = tokens * top_k;
-  batch.tile_tokens = TileTokens(batch.max_rows, batches.num_experts);
+  batch.tile_tokens = plan_tile_tokens_;
   batch.plan = plan_;
   batch.device = memory.device;
   batch.host_offsets = memory.host.expert_offsets;
@@ -763,7 +781,7 @@ void CudaBackend::AddGated(Matrix in, const Weight& gate, Matrix values, Matrix 
 void CudaBackend::SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) {
   const bool announced =
       in_step_ && rows.data() == announced_.logit_rows.data() && rows.size() == announced_.logit_rows.size();
-  if (!announced) Check(single_.Upload({.ids = {}, .slices = {}, .logit_rows = rows}, kKvBlockUnit, stream_));
+  if (!announced) UploadSingle({.ids = {}, .slices = {}, .logit_rows = rows}, kKvBlockUnit);
   const float* const from = activations_.ReadF32(in, LaunchRows(in));
   LaunchSelectRows((announced ? step_ : single_).device(), from, LaunchRows(out), in.cols,
                    activations_.Write(out, Activations::kF32).f32, stream_);
@@ -810,6 +828,8 @@ absl::Status CudaBackend::Wait() {
     float milliseconds = 0.0f;
     if (cudaEventElapsedTime(&milliseconds, timers_[i].start, timers_[i].end) == cudaSuccess) {
       *timers_[i].seconds = milliseconds * 1e-3f;
+    } else {
+      cudaGetLastError();  // a time that cannot be told is no failure of the step
     }
   }
   num_timers_ = 0;
@@ -826,11 +846,13 @@ std::span<const float> CudaBackend::HostView(Matrix matrix) {
     }
     host_view_ = *std::move(larger);
   }
+  if (!failure_.ok()) return {};
   const float* const data = activations_.ReadF32(matrix, matrix.rows);
   Check(ToStatus(cudaMemcpyAsync(host_view_.as<void>(), data, static_cast<size_t>(count) * 4, cudaMemcpyDeviceToHost,
                                  stream_),
                  "copying results"));
   Check(ToStatus(cudaStreamSynchronize(stream_), "copying results"));
+  if (!failure_.ok()) return {};
   return {host_view_.as<float>(), static_cast<size_t>(count)};
 }
 

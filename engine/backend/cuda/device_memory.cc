@@ -16,8 +16,11 @@ DeviceBuffer::~DeviceBuffer() { cudaFree(data_); }
 absl::StatusOr<DeviceBuffer> DeviceBuffer::Allocate(int64_t bytes, const std::string& purpose) {
   DeviceBuffer buffer;
   if (bytes <= 0) return buffer;
+  // A failed allocation breaks nothing, but forgetting it must not hide what failed before.
+  const absl::Status before = ToStatus(cudaGetLastError(), "the GPU failed");
+  if (!before.ok()) return before;
   if (cudaMalloc(&buffer.data_, static_cast<size_t>(bytes)) != cudaSuccess) {
-    cudaGetLastError();  // an allocation that fails breaks nothing
+    cudaGetLastError();
     buffer.data_ = nullptr;
     size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
@@ -25,7 +28,10 @@ absl::StatusOr<DeviceBuffer> DeviceBuffer::Allocate(int64_t bytes, const std::st
                                                      " on the GPU: ", free >> 20, " of ", total >> 20, " MiB are free"));
   }
   buffer.bytes_ = bytes;
-  const absl::Status cleared = ToStatus(cudaMemset(buffer.data_, 0, static_cast<size_t>(bytes)), "cudaMemset");
+  // On the legacy stream, for which the backend's non-blocking stream does not wait: so the host does.
+  cudaError_t error = cudaMemset(buffer.data_, 0, static_cast<size_t>(bytes));
+  if (error == cudaSuccess) error = cudaStreamSynchronize(nullptr);
+  const absl::Status cleared = ToStatus(error, "clearing memory");
   if (!cleared.ok()) return cleared;
   return buffer;
 }
@@ -35,6 +41,8 @@ PinnedBuffer::~PinnedBuffer() { cudaFreeHost(data_); }
 absl::StatusOr<PinnedBuffer> PinnedBuffer::Allocate(int64_t bytes) {
   PinnedBuffer buffer;
   if (bytes <= 0) return buffer;
+  const absl::Status before = ToStatus(cudaGetLastError(), "the GPU failed");
+  if (!before.ok()) return before;
   if (cudaHostAlloc(&buffer.data_, static_cast<size_t>(bytes), cudaHostAllocDefault) != cudaSuccess) {
     cudaGetLastError();
     buffer.data_ = nullptr;

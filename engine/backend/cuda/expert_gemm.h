@@ -49,7 +49,7 @@ class ExpertGemm {
   // Whether a step that uses it can be recorded.
   virtual bool recordable() const = 0;
   // Bytes of scratch for such a batch.
-  virtual int64_t ScratchBytes(const CudaExperts& experts, int64_t tokens, int64_t max_rows) const = 0;
+  virtual int64_t ScratchBytes(const ExpertSizes& experts, int64_t tokens, int64_t max_rows) const = 0;
   // Stamps the plan's times, too.
   virtual absl::Status Run(const CudaExperts& experts, const ExpertBatch& batch, void* scratch) = 0;
 };

@@ -76,7 +76,7 @@ class GroupedExpertGemm final : public CublasExpertGemm {
   bool recordable() const override { return false; }
 
   // Gathered rows (later the rows of the result) | gate and up | their product.
-  int64_t ScratchBytes(const CudaExperts& experts, int64_t, int64_t max_rows) const override {
+  int64_t ScratchBytes(const ExpertSizes& experts, int64_t, int64_t max_rows) const override {
     return max_rows * RowElements(experts) * DTypeBytes(experts.dtype);
   }
 
@@ -106,10 +106,10 @@ class GroupedExpertGemm final : public CublasExpertGemm {
 
  private:
   // The first part of the scratch holds the inputs, and later the outputs.
-  static int64_t FirstElements(const CudaExperts& experts) {
+  static int64_t FirstElements(const ExpertSizes& experts) {
     return std::max(experts.hidden_stride, experts.down_rows);
   }
-  static int64_t RowElements(const CudaExperts& experts) {
+  static int64_t RowElements(const ExpertSizes& experts) {
     return FirstElements(experts) + experts.gate_up_rows + experts.intermediate_stride;
   }
 
@@ -183,7 +183,7 @@ class PaddedExpertGemm final : public CublasExpertGemm {
   bool recordable() const override { return true; }
 
   // Gate and up (later the rows of the result) of every expert and token | their product.
-  int64_t ScratchBytes(const CudaExperts& experts, int64_t tokens, int64_t) const override {
+  int64_t ScratchBytes(const ExpertSizes& experts, int64_t tokens, int64_t) const override {
     const int64_t rows = experts.num_experts * std::min(tokens, kMaxPaddedTokens);
     return rows * (FirstElements(experts) + experts.intermediate_stride) * DTypeBytes(experts.dtype) +
            InputBytes(experts);
@@ -208,8 +208,8 @@ class PaddedExpertGemm final : public CublasExpertGemm {
   }
 
  private:
-  static int64_t FirstElements(const CudaExperts& experts) { return std::max(experts.gate_up_rows, experts.down_rows); }
-  static int64_t InputBytes(const CudaExperts& experts) {
+  static int64_t FirstElements(const ExpertSizes& experts) { return std::max(experts.gate_up_rows, experts.down_rows); }
+  static int64_t InputBytes(const ExpertSizes& experts) {
     return kMaxPaddedTokens * experts.hidden_stride * DTypeBytes(experts.dtype);
   }
 

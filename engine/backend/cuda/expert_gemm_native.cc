@@ -15,7 +15,7 @@ class NativeExpertGemm final : public ExpertGemm {
   bool recordable() const override { return true; }
 
   // silu(gate) * up of all rows.
-  int64_t ScratchBytes(const CudaExperts& experts, int64_t, int64_t max_rows) const override {
+  int64_t ScratchBytes(const ExpertSizes& experts, int64_t, int64_t max_rows) const override {
     return max_rows * experts.intermediate_stride * DTypeBytes(experts.dtype);
   }
 

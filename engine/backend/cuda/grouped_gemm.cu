@@ -63,14 +63,13 @@ __device__ __forceinline__ void StoreOne(const GroupedGemm& gemm, int64_t row, i
   if (gemm.out.bf16 != nullptr && col < gemm.out.stride) gemm.out.bf16[row * gemm.out.stride + col] = ToBf16Bits(value);
 }
 
-template <int kOutValue, int kTokensValue, int kWarpOutValue, int kWarpTokensValue, int kStagesValue, int kBlocksValue>
+template <int kOutValue, int kTokensValue, int kWarpOutValue, int kWarpTokensValue, int kStagesValue>
 struct TileShape {
   static constexpr int kOut = kOutValue;                // weight rows of a block
   static constexpr int kTokens = kTokensValue;
   static constexpr int kWarpOut = kWarpOutValue;        // of a warp, a multiple of 16
   static constexpr int kWarpTokens = kWarpTokensValue;  // a multiple of 8
   static constexpr int kStages = kStagesValue;
-  static constexpr int kBlocks = kBlocksValue;          // per multiprocessor
   static constexpr int kWarpsOut = kOut / kWarpOut;
   static constexpr int kThreads = kWarpsOut * (kTokens / kWarpTokens) * kWarp;
   static constexpr int kRowBytes = kTileK * 2;
@@ -220,7 +219,8 @@ __global__ void __launch_bounds__(Shape::kThreads) GemmBf16Kernel(GroupedGemm ge
 template <typename Shape>
 void LaunchShape(const GroupedGemm& gemm, int num_multiprocessors, cudaStream_t stream) {
   const int64_t works = gemm.max_tiles * (gemm.weight_rows / Shape::kOut);
-  const int64_t resident = static_cast<int64_t>(num_multiprocessors) * Shape::kBlocks;
+  const int64_t resident = 
+      int64_t{num_multiprocessors} * BlocksPerMultiprocessor<GemmBf16Kernel<Shape>>(Shape::kThreads, Shape::kSharedBytes);
   Launch(GemmBf16Kernel<Shape>, dim3(works < resident ? works : resident), dim3(Shape::kThreads), Shape::kSharedBytes,
          stream, gemm);
 }
@@ -287,11 +287,11 @@ __global__ void GemmF32Kernel(GroupedGemm gemm, int tile_tokens) {
 
 void LaunchGemmBf16(const GroupedGemm& gemm, int tile_tokens, int num_multiprocessors, cudaStream_t stream) {
   switch (tile_tokens) {
-    case 8: return LaunchShape<TileShape<64, 8, 16, 8, 6, 3>>(gemm, num_multiprocessors, stream);
-    case 16: return LaunchShape<TileShape<64, 16, 16, 16, 6, 3>>(gemm, num_multiprocessors, stream);
-    case 32: return LaunchShape<TileShape<64, 32, 16, 32, 5, 3>>(gemm, num_multiprocessors, stream);
-    case 64: return LaunchShape<TileShape<64, 64, 32, 32, 4, 3>>(gemm, num_multiprocessors, stream);
-    default: return LaunchShape<TileShape<128, 128, 64, 32, 3, 2>>(gemm, num_multiprocessors, stream);
+    case 8: return LaunchShape<TileShape<64, 8, 16, 8, 6>>(gemm, num_multiprocessors, stream);
+    case 16: return LaunchShape<TileShape<64, 16, 16, 16, 6>>(gemm, num_multiprocessors, stream);
+    case 32: return LaunchShape<TileShape<64, 32, 16, 32, 5>>(gemm, num_multiprocessors, stream);
+    case 64: return LaunchShape<TileShape<64, 64, 32, 32, 4>>(gemm, num_multiprocessors, stream);
+    default: return LaunchShape<TileShape<128, 128, 64, 32, 3>>(gemm, num_multiprocessors, stream);
   }
 }
 

@@ -54,7 +54,6 @@ struct GateUpInput {
   int64_t stride = 0;
   bool interleaved = false;
 };
-// bias may be null.
 void LaunchLayerNorm(const float* in, const float* weight, const float* bias, float eps, int64_t rows, int64_t cols,
                      Planes out, cudaStream_t stream);
 void LaunchScale(float factor, int64_t count, float* values, cudaStream_t stream);

@@ -30,7 +30,7 @@ inline constexpr int kMaxHeadDim = 256;
 inline constexpr int kMaxGroup = 64;      // query heads on one KV head
 inline constexpr int kMaxExperts = 512;
 inline constexpr int kMaxTopK = 32;
-inline constexpr int kRouterSplits = 4;  // parts of k that a router logit is summed from
+inline constexpr int kRouterSplits = 16;  // parts of k that a router logit is summed from
 
 SWITCHYARD_HOST_DEVICE constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 SWITCHYARD_HOST_DEVICE constexpr int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }

@@ -23,7 +23,8 @@ SWITCHYARD_EXPORT const char* SwitchyardCudaVersion() { return kPluginVersion; }
 SWITCHYARD_EXPORT int SwitchyardCudaScore(char* text, size_t text_bytes) {
   const absl::StatusOr<std::string> device = DescribeDevice();
   Answer(device.ok() ? *device : std::string(device.status().message()), text, text_bytes);
-  return device.ok() ? 1 : 0;
+  if (device.ok()) return 1;
+  return absl::IsFailedPrecondition(device.status()) ? 0 : -1;
 }
 
 SWITCHYARD_EXPORT Backend* SwitchyardCudaCreate(const BackendOptions* options, int* code, char* text,

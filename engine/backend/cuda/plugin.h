@@ -3,7 +3,7 @@
 //
 //   version   must equal what the caller was built with: a plugin of another build is refused before anything that
 //             depends on the layout of C++ classes crosses
-//   score     how well this machine suits: 0 if not at all, with the reason
+//   score     how well this machine suits: 0 if not at all, below 0 if its device is broken, both with the reason
 //   create    a switchyard::Backend*, which the caller deletes; the plugin stays open until the process ends
 #ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_PLUGIN_H_
 #define SWITCHYARD_ENGINE_BACKEND_CUDA_PLUGIN_H_

@@ -14,6 +14,7 @@ namespace switchyard::cuda {
 namespace {
 
 constexpr size_t kTextBytes = 1024;
+constexpr int kNoDevice = 100;  // CUDA_ERROR_NO_DEVICE
 
 absl::Status Missing(const std::string& what) { return absl::FailedPreconditionError(what); }
 
@@ -39,7 +40,8 @@ absl::Status CheckDriver(const std::string& file) {
   ASSIGN_OR_RETURN(const auto init, Find<int (*)(unsigned)>(driver, file, "cuInit"));
   ASSIGN_OR_RETURN(const auto count_devices, Find<int (*)(int*)>(driver, file, "cuDeviceGetCount"));
   const int failure = init(0);
-  if (failure != 0) return Missing(absl::StrCat("the NVIDIA driver does not start: error ", failure));
+  if (failure == kNoDevice) return Missing("the NVIDIA driver sees no device");
+  if (failure != 0) return absl::InternalError(absl::StrCat("the NVIDIA driver does not start: error ", failure));
   int count = 0;
   if (count_devices(&count) != 0 || count == 0) return Missing("the NVIDIA driver sees no device");
   return absl::OkStatus();
@@ -72,7 +74,9 @@ absl::StatusOr<std::unique_ptr<Backend>> LoadCudaBackend(const BackendOptions& o
   ASSIGN_OR_RETURN(const auto score, Find<ScoreFunction>(plugin, file, kScoreSymbol));
   ASSIGN_OR_RETURN(const auto create, Find<CreateFunction>(plugin, file, kCreateSymbol));
   char text[kTextBytes] = "";
-  if (score(text, sizeof(text)) <= 0) return Missing(text);
+  const int suits = score(text, sizeof(text));
+  if (suits < 0) return absl::InternalError(text);
+  if (suits == 0) return Missing(text);
   int code = 0;
   std::unique_ptr<Backend> backend(create(&options, &code, text, sizeof(text)));
   if (backend == nullptr) return absl::Status(static_cast<absl::StatusCode>(code), text);

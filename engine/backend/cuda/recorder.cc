@@ -17,7 +17,10 @@ Recorder::Action Recorder::Begin(const StepForm& form) {
   }
   // Once directly, so that whatever is made on first use exists; and most forms of a short test never come back.
   if (++seen_[form] < 2) return Action::kRunDirectly;
-  if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) != cudaSuccess) return Action::kRunDirectly;
+  if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+    cudaGetLastError();  // recording is a convenience
+    return Action::kRunDirectly;
+  }
   form_ = form;
   current_ = {};
   recording_ = true;

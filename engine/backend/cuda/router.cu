@@ -190,7 +190,8 @@ __global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs a
     const float probability = finite ? mine.scores[i] / sum : 0.0f;
     probabilities[token * num_experts + expert] = probability;
     mine.scores[i] = args.score == 0 ? probability : args.score == 1 ? Sigmoid(mine.logits[i]) : mine.logits[i];
-    mine.choice[i] = mine.scores[i] + (args.choice_bias == nullptr ? 0.0f : args.choice_bias[expert]);
+    const float choice = mine.scores[i] + (args.choice_bias == nullptr ? 0.0f : args.choice_bias[expert]);
+    mine.choice[i] = choice > -INFINITY ? choice : -INFINITY;  // NaN of a damaged bias: chosen last, but a valid expert
   }
   if (args.num_groups > 1) {
     LimitGroups(args, &mine, DynamicShared<float>() + warp * (num_experts + args.num_groups));
@@ -258,6 +259,23 @@ __global__ void SumProbabilitiesKernel(const StepCounts* counts, int64_t rows, i
   host_sums[expert] = sum;
 }
 
+// One warp: sums[i + 1] becomes the sum of sums[1] ... sums[i + 1], and sums[0] = 0.
+__device__ void SumInOrder(int32_t* sums, int32_t count) {
+  const int lane = threadIdx.x % kWarp;
+  int32_t before = 0;
+  if (lane == 0) sums[0] = 0;
+  for (int32_t base = 0; base < count; base += kWarp) {
+    int32_t sum = base + lane < count ? sums[base + lane + 1] : 0;
+    for (int distance = 1; distance < kWarp; distance *= 2) {
+      const int32_t left = __shfl_sync(kAllLanes, sum, lane - distance);
+      if (lane >= distance) sum += left;
+    }
+    if (base + lane < count) sums[base + lane + 1] = before + sum;
+    before += __shfl_sync(kAllLanes, sum, kWarp - 1);
+  }
+  __syncwarp();
+}
+
 // One block sorts the choices by expert, keeping token order: each warp counts its contiguous part of the choices,
 // offsets follow by expert and then by warp, and a second pass places them. Roofline: latency; bytes = choices * 4
 // twice in and 16 out. Also lists the tiles of the grouped GEMMs and resets the experts' clocks.
@@ -298,13 +316,10 @@ __global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* exp
     plan.last_end[e] = 0;
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
-    starts[0] = tile_starts[0] = 0;
-    for (int32_t e = 0; e < num_experts; ++e) {
-      starts[e + 1] += starts[e];
-      tile_starts[e + 1] += tile_starts[e];
-    }
-    *plan.num_tiles = tile_starts[num_experts];
+  if (warp == 0) {
+    SumInOrder(starts, num_experts);
+    SumInOrder(tile_starts, num_experts);
+    if (lane == 0) *plan.num_tiles = tile_starts[num_experts];
   }
   __syncthreads();
   for (int32_t e = threadIdx.x; e <= num_experts; e += kPlanThreads) {

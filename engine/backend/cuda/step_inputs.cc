@@ -32,7 +32,7 @@ absl::Status UploadedStep::Grow(const Sizes& sizes) {
   if (copied_ == nullptr) {
     RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&copied_, cudaEventDefault), "cudaEventCreate"));
   }
-  if (sizes.tokens <= capacity_.tokens && sizes.logit_rows <= capacity_.logit_rows &&
+  if (memory_.bytes() > 0 && sizes.tokens <= capacity_.tokens && sizes.logit_rows <= capacity_.logit_rows &&
       sizes.tables <= capacity_.tables) {
     return absl::OkStatus();
   }

@@ -32,19 +32,22 @@ struct CudaWeight final : public Weight {
   int64_t nonfinite = 0;
 };
 
-struct CudaExperts final : public ExpertWeights {
-  int64_t bytes() const override { return gate_up.bytes() + down.bytes() + gate_up_bias.bytes() + down_bias.bytes(); }
-  int64_t num_nonfinite() const override { return nonfinite; }
-
+struct ExpertSizes {
   DType dtype = DType::kF32;
   ExpertForm form;
   int64_t num_experts = 0;
   int64_t hidden = 0;
   int64_t intermediate = 0;
-  int64_t gate_up_rows = 0;    // of one expert, padded
-  int64_t hidden_stride = 0;   // k of gate and up, padded
+  int64_t gate_up_rows = 0;   // of one expert, padded
+  int64_t hidden_stride = 0;  // k of gate and up, padded
   int64_t down_rows = 0;
   int64_t intermediate_stride = 0;
+};
+
+struct CudaExperts final : public ExpertWeights, public ExpertSizes {
+  int64_t bytes() const override { return gate_up.bytes() + down.bytes() + gate_up_bias.bytes() + down_bias.bytes(); }
+  int64_t num_nonfinite() const override { return nonfinite; }
+
   DeviceBuffer gate_up;
   DeviceBuffer down;
   DeviceBuffer gate_up_bias;  // fp32 [experts][gate_up_rows], interleaved like the rows; empty: none

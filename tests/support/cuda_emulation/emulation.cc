@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -17,11 +19,14 @@ dim3 threadIdx, blockIdx, blockDim, gridDim;
 struct EmulatedGraph {
   std::vector<std::function<void()>> calls;
 };
+// Work waits in the stream until somebody waits for it, as late as a device may do it.
 struct EmulatedStream {
   std::unique_ptr<EmulatedGraph> capture;
+  std::deque<std::function<void()>> queue;
 };
 struct EmulatedEvent {
-  uint64_t nanoseconds = 0;
+  uint64_t nanoseconds = 0;  // 0: not recorded yet
+  EmulatedStream* stream = nullptr;
 };
 
 namespace cuda_emulation {
@@ -125,6 +130,10 @@ struct Machine {
   size_t memory = size_t{64} << 30;
   size_t used = 0;
   std::unordered_map<void*, size_t> allocations;
+  std::map<const char*, size_t> pinned;
+  std::vector<EmulatedStream*> streams;
+  EmulatedStream legacy;  // for which the others do not wait, nor it for them
+  bool capturing = false;
   cudaError_t pending = cudaSuccess;  // of the next synchronisation
   cudaError_t last = cudaSuccess;
 };
@@ -226,7 +235,7 @@ cudaError_t CallOrRecord(cudaStream_t stream, std::function<void()> call) {
   if (stream != nullptr && stream->capture != nullptr) {
     stream->capture->calls.push_back(std::move(call));
   } else {
-    call();
+    (stream != nullptr ? stream : &TheMachine().legacy)->queue.push_back(std::move(call));
   }
   return cudaSuccess;
 }
@@ -235,6 +244,32 @@ cudaError_t Fail(cudaError_t error) {
   TheMachine().last = error;
   return error;
 }
+
+void Drain(EmulatedStream* stream) {
+  while (!stream->queue.empty()) {
+    const std::function<void()> call = std::move(stream->queue.front());
+    stream->queue.pop_front();
+    call();
+  }
+}
+
+// Everything there is; the legacy stream last, because nobody may count on it.
+void DrainAll() {
+  for (EmulatedStream* stream : TheMachine().streams) Drain(stream);
+  Drain(&TheMachine().legacy);
+}
+
+bool IsPinned(const void* pointer) {
+  const auto& pinned = TheMachine().pinned;
+  auto after = pinned.upper_bound(static_cast<const char*>(pointer));
+  if (after == pinned.begin()) return false;
+  const auto& [base, bytes] = *--after;
+  return static_cast<const char*>(pointer) < base + bytes;
+}
+
+// Calls that wait or allocate cannot be captured.
+#define REFUSE_WHILE_CAPTURING() \
+  if (TheMachine().capturing) return Fail(cudaErrorStreamCaptureUnsupported)
 
 }  // namespace
 
@@ -343,6 +378,8 @@ void SetDeviceMemory(size_t bytes) { TheMachine().memory = bytes; }
 }  // namespace cuda_emulation
 
 using cuda_emulation::CallOrRecord;
+using cuda_emulation::Drain;
+using cuda_emulation::DrainAll;
 using cuda_emulation::Fail;
 using cuda_emulation::TheMachine;
 
@@ -363,12 +400,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  REFUSE_WHILE_CAPTURING();
   *total = TheMachine().memory;
   *free = *total - TheMachine().used;
   return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  REFUSE_WHILE_CAPTURING();
   auto& m = TheMachine();
   if (bytes > m.memory - m.used) return Fail(cudaErrorMemoryAllocation);
   *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -379,6 +418,8 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 }
 
 cudaError_t cudaFree(void* pointer) {
+  REFUSE_WHILE_CAPTURING();
+  DrainAll();
   auto& m = TheMachine();
   const auto found = m.allocations.find(pointer);
   if (found == m.allocations.end()) return pointer == nullptr ? cudaSuccess : Fail(cudaErrorInvalidValue);
@@ -389,25 +430,37 @@ cudaError_t cudaFree(void* pointer) {
 }
 
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
+  REFUSE_WHILE_CAPTURING();
   *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  return *pointer == nullptr ? Fail(cudaErrorMemoryAllocation) : cudaSuccess;
+  if (*pointer == nullptr) return Fail(cudaErrorMemoryAllocation);
+  TheMachine().pinned[static_cast<const char*>(*pointer)] = bytes;
+  return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
+  REFUSE_WHILE_CAPTURING();
+  DrainAll();
+  TheMachine().pinned.erase(static_cast<const char*>(pointer));
   std::free(pointer);
   return cudaSuccess;
 }
 
+// On device memory it returns at once, and only the legacy stream waits for it.
 cudaError_t cudaMemset(void* pointer, int value, size_t bytes) {
-  std::memset(pointer, value, bytes);
-  return cudaSuccess;
+  REFUSE_WHILE_CAPTURING();
+  return CallOrRecord(nullptr, [=] { std::memset(pointer, value, bytes); });
 }
 
 cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t stream) {
   return CallOrRecord(stream, [=] { std::memset(pointer, value, bytes); });
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (kind == cudaMemcpyHostToDevice && !cuda_emulation::IsPinned(from)) {
+    // Ordinary memory is read before the call returns.
+    std::vector<char> copy(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
+    return CallOrRecord(stream, [to, copy = std::move(copy)] { std::memcpy(to, copy.data(), copy.size()); });
+  }
   return CallOrRecord(stream, [=] { std::memcpy(to, from, bytes); });
 }
 
@@ -422,15 +475,20 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new EmulatedStream;
+  TheMachine().streams.push_back(*stream);
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  Drain(stream);
+  std::erase(TheMachine().streams, stream);
   delete stream;
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  REFUSE_WHILE_CAPTURING();
+  Drain(stream != nullptr ? stream : &TheMachine().legacy);
   if (TheMachine().pending == cudaSuccess) return cudaSuccess;
   const cudaError_t error = TheMachine().pending;
   TheMachine().pending = cudaSuccess;
@@ -443,11 +501,13 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  DrainAll();
   delete event;
   return cudaSuccess;
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->stream = stream;
   return CallOrRecord(stream, [event] { event->nanoseconds = cuda_emulation::Nanoseconds(); });
 }
 
@@ -455,21 +515,26 @@ cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, uns
   return cudaEventRecord(event, stream);
 }
 
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaStreamSynchronize(nullptr); }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return event->stream == nullptr ? cudaSuccess : cudaStreamSynchronize(event->stream);
+}
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  if (start->nanoseconds == 0 || end->nanoseconds == 0) return Fail(cudaErrorInvalidValue);
   *milliseconds = static_cast<float>(end->nanoseconds - start->nanoseconds) * 1e-6f;
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  if (TheMachine().refuse_capture) return cudaErrorInvalidValue;
+  if (TheMachine().refuse_capture) return Fail(cudaErrorInvalidValue);
+  TheMachine().capturing = true;
   stream->capture = std::make_unique<EmulatedGraph>();
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = stream->capture.release();
+  TheMachine().capturing = false;
   return *graph == nullptr ? Fail(cudaErrorInvalidValue) : cudaSuccess;
 }
 
@@ -478,10 +543,11 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
   return cudaSuccess;
 }
 
-cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   ++TheMachine().num_graph_launches;
-  for (const auto& call : executable->calls) call();
-  return cudaSuccess;
+  return CallOrRecord(stream, [executable] {
+    for (const auto& call : executable->calls) call();
+  });
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
@@ -490,6 +556,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  DrainAll();
   delete executable;
   return cudaSuccess;
 }
@@ -507,6 +574,7 @@ const char* cudaGetErrorString(cudaError_t error) {
     case cudaSuccess: return "no error";
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     case cudaErrorInvalidValue: return "invalid argument";
   }

@@ -25,6 +25,11 @@ void Launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
                                stream);
 }
 
+template <auto kKernel>
+int BlocksPerMultiprocessor(int, size_t) {
+  return 2;
+}
+
 template <typename T>
 T* DynamicShared() {
   return static_cast<T*>(cuda_emulation::SharedMemory());

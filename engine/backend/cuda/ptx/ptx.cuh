@@ -23,6 +23,19 @@ void Launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
   kernel<<<grid, block, shared_bytes, stream>>>(std::forward<Arguments>(arguments)...);
 }
 
+// Blocks of the kernel that fit on one multiprocessor at a time. Asked once for each kernel.
+template <auto kKernel>
+int BlocksPerMultiprocessor(int threads, size_t shared_bytes) {
+  static const int blocks = [&] {
+    int fit = 0;
+    cudaFuncSetAttribute(reinterpret_cast<const void*>(kKernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(shared_bytes));
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fit, kKernel, threads, shared_bytes);
+    return fit > 0 ? fit : 1;
+  }();
+  return blocks;
+}
+
 #ifdef __CUDACC__
 
 // The block's dynamic shared memory, aligned to 128 bytes.

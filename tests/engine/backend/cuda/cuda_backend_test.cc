@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <numeric>
 #include <span>
@@ -32,7 +33,7 @@ std::unique_ptr<Backend> MakeBackend(const std::string& expert_gemm = "native") 
 // One layer of attention and experts with random weights, between an embedding and a head.
 class TinyModel {
  public:
-  TinyModel(Backend* backend, DType dtype) : backend_(backend), dtype_(dtype) {
+  TinyModel(Backend* backend, DType dtype, int32_t max_tokens = kMaxTokens) : backend_(backend), dtype_(dtype) {
     shape_.num_heads = shape_.num_kv_heads = kHeads;
     shape_.head_dim = kHeadDim;
     shape_.scale = 0.35f;
@@ -54,14 +55,14 @@ class TinyModel {
       readers.push_back({reader(24, kHidden), reader(24, kHidden), reader(kHidden, 24)});
     }
     experts_ = *backend->LoadExperts(readers, dtype);
-    routing_ = *backend->AllocateRouting(kMaxTokens, router_config_);
-    batches_ = *backend->AllocateExpertBatches(kMaxTokens, router_config_);
+    routing_ = *backend->AllocateRouting(max_tokens, router_config_);
+    batches_ = *backend->AllocateExpertBatches(max_tokens, router_config_);
     for (auto [matrix, cols] : {std::pair{&x_, int64_t{kHidden}}, {&h_, kHidden}, {&qkv_, shape_.qkv_size()},
                                 {&attended_, kHidden}, {&last_, kHidden}, {&logits_, kVocab}}) {
-      *matrix = *backend->AllocateMatrix(kMaxTokens, cols);
+      *matrix = *backend->AllocateMatrix(max_tokens, cols);
     }
-    rows_ = *backend->AllocateMatrix(2 * kMaxTokens, kHidden);
-    EXPECT_TRUE(backend->PrepareScratch(kMaxTokens).ok());
+    rows_ = *backend->AllocateMatrix(2 * max_tokens, kHidden);
+    EXPECT_TRUE(backend->PrepareScratch(max_tokens).ok());
   }
 
   // Logits of every token.
@@ -129,13 +130,13 @@ class TinyModel {
 
 // `num_sequences` prompts of different lengths, then decodes of all of them, of which the last leave one by one. Returns
 // the logits of all steps, one after the other.
-std::vector<float> Converse(TinyModel* model, int32_t num_sequences, int32_t num_steps) {
+std::vector<float> Converse(TinyModel* model, int32_t num_sequences, int32_t num_steps, int32_t shortest = 3) {
   std::vector<std::vector<int32_t>> tables;
   std::vector<int32_t> lengths;
   std::vector<float> all;
   for (int32_t s = 0; s < num_sequences; ++s) {
     tables.push_back({2 * s + 1, 2 * s, 40 + s});
-    std::vector<int32_t> prompt(3 + s);
+    std::vector<int32_t> prompt(std::min(shortest + s, 9));
     std::iota(prompt.begin(), prompt.end(), s);
     const std::vector<float> logits =
         model->Step(prompt, {{0, static_cast<int32_t>(prompt.size()), 0, tables.back().data()}});
@@ -189,6 +190,20 @@ TEST_P(StepTest, OrderOfThreadsDoesNotMatter) {
   for (size_t i = 0; i < forward.size(); ++i) ASSERT_EQ(forward[i], reverse[i]) << "element " << i;
 }
 
+// Steps of up to fewer tokens than a bucket has rows: the plan and the products must agree on the tiles.
+TEST_P(StepTest, RecordedStepsOfATightLimitGiveTheSameBits) {
+  for (const int32_t max_tokens : {9, 17, 33, 39}) {
+    auto backend = MakeBackend(), direct_backend = MakeBackend();
+    TinyModel model(backend.get(), GetParam(), max_tokens), direct(direct_backend.get(), GetParam(), max_tokens);
+    const std::vector<float> recorded = Converse(&model, 9, 6, 1);
+    cuda_emulation::SetRefuseCapture(true);
+    const std::vector<float> plain = Converse(&direct, 9, 6, 1);
+    cuda_emulation::SetRefuseCapture(false);
+    ASSERT_EQ(recorded.size(), plain.size());
+    for (size_t i = 0; i < plain.size(); ++i) ASSERT_EQ(recorded[i], plain[i]) << "element " << i;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, StepTest, ::testing::Values(DType::kF32, DType::kBF16),
                          [](const auto& info) { return DTypeName(info.param); });
 
@@ -204,6 +219,7 @@ TEST(CudaBackendTest, AFailureOfTheDeviceIsRememberedWithItsWords) {
     EXPECT_THAT(std::string(model.status().message()), HasSubstr("an illegal memory access"));
     model.Step({3}, {{0, 1, 2, table.data()}});
   }
+  cudaGetLastError();  // the next test has another device
 }
 
 TEST(CudaBackendTest, TooLittleMemorySaysHowMuch) {

@@ -43,7 +43,9 @@ TEST_F(PluginLoaderTest, ALibraryThatIsNoDriver) {
 
 TEST_F(PluginLoaderTest, ADriverThatDoesNotStart) {
   setenv("SWITCHYARD_FAKE_DEVICES", "broken", 1);
-  ExpectMissing("the NVIDIA driver does not start: error 999");
+  const absl::Status status = Load();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << "a GPU that is broken is not one that is missing";
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the NVIDIA driver does not start: error 999"));
 }
 
 TEST_F(PluginLoaderTest, ADriverWithoutDevices) {

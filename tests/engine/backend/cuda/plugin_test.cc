@@ -40,8 +40,12 @@ TEST_F(PluginTest, SaysWhetherThereIsADevice) {
   const auto score = Find<ScoreFunction>(kScoreSymbol);
   ASSERT_NE(score, nullptr);
   char text[256] = "";
-  if (score(text, sizeof(text)) == 0) {
-    EXPECT_NE(std::string(text).find("CUDA finds no device: "), std::string::npos) << text;
+  // Without a driver CUDA reports one that is too old for it.
+  const int suits = score(text, sizeof(text));
+  if (suits <= 0) {
+    EXPECT_TRUE(std::string(text).find("CUDA finds no device") != std::string::npos ||
+                std::string(text).find("the GPU cannot be used: ") != std::string::npos)
+        << text;
   } else {
     EXPECT_NE(std::string(text), "");
   }
