@@ -568,6 +568,7 @@ void CudaBackend::Linear(Matrix in, const Weight& weight, OutputMode mode, Matri
 }
 
 const float* CudaBackend::OnDevice(const std::vector<float>& values) {
+  if (values.empty()) return nullptr;
   for (const DeviceVector& vector : vectors_) {
     if (vector.values == values) return vector.data.as<float>();
   }
