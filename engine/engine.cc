@@ -71,6 +71,8 @@ int64_t CountActiveParameters(const ModelConfig& config, int64_t total) {
     if (!layer.is_moe) continue;
     const int64_t expert = int64_t{3} * config.hidden_size * layer.moe.intermediate_size;
     idle += expert * (layer.moe.router.num_experts - layer.moe.router.top_k);
+    const RouterConfig& heads = layer.attention.experts;
+    idle += 2 * layer.attention.shape.kv_size() * config.hidden_size * (heads.num_experts - heads.top_k);
   }
   return total - idle;
 }
