@@ -158,6 +158,7 @@ absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions&
     ASSIGN_OR_RETURN(weights, OpenWeights(config, options.model_dir));
   }
   ASSIGN_OR_RETURN(engine->backend_, CreateBackend({options.device, options.cpu_isa, options.num_threads}));
+  RETURN_IF_ERROR(Transformer::CheckServed(config, *engine->backend_));
   RETURN_IF_ERROR(engine->DescribeModel(options, config, *weights));
   RETURN_IF_ERROR(engine->LoadModel(options, config, *weights));
   engine->ReserveStep(options);

@@ -231,6 +231,7 @@ struct LayerBlocks {
   bool layer_norm = false;
   bool attention_experts = false;  // mixture of attention heads (JetMoE)
   bool moe_output_bias = false;
+  bool router_bias = false;
 };
 
 // The names of those of its blocks that not every device computes.
@@ -257,6 +258,7 @@ inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
   add(router.normalize && router.normalize_power != 1.0f, "router weights normalised by a p-norm");
   add(router.num_groups > 1, "grouped router");
   add(router.has_choice_bias, "router choice bias");
+  add(blocks.router_bias, "router bias");
   add(router.weigh_input, "router weights on the experts' inputs");
   add(blocks.experts.activation != Activation::kSilu, "clamped SwiGLU");
   add(blocks.experts.biases, "expert biases");

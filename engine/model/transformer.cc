@@ -93,7 +93,9 @@ class PartReader final : public TensorReader {
   const bool transposed_;
 };
 
-absl::Status CheckServed(const ModelConfig& config, const Backend& backend) {
+}  // namespace
+
+absl::Status Transformer::CheckServed(const ModelConfig& config, const Backend& backend) {
   for (const LayerConfig& layer : config.layers) {
     LayerBlocks blocks;
     blocks.attention = &layer.attention.shape;
@@ -102,12 +104,11 @@ absl::Status CheckServed(const ModelConfig& config, const Backend& backend) {
     blocks.layer_norm = config.norm == NormKind::kLayer;
     blocks.attention_experts = layer.attention.experts.num_experts > 0;
     blocks.moe_output_bias = layer.moe.output_bias;
+    blocks.router_bias = layer.moe.router_bias;
     RETURN_IF_ERROR(backend.CheckServed(blocks));
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 // Pulls the weights of one model through the backend, layer by layer.
 class Transformer::Loader {
@@ -306,7 +307,6 @@ class Transformer::Loader {
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig& config, const Weights& weights,
                                                                DType dtype, const TransformerLimits& limits,
                                                                Backend* backend) {
-  RETURN_IF_ERROR(CheckServed(config, *backend));
   std::unique_ptr<Transformer> model(new Transformer(config, backend));
   Loader loader(config, weights, dtype, backend);
 

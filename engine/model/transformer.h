@@ -29,9 +29,12 @@ class Transformer {
   // Memory that Load takes beside the weights, without what the backend needs for itself.
   static int64_t ActivationBytes(const ModelConfig& config, const TransformerLimits& limits);
 
+  // UNIMPLEMENTED: names what the backend does not compute of this model. To be called before anything is allocated.
+  static absl::Status CheckServed(const ModelConfig& config, const Backend& backend);
+
   // Reads all weights into the backend, rounded to `dtype` (norms and routers stay fp32).
-  // INVALID_ARGUMENT: sizes beyond what the backend takes. DATA_LOSS: a weight file changed or could not be read.
-  // RESOURCE_EXHAUSTED: no memory.
+  // REQUIRES: CheckServed. INVALID_ARGUMENT: sizes beyond what the backend takes. DATA_LOSS: a weight file changed or
+  // could not be read. RESOURCE_EXHAUSTED: no memory.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelConfig& config, const Weights& weights,
                                                            DType dtype, const TransformerLimits& limits,
                                                            Backend* backend);

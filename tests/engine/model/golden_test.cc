@@ -113,6 +113,7 @@ class GoldenTest : public ::testing::TestWithParam<GoldenParam> {
     ASSERT_TRUE(weights.ok()) << weights.status();
     golden_ = std::make_unique<testing::GoldenFile>(folder + "/golden.safetensors");
     ids_ = golden_->GetIds("input_ids");
+    ASSERT_TRUE(Transformer::CheckServed(config_, *backend_).ok());
     logits_ = golden_->Get("logits");
     auto cache = AllocateCache(*backend_, config_, DType::kF32);
     ASSERT_TRUE(cache.ok()) << cache.status();
