@@ -72,6 +72,8 @@ int64_t CountActiveParameters(const ModelConfig& config, int64_t total) {
     if (!layer.is_moe) continue;
     const int64_t expert = int64_t{3} * config.hidden_size * layer.moe.intermediate_size;
     idle += expert * (layer.moe.router.num_experts - layer.moe.router.top_k);
+    const RouterConfig& heads = layer.attention.experts;
+    idle += 2 * layer.attention.shape.kv_size() * config.hidden_size * (heads.num_experts - heads.top_k);
   }
   return total - idle;
 }
@@ -188,6 +190,7 @@ absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions&
   ASSIGN_OR_RETURN(CreatedBackend created, CreateBackend(BackendOptionsOf(options)));
   engine->backend_ = std::move(created.backend);
   engine->facts_.backend_reason = std::move(created.reason);
+  RETURN_IF_ERROR(Transformer::CheckServed(config, *engine->backend_));
   RETURN_IF_ERROR(engine->DescribeModel(options, config, *weights));
   RETURN_IF_ERROR(engine->LoadModel(options, config, *weights));
   engine->ReserveStep(options);

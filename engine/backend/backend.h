@@ -229,6 +229,9 @@ struct LayerBlocks {
   const RouterConfig* router = nullptr;  // null in a dense layer
   ExpertForm experts;
   bool layer_norm = false;
+  bool attention_experts = false;  // mixture of attention heads (JetMoE)
+  bool moe_output_bias = false;
+  bool router_bias = false;
 };
 
 // The names of those of its blocks that not every device computes.
@@ -239,6 +242,8 @@ inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
   };
   const AttentionShape& attention = *blocks.attention;
   add(blocks.layer_norm, "layer norm");
+  add(blocks.attention_experts, "mixture of attention heads");
+  add(blocks.moe_output_bias, "bias on the experts' sum");
   add(attention.latent_dim > 0, "latent attention (MLA)");
   add(attention.rope_interleaved, "interleaved RoPE");
   add(attention.qk_norm == QkNorm::kL2AfterRope, "q/k norm after RoPE");
@@ -253,6 +258,7 @@ inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
   add(router.normalize && router.normalize_power != 1.0f, "router weights normalised by a p-norm");
   add(router.num_groups > 1, "grouped router");
   add(router.has_choice_bias, "router choice bias");
+  add(blocks.router_bias, "router bias");
   add(router.weigh_input, "router weights on the experts' inputs");
   add(blocks.experts.activation != Activation::kSilu, "clamped SwiGLU");
   add(blocks.experts.biases, "expert biases");
@@ -385,6 +391,27 @@ class Backend {
   // For each of `heads`, n: the front of out[t, n] = the front of in[t, n] x heads[n]^T, where a row of `in` and of
   // `out` is as many equal parts as there are heads. What follows the front of a part stays as it is.
   virtual void LinearPerHead(Matrix /*in*/, std::span<const std::unique_ptr<Weight>> /*heads*/, Matrix /*out*/) {
+    CHECK(false);
+  }
+  // matrix[r] += bias; `bias` is a kVector.
+  virtual void AddBias(const Weight& /*bias*/, Matrix /*matrix*/) { CHECK(false); }
+  // rows_out[r] = x x experts[e]^T for every row r, e its expert; x = in[row_to_token[r]], or in[r] where `in` is
+  // grouped by expert already. One batch of rows per expert.
+  virtual void LinearPerExpert(Matrix /*in*/, bool /*in_is_grouped*/,
+                               std::span<const std::unique_ptr<Weight>> /*experts*/,
+                               const ExpertBatches& /*batches*/, Matrix /*rows_out*/) {
+    CHECK(false);
+  }
+  // JetMoE: an expert makes one query head per KV head, and rank j of top_k reads KV head n with its head n. So query
+  // head n * top_k + j of token t is head n of rows[choice_to_row[t * top_k + j]], and the projected keys and values
+  // follow: rows [num_rows, num_kv_heads * head_dim], kv [num_tokens, 2 * kv_size], qkv [num_tokens, qkv_size].
+  virtual void SpreadHeads(const AttentionShape& /*shape*/, Matrix /*rows*/, const ExpertBatches& /*batches*/,
+                           Matrix /*kv*/, Matrix /*qkv*/) {
+    CHECK(false);
+  }
+  // The way back: attended [num_tokens, q_size] -> rows [num_rows, num_kv_heads * head_dim].
+  virtual void CollectHeads(const AttentionShape& /*shape*/, Matrix /*attended*/, const ExpertBatches& /*batches*/,
+                            Matrix /*rows*/) {
     CHECK(false);
   }
   // MLA. latent: [num_tokens, head_dim] as projected. Norms its latent part with `norm` and shape.qk_norm_eps, rotates

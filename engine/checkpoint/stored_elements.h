@@ -58,8 +58,8 @@ class StoredElements {
 
 // What the codes mean; the tests compare them with the formats' definitions.
 float F8E4m3ToFloat(uint8_t bits);
-float Mxfp4CodeToFloat(uint8_t code);   // the low four bits
-float E8m0ToFloat(uint8_t exponent);    // 2^(exponent - 127); 255 is NaN
+float Mxfp4CodeToFloat(uint8_t code);  // the low four bits
+float E8m0ToFloat(uint8_t exponent);   // 2^(exponent - 127); 255 is NaN
 
 }  // namespace switchyard
 

@@ -35,6 +35,7 @@ constexpr ExpertNames kLayouts[] = {
     {"feed_forward.experts", ExpertStorage::kFusedColumns, "gate_up_proj", "", "down_proj", "feed_forward.router"},
     {"block_sparse_moe", ExpertStorage::kFusedRows, "input_linear.weight", "", "output_linear.weight",
      "block_sparse_moe.router.layer"},
+    {"mlp", ExpertStorage::kFusedRows, "input_linear.weight", "", "output_linear.weight", "mlp.router.layer"},
     {"ffn.experts.mlp", ExpertStorage::kStacked, "w1", "v1", "w2", "ffn.router.layer"},
     {"mlp.experts", ExpertStorage::kFusedRows, "gate_up_proj", "", "down_proj", "mlp.gate"},
     {"block_sparse_moe.experts", ExpertStorage::kFusedRows, "gate_up_proj", "", "down_proj", "block_sparse_moe.gate"},
@@ -108,6 +109,16 @@ constexpr Spelling kGranite[] = {
     {WeightName::kSharedDown, "shared_mlp.output_linear.weight"},
 };
 
+constexpr Spelling kJetmoe[] = {
+    {WeightName::kK, "self_attention.kv_proj.weight", true},
+    {WeightName::kV, "self_attention.kv_proj.weight", true},
+    {WeightName::kAttentionRouter, "self_attention.experts.router.layer.weight"},
+    {WeightName::kAttentionBias, "self_attention.experts.bias"},
+    {WeightName::kAttentionIn, "self_attention.experts.input_linear.weight"},
+    {WeightName::kAttentionOut, "self_attention.experts.output_linear.weight"},
+    {WeightName::kMoeBias, "mlp.bias"},
+};
+
 constexpr Spelling kLlama4[] = {
     {WeightName::kMlpGate, "feed_forward.gate_proj.weight"},
     {WeightName::kMlpUp, "feed_forward.up_proj.weight"},
@@ -127,10 +138,11 @@ constexpr const char* kModelLayers = "model.layers.";
 constexpr Dialect kUsualDialect = {"", kModelLayers, {}, 0};
 constexpr Dialect kDialects[] = {
     {"arctic", kModelLayers, kArctic, 1},
-    {"dbrx", "transformer.blocks.", kDbrx, 6},
+    {"dbrx", "transformer.blocks.", kDbrx, 7},
     {"gpt_oss", kModelLayers, {}, 3},
     {"granitemoe", kModelLayers, {}, 5},
     {"granitemoeshared", kModelLayers, kGranite, 5},
+    {"jetmoe", kModelLayers, kJetmoe, 6},
     {"llama4", kModelLayers, kLlama4, 4},
     {"llama4_text", kModelLayers, kLlama4, 4},
     {"mixtral", kModelLayers, {}, 1},
@@ -155,7 +167,9 @@ const Spelling* FindSpelling(std::span<const Spelling> spellings, WeightName nam
 bool IsExpertMatrix(WeightName name) {
   return name >= WeightName::kExpertGate && name <= WeightName::kExpertDown;
 }
-bool IsExpertBias(WeightName name) { return name > WeightName::kExpertDown; }
+bool IsExpertBias(WeightName name) {
+  return name >= WeightName::kExpertGateBias && name <= WeightName::kExpertDownBias;
+}
 bool IsUp(WeightName name) { return name == WeightName::kExpertUp || name == WeightName::kExpertUpBias; }
 bool IsDown(WeightName name) { return name == WeightName::kExpertDown || name == WeightName::kExpertDownBias; }
 
@@ -229,20 +243,24 @@ StoredPlace TensorNames::PlaceOf(const WeightSpec& spec) const {
   const Spelling* spelling = FindSpelling(dialect_->own, spec.name);
   if (spelling == nullptr) spelling = FindSpelling(kUsual, spec.name);
   std::string tensor = absl::StrCat(spec.layer >= 0 ? LayerPrefix(spec.layer) : prefix_, spelling->text);
+  if (spec.expert >= 0) {  // attention experts, in one tensor
+    StoredPlace place = PlainPlace(spec, std::move(tensor));
+    const AttentionConfig& attention = config_.layers[static_cast<size_t>(spec.layer)].attention;
+    place.shape = {attention.experts.num_experts, spec.rows, spec.cols};
+    place.offset = spec.expert * spec.rows * spec.cols;
+    return place;
+  }
   return spelling->stacked ? StackedPlaceOf(spec, std::move(tensor)) : PlainPlace(spec, std::move(tensor));
 }
 
-// q, k and v one after the other; or gate and up.
+// Gate and up one after the other; or k and v, after q if there is one.
 StoredPlace TensorNames::StackedPlaceOf(const WeightSpec& spec, std::string tensor) const {
-  const AttentionShape& shape = config_.layers[static_cast<size_t>(spec.layer)].attention.shape;
-  int64_t rows_before = 0, all_rows = 2 * spec.rows;
-  if (spec.name == WeightName::kSharedUp) {
-    rows_before = spec.rows;
-  } else if (spec.name != WeightName::kSharedGate) {
-    all_rows = shape.qkv_size();
-    if (spec.name != WeightName::kQ) rows_before += shape.q_size();
-    if (spec.name == WeightName::kV) rows_before += shape.kv_size();
-  }
+  const AttentionConfig& attention = config_.layers[static_cast<size_t>(spec.layer)].attention;
+  const bool is_mlp = spec.name == WeightName::kSharedGate || spec.name == WeightName::kSharedUp;
+  const int64_t q_rows = is_mlp || attention.experts.num_experts > 0 ? 0 : attention.shape.q_size();
+  const int64_t all_rows = q_rows + 2 * (is_mlp ? spec.rows : attention.shape.kv_size());
+  const bool is_second = spec.name == WeightName::kSharedUp || spec.name == WeightName::kV;
+  const int64_t rows_before = spec.name == WeightName::kQ ? 0 : q_rows + (is_second ? spec.rows : 0);
   StoredPlace place = PlainPlace(spec, std::move(tensor));
   place.shape = {all_rows, spec.cols};
   place.offset = rows_before * spec.cols;

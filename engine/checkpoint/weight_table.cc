@@ -7,7 +7,8 @@ constexpr int64_t kFirstLayerName = static_cast<int64_t>(WeightName::kInputNorm)
 constexpr int64_t kFirstExpertName = static_cast<int64_t>(WeightName::kExpertGate);
 constexpr int64_t kNamesPerLayer = kFirstExpertName - kFirstLayerName;
 constexpr int64_t kFirstExpertBias = static_cast<int64_t>(WeightName::kExpertGateBias);
-constexpr int64_t kEndOfNames = static_cast<int64_t>(WeightName::kExpertDownBias) + 1;
+constexpr int64_t kFirstAttentionExpert = static_cast<int64_t>(WeightName::kAttentionIn);
+constexpr int64_t kEndOfNames = static_cast<int64_t>(WeightName::kAttentionOut) + 1;
 
 // Visits with the layer filled in.
 class LayerVisitor {
@@ -51,10 +52,23 @@ void VisitLatentAttention(const AttentionConfig& attention, int64_t hidden, cons
   if (attention.output_bias) visit.Vector(WeightName::kOBias, hidden);
 }
 
+void VisitAttentionExperts(const AttentionConfig& attention, int64_t hidden, const LayerVisitor& visit) {
+  const int64_t size = attention.shape.kv_size();
+  visit.Matrix(WeightName::kAttentionRouter, attention.experts.num_experts, hidden);
+  visit.Vector(WeightName::kAttentionBias, hidden);
+  visit.Matrix(WeightName::kK, size, hidden);
+  visit.Matrix(WeightName::kV, size, hidden);
+  for (int expert = 0; expert < attention.experts.num_experts; ++expert) {
+    visit.Matrix(WeightName::kAttentionIn, size, hidden, expert);
+    visit.Matrix(WeightName::kAttentionOut, hidden, size, expert);
+  }
+}
+
 void VisitAttention(const AttentionConfig& attention, int64_t hidden, const LayerVisitor& visit) {
   const AttentionShape& shape = attention.shape;
   if (shape.has_sinks) visit.Vector(WeightName::kSinks, shape.num_heads);
   if (shape.latent_dim > 0) return VisitLatentAttention(attention, hidden, visit);
+  if (attention.experts.num_experts > 0) return VisitAttentionExperts(attention, hidden, visit);
   visit.Matrix(WeightName::kQ, shape.q_size(), hidden);
   visit.Matrix(WeightName::kK, shape.kv_size(), hidden);
   visit.Matrix(WeightName::kV, shape.kv_size(), hidden);
@@ -75,6 +89,7 @@ void VisitMoe(const MoeConfig& moe, int64_t hidden, const LayerVisitor& visit) {
   visit.Matrix(WeightName::kRouter, moe.router.num_experts, hidden);
   if (moe.router_bias) visit.Vector(WeightName::kRouterBias, moe.router.num_experts);
   if (moe.router.has_choice_bias) visit.Vector(WeightName::kChoiceBias, moe.router.num_experts);
+  if (moe.output_bias) visit.Vector(WeightName::kMoeBias, hidden);
   if (moe.shared_intermediate_size > 0) {
     visit.Mlp(WeightName::kSharedGate, WeightName::kSharedUp, WeightName::kSharedDown, moe.shared_intermediate_size,
               hidden);
@@ -126,9 +141,12 @@ void ForEachWeight(const ModelConfig& config, const std::function<void(const Wei
 
 // The model's own names come first, then those of all layers, then the experts layer by layer.
 WeightSlots::WeightSlots(const ModelConfig& config) {
-  bool biases = false;
-  for (const LayerConfig& layer : config.layers) biases |= layer.moe.experts.biases;
-  names_per_expert_ = (biases ? kEndOfNames : kFirstExpertBias) - kFirstExpertName;
+  bool biases = false, attention = false;
+  for (const LayerConfig& layer : config.layers) {
+    biases |= layer.moe.experts.biases;
+    attention |= layer.attention.experts.num_experts > 0;
+  }
+  names_per_expert_ = (attention ? kEndOfNames : biases ? kFirstAttentionExpert : kFirstExpertBias) - kFirstExpertName;
   int64_t base = kFirstLayerName + kNamesPerLayer * config.num_layers();
   for (const LayerConfig& layer : config.layers) {
     expert_base_.push_back(base);

@@ -32,16 +32,19 @@ enum class WeightName : uint8_t {
   kQA, kQABias, kQANorm, kQB,               // MLA: queries through q_lora_rank; without it kQ is whole
   kKvA, kKvABias, kKvANorm,                 // [kv_lora_rank + rope dim, hidden_size], ..., [kv_lora_rank]
   kKvB,                                     // [heads * (nope dim + value dim), kv_lora_rank]
+  kAttentionRouter, kAttentionBias,         // JetMoE: [num_experts, hidden_size], [hidden_size] on the experts' sum
   kParallelNorm,                            // [hidden_size] of Arctic's MLP beside the MoE
   kParallelGate, kParallelUp, kParallelDown,
   kMlpGate, kMlpUp, kMlpDown,               // dense layers: [I, hidden], [I, hidden], [hidden, I]
   kRouter,                                  // [num_experts, hidden_size]
   kRouterBias, kChoiceBias,                 // [num_experts] of the logits; of the scores, for the choice only
+  kMoeBias,                                 // [hidden_size] on the experts' sum
   kSharedGate, kSharedUp, kSharedDown,      // shared expert
   kSharedExpertGate,                        // [1, hidden_size]
   // per layer and expert
   kExpertGate, kExpertUp, kExpertDown,      // [I, hidden], [I, hidden], [hidden, I]
   kExpertGateBias, kExpertUpBias, kExpertDownBias,
+  kAttentionIn, kAttentionOut,              // JetMoE: [kv heads * head_dim, hidden], [hidden, kv heads * head_dim]
 };
 
 class Weights {

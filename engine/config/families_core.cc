@@ -109,8 +109,7 @@ std::vector<bool> Qwen2SlidingLayers(const ConfigReader& config, int32_t num_lay
     for (int32_t l = 0; l < num_layers; ++l) sliding[static_cast<size_t>(l)] = l % 2 == 0 && l < max_window_layers;
     return sliding;
   }
-  const std::vector<std::string> types =
-      ReadLayerTypes(config, {"sliding_attention", "full_attention"}, num_layers);
+  const std::vector<std::string> types = ReadLayerTypes(config, {"sliding_attention", "full_attention"}, num_layers);
   for (size_t l = 0; l < types.size(); ++l) sliding[l] = types[l] == "sliding_attention";
   return sliding;
 }

@@ -1,4 +1,4 @@
-// Families with a block of their own: Granite, DBRX, Phi-3.5-MoE, Arctic, gpt-oss, Llama 4.
+// Families with a block of their own: Granite, DBRX, Phi-3.5-MoE, Arctic, gpt-oss, JetMoE, Llama 4.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -105,6 +105,23 @@ void FillGptOss(const ConfigReader& config, const FamilyDefaults&, ModelConfig* 
     layer.attention.shape.has_sinks = true;
     layer.moe.router_bias = true;
     layer.moe.experts = {Activation::kClampedSwiglu, static_cast<float>(limit), /*biases=*/true};
+  }
+}
+
+// Read as one query head per KV head; each chosen expert brings that many.
+void FillJetmoe(const ConfigReader& config, const FamilyDefaults&, ModelConfig* model) {
+  SetRouter(RouterScore::kLogit, RouterWeights::kSoftmaxOfChosen, model);
+  for (LayerConfig& layer : model->layers) {
+    AttentionShape& shape = layer.attention.shape;
+    const int64_t num_heads = int64_t{shape.num_kv_heads} * layer.moe.router.top_k;
+    if (num_heads > kMaxHeads) {
+      config.problems().AddInvalid(absl::StrCat("num_key_value_heads and num_experts_per_tok make ", num_heads,
+                                                " heads; at most ", kMaxHeads, " are possible"));
+      return;
+    }
+    shape.num_heads = static_cast<int32_t>(num_heads);
+    layer.attention.experts = layer.moe.router;
+    layer.moe.output_bias = true;
   }
 }
 

@@ -25,6 +25,7 @@ void FillDbrx(const ConfigReader& config, const FamilyDefaults& defaults, ModelC
 void FillPhimoe(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillArctic(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillGptOss(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
+void FillJetmoe(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillLlama4(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 
 // ---- the same in every layer ----

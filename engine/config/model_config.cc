@@ -21,7 +21,6 @@ namespace {
 constexpr JsonLimits kLimits = {.max_bytes = size_t{1} << 20, .max_depth = 32, .max_values = 100'000};
 constexpr int32_t kMaxLayers = 1000;
 constexpr int32_t kMaxVocab = 1 << 24;
-constexpr int32_t kMaxHeads = 4096;
 constexpr int32_t kMaxHeadDim = 1024;  // what the backends take
 constexpr int32_t kMaxExperts = 65536;
 constexpr int64_t kMaxExpertsOfAllLayers = 1 << 18;
@@ -233,7 +232,7 @@ ModelConfig ReadCommon(const ConfigReader& config, const Family& family, int32_t
   model.max_position_embeddings =
       config.Int(defaults.keys.max_position_embeddings, defaults.max_position_embeddings, 1, kMaxPositions);
   model.rms_norm_eps = static_cast<float>(config.Real("rms_norm_eps", defaults.rms_norm_eps, 1e-30, 1.0));
-  model.tie_word_embeddings = config.Bool("tie_word_embeddings", false);
+  model.tie_word_embeddings = config.Bool("tie_word_embeddings", defaults.tie_word_embeddings);
   model.dtype = ReadDType(config);
   model.eos_token_ids = ReadEosTokens(config, defaults, model.vocab_size);
 
@@ -256,10 +255,15 @@ int64_t NumLatentParameters(const AttentionConfig& attention, int64_t hidden_siz
          heads * (mla.qk_nope_head_dim + mla.v_head_dim) * mla.kv_lora_rank + hidden_size * heads * mla.v_head_dim;
 }
 
+int64_t NumAttentionParameters(const AttentionConfig& attention, int64_t hidden_size) {
+  const AttentionShape& shape = attention.shape;
+  if (shape.latent_dim > 0) return NumLatentParameters(attention, hidden_size);
+  if (attention.experts.num_experts > 0) return 2 * (attention.experts.num_experts + 1) * shape.kv_size() * hidden_size;
+  return (shape.qkv_size() + shape.q_size()) * hidden_size;
+}
+
 int64_t NumParameters(const LayerConfig& layer, int64_t hidden_size) {
-  const AttentionShape& shape = layer.attention.shape;
-  const int64_t attention = shape.latent_dim > 0 ? NumLatentParameters(layer.attention, hidden_size)
-                                                 : (shape.qkv_size() + shape.q_size()) * hidden_size;
+  const int64_t attention = NumAttentionParameters(layer.attention, hidden_size);
   if (!layer.is_moe) return attention + 3 * hidden_size * layer.dense_intermediate_size;
   const int64_t experts = int64_t{layer.moe.router.num_experts} * layer.moe.intermediate_size;
   return attention +

@@ -27,6 +27,9 @@ struct MlaConfig {
 
 struct AttentionConfig {
   AttentionShape shape;      // heads, head size, masks, norms, RoPE: what the backend needs
+  // Mixture of attention heads (JetMoE): experts that make queries and take what they attended to, chosen per token;
+  // each has one head per KV head, so that shape.num_heads is num_kv_heads * top_k. Off where num_experts is 0.
+  RouterConfig experts;
   MlaConfig mla;             // shape is then that of the absorbed form: one KV head, the latent
   bool qkv_bias = false;
   bool output_bias = false;

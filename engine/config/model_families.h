@@ -13,6 +13,7 @@
 namespace switchyard {
 
 inline constexpr int32_t kMaxWidth = 1 << 20;  // of any layer, far above every published model
+inline constexpr int32_t kMaxHeads = 4096;     // of one layer
 
 // How a family spells the keys that all have; a path leads into an object ("attn_config.kv_n_heads").
 struct FamilyKeys {
@@ -48,6 +49,7 @@ struct FamilyDefaults {
   double rope_theta = 1e4;
   const char* rope_scaling = nullptr;   // JSON; null: none
   double partial_rotary_factor = 0.0;   // 0: the family turns whole heads and has no such key
+  bool tie_word_embeddings = false;
   bool is_latent = false;               // MLA; its own keys have the same defaults in every class
 };
 

@@ -19,9 +19,13 @@ struct Widths {
   int64_t latent_q = 0;
   int64_t latent = 0;
   int64_t values = 0;
+  int64_t kv = 0;         // of attention experts
+  int64_t head_rows = 0;  // likewise, for all ranks of a token
   bool gated_shared = false;
 
-  int64_t sum() const { return qkv + attended + 3 * mlp + beside + compressed_q + latent_q + latent + values; }
+  int64_t sum() const {
+    return qkv + attended + 3 * mlp + beside + compressed_q + latent_q + latent + values + kv + head_rows;
+  }
 };
 
 Widths WidthsOf(const ModelConfig& config) {
@@ -40,6 +44,11 @@ Widths WidthsOf(const ModelConfig& config) {
       widen(widths.latent_q, int64_t{shape.num_heads} * (mla.qk_nope_head_dim + mla.qk_rope_head_dim));
       widen(widths.latent, shape.head_dim);
       widen(widths.values, layer.attention.output_in());
+    }
+    if (layer.attention.experts.num_experts > 0) {
+      widen(widths.kv, 2 * shape.kv_size());
+      widen(widths.head_rows, shape.q_size());
+      widen(widths.top_k, layer.attention.experts.top_k);
     }
     if (!layer.is_moe) continue;
     widen(widths.top_k, layer.moe.router.top_k);
@@ -84,19 +93,22 @@ class PartReader final : public TensorReader {
   const bool transposed_;
 };
 
-absl::Status CheckServed(const ModelConfig& config, const Backend& backend) {
+}  // namespace
+
+absl::Status Transformer::CheckServed(const ModelConfig& config, const Backend& backend) {
   for (const LayerConfig& layer : config.layers) {
     LayerBlocks blocks;
     blocks.attention = &layer.attention.shape;
     blocks.router = layer.is_moe ? &layer.moe.router : nullptr;
     blocks.experts = layer.moe.experts;
     blocks.layer_norm = config.norm == NormKind::kLayer;
+    blocks.attention_experts = layer.attention.experts.num_experts > 0;
+    blocks.moe_output_bias = layer.moe.output_bias;
+    blocks.router_bias = layer.moe.router_bias;
     RETURN_IF_ERROR(backend.CheckServed(blocks));
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 // Pulls the weights of one model through the backend, layer by layer.
 class Transformer::Loader {
@@ -127,10 +139,11 @@ class Transformer::Loader {
   }
 
   // Everything between the two norms of a layer.
-  absl::Status LoadAttention(int l, Layer* layer) {
+  absl::Status LoadAttention(int l, int32_t max_tokens, Layer* layer) {
     const AttentionConfig& attention = layer->config->attention;
     const QkNorm norm = attention.shape.qk_norm;
     layer->shape = attention.shape;
+    if (attention.experts.num_experts > 0) return LoadAttentionExperts(attention, l, max_tokens, &layer->experts);
     if (attention.shape.latent_dim > 0) {
       ASSIGN_OR_RETURN(layer->latent, LoadLatent(attention, l));
     } else {
@@ -166,6 +179,23 @@ class Transformer::Loader {
   }
 
  private:
+  absl::Status LoadAttentionExperts(const AttentionConfig& attention, int layer, int32_t max_tokens,
+                                    AttentionExperts* experts) {
+    ASSIGN_OR_RETURN(experts->router, Load(WeightName::kAttentionRouter, WeightUse::kRouter, layer));
+    ASSIGN_OR_RETURN(experts->kv, Stack({Find(WeightName::kK, layer), Find(WeightName::kV, layer)}, {},
+                                        WeightUse::kLinear));
+    ASSIGN_OR_RETURN(experts->bias, Load(WeightName::kAttentionBias, WeightUse::kVector, layer));
+    for (int e = 0; e < attention.experts.num_experts; ++e) {
+      const TensorReader* const in = weights_.Find(WeightName::kAttentionIn, layer, e);
+      const TensorReader* const out = weights_.Find(WeightName::kAttentionOut, layer, e);
+      ASSIGN_OR_RETURN(experts->in.emplace_back(), Stack({in}, {}, WeightUse::kLinear));
+      ASSIGN_OR_RETURN(experts->out.emplace_back(), Stack({out}, {}, WeightUse::kLinear));
+    }
+    ASSIGN_OR_RETURN(experts->routing, backend_->AllocateRouting(max_tokens, attention.experts));
+    ASSIGN_OR_RETURN(experts->batches, backend_->AllocateExpertBatches(max_tokens, attention.experts));
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<std::unique_ptr<Weight>> LoadQkv(int layer) {
     std::vector<const TensorReader*> biases;
     if (config_.layers[layer].attention.qkv_bias) {
@@ -229,6 +259,9 @@ class Transformer::Loader {
     ASSIGN_OR_RETURN(result.experts, backend_->LoadExperts(experts, dtype_));
     bytes_ += result.experts->bytes();
     num_nonfinite_ += result.experts->num_nonfinite();
+    if (moe.output_bias) {
+      ASSIGN_OR_RETURN(result.output_bias, Load(WeightName::kMoeBias, WeightUse::kVector, layer));
+    }
     if (moe.shared_intermediate_size > 0) {
       ASSIGN_OR_RETURN(result.shared, LoadMlp(WeightName::kSharedGate, WeightName::kSharedUp, WeightName::kSharedDown,
                                               moe.shared_intermediate_size, layer));
@@ -274,7 +307,6 @@ class Transformer::Loader {
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig& config, const Weights& weights,
                                                                DType dtype, const TransformerLimits& limits,
                                                                Backend* backend) {
-  RETURN_IF_ERROR(CheckServed(config, *backend));
   std::unique_ptr<Transformer> model(new Transformer(config, backend));
   Loader loader(config, weights, dtype, backend);
 
@@ -284,7 +316,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
     Layer& layer = model->layers_[l];
     layer.config = &model->config_.layers[l];
     ASSIGN_OR_RETURN(layer.input_norm, loader.LoadNorm(WeightName::kInputNorm, WeightName::kInputNormBias, l));
-    RETURN_IF_ERROR(loader.LoadAttention(l, &layer));
+    RETURN_IF_ERROR(loader.LoadAttention(l, limits.max_tokens, &layer));
     ASSIGN_OR_RETURN(layer.post_attention_norm,
                      loader.LoadNorm(WeightName::kPostAttentionNorm, WeightName::kPostAttentionNormBias, l));
     RETURN_IF_ERROR(loader.LoadFeedForward(l, limits.max_tokens, &layer));
@@ -315,7 +347,8 @@ absl::Status Transformer::AllocateBuffers(const TransformerLimits& limits) {
   ASSIGN_OR_RETURN(qkv_, backend_->AllocateMatrix(tokens, widths.qkv));
   ASSIGN_OR_RETURN(attended_, backend_->AllocateMatrix(tokens, widths.attended));
   for (const auto& [matrix, width] : {std::pair{&beside_, widths.beside}, {&compressed_q_, widths.compressed_q},
-                                      {&q_, widths.latent_q}, {&latent_, widths.latent}, {&values_, widths.values}}) {
+                                      {&q_, widths.latent_q}, {&latent_, widths.latent}, {&values_, widths.values},
+                                      {&kv_, widths.kv}}) {
     if (width == 0) continue;
     ASSIGN_OR_RETURN(*matrix, backend_->AllocateMatrix(tokens, width));
   }
@@ -324,6 +357,9 @@ absl::Status Transformer::AllocateBuffers(const TransformerLimits& limits) {
   ASSIGN_OR_RETURN(best_tokens_, backend_->AllocateBestTokens(limits.max_logit_rows));
   num_valid_ids_ = config_.vocab_size;
   if (limits.num_valid_ids > 0) num_valid_ids_ = std::min<int64_t>(num_valid_ids_, limits.num_valid_ids);
+  if (widths.head_rows > 0) {
+    ASSIGN_OR_RETURN(head_rows_, backend_->AllocateMatrix(tokens, widths.head_rows));
+  }
   if (widths.top_k > 0) {
     ASSIGN_OR_RETURN(scratch_.expert_rows, backend_->AllocateMatrix(tokens * widths.top_k, hidden));
   }
@@ -378,6 +414,7 @@ void Transformer::Attend(Layer& layer, int32_t index, std::span<const AttentionS
   const Matrix h = h_.Front(x.rows, x.cols);
   Normalize(x, layer.input_norm, h);
   if (shape.latent_dim > 0) return AttendLatent(layer, index, slices, cache, h, x);
+  if (layer.experts.router != nullptr) return AttendMixture(layer, index, slices, cache, h, x);
   const Matrix qkv = qkv_.Front(x.rows, shape.qkv_size());
   const Matrix attended = attended_.Front(x.rows, shape.out_size());
   backend_->Linear(h, *layer.qkv, OutputMode::kAssign, qkv);
@@ -411,6 +448,29 @@ void Transformer::AttendLatent(Layer& layer, int32_t index, std::span<const Atte
   backend_->Attention(shape, slices, index, *cache, queries, attended);
   backend_->LinearPerHead(attended, weights.expand_v, values);
   backend_->Linear(values, *layer.output, OutputMode::kAdd, x);
+}
+
+void Transformer::AttendMixture(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache,
+                                Matrix h, Matrix x) {
+  const AttentionShape& shape = layer.shape;
+  AttentionExperts& experts = layer.experts;
+  const RouterConfig& router = layer.config->attention.experts;
+  const Matrix kv = kv_.Front(x.rows, 2 * shape.kv_size());
+  const Matrix head_rows = head_rows_.Front(x.rows * router.top_k, shape.kv_size());
+  const Matrix qkv = qkv_.Front(x.rows, shape.qkv_size());
+  const Matrix attended = attended_.Front(x.rows, shape.out_size());
+  const Matrix rows = scratch_.expert_rows.Front(x.rows * router.top_k, x.cols);
+  backend_->Route(h, *experts.router, router, &experts.routing);
+  backend_->GroupByExpert(experts.routing, &experts.batches);
+  backend_->LinearPerExpert(h, /*in_is_grouped=*/false, experts.in, experts.batches, head_rows);
+  backend_->Linear(h, *experts.kv, OutputMode::kAssign, kv);
+  backend_->SpreadHeads(shape, head_rows, experts.batches, kv, qkv);
+  backend_->PrepareQkv(shape, slices, nullptr, nullptr, index, *cache, qkv);
+  backend_->Attention(shape, slices, index, *cache, qkv, attended);
+  backend_->CollectHeads(shape, attended, experts.batches, head_rows);
+  backend_->LinearPerExpert(head_rows, /*in_is_grouped=*/true, experts.out, experts.batches, rows);
+  backend_->Combine(rows, experts.routing, experts.batches, x);
+  backend_->AddBias(*experts.bias, x);
 }
 
 void Transformer::FeedForward(Layer& layer, Matrix x) {

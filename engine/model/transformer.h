@@ -30,9 +30,12 @@ class Transformer {
   // Memory that Load takes beside the weights, without what the backend needs for itself.
   static int64_t ActivationBytes(const ModelConfig& config, const TransformerLimits& limits);
 
+  // UNIMPLEMENTED: names what the backend does not compute of this model. To be called before anything is allocated.
+  static absl::Status CheckServed(const ModelConfig& config, const Backend& backend);
+
   // Reads all weights into the backend, rounded to `dtype` (norms and routers stay fp32).
-  // INVALID_ARGUMENT: sizes beyond what the backend takes. DATA_LOSS: a weight file changed or could not be read.
-  // RESOURCE_EXHAUSTED: no memory.
+  // REQUIRES: CheckServed. INVALID_ARGUMENT: sizes beyond what the backend takes. DATA_LOSS: a weight file changed or
+  // could not be read. RESOURCE_EXHAUSTED: no memory.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelConfig& config, const Weights& weights,
                                                            DType dtype, const TransformerLimits& limits,
                                                            Backend* backend);
@@ -48,6 +51,11 @@ class Transformer {
 
   // MoE layers in layer order, for stats and routing traces after Wait().
   std::span<const MoeLayer* const> moe_layers() const { return moe_layers_; }
+  // What the router of the layer's attention experts decided; null where it has none.
+  const Routing* attention_routing(int layer) const {
+    const Layer& at = layers_[static_cast<size_t>(layer)];
+    return at.experts.router == nullptr ? nullptr : &at.experts.routing;
+  }
   int64_t weight_bytes() const { return weight_bytes_; }
   int64_t num_nonfinite_weights() const { return num_nonfinite_weights_; }  // NaN or infinite in memory; 0 is healthy
 
@@ -66,12 +74,23 @@ class Transformer {
     std::vector<std::unique_ptr<Weight>> absorb_q;  // per head [kv_lora_rank, qk_nope_head_dim]
     std::vector<std::unique_ptr<Weight>> expand_v;  // per head [v_head_dim, kv_lora_rank]
   };
+  // Mixture of attention heads: the experts that make a token's queries take what these attended to.
+  struct AttentionExperts {
+    std::unique_ptr<Weight> router;
+    std::unique_ptr<Weight> kv;
+    std::vector<std::unique_ptr<Weight>> in;   // per expert [kv_size, hidden]
+    std::vector<std::unique_ptr<Weight>> out;  // per expert [hidden, kv_size]
+    std::unique_ptr<Weight> bias;              // on the experts' sum
+    Routing routing;
+    ExpertBatches batches;
+  };
   struct Layer {
     const LayerConfig* config = nullptr;
     AttentionShape shape;  // the config's, with its weights
     Norm input_norm;
     std::unique_ptr<Weight> qkv;  // or
-    LatentWeights latent;
+    LatentWeights latent;         // or
+    AttentionExperts experts;
     std::unique_ptr<Weight> q_norm;  // null unless the config has qk norms
     std::unique_ptr<Weight> k_norm;
     std::unique_ptr<Weight> sinks;   // null unless the config has them
@@ -91,6 +110,8 @@ class Transformer {
   void Attend(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache, Matrix x);
   void AttendLatent(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache, Matrix h,
                     Matrix x);
+  void AttendMixture(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache, Matrix h,
+                     Matrix x);
   void FeedForward(Layer& layer, Matrix x);
 
   const ModelConfig config_;
@@ -113,6 +134,9 @@ class Transformer {
   Matrix q_;             // heads * (nope + rope dim)
   Matrix latent_;        // kv_lora_rank + rope dim
   Matrix values_;        // heads * v_head_dim
+  // Mixture of attention heads:
+  Matrix kv_;            // [max_tokens, 2 * kv_size]
+  Matrix head_rows_;     // [max_tokens * top_k, kv_size]
   Matrix last_;      // [max_logit_rows, hidden]
   Matrix logits_;    // [max_logit_rows, vocab]
   FeedForwardScratch scratch_;

@@ -14,6 +14,7 @@ struct MoeConfig {
   ExpertForm experts;
   int32_t intermediate_size = 0;         // of one expert
   int32_t shared_intermediate_size = 0;  // of the always-on shared expert; 0 = none
+  bool output_bias = false;              // on the sum of the experts
   bool shared_expert_gate = false;       // multiply the shared expert by sigmoid(x . w)
 };
 

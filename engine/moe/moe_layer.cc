@@ -31,6 +31,7 @@ void MoeLayer::Forward(Matrix h, const FeedForwardScratch& scratch, Matrix x) {
   const Matrix rows = scratch.expert_rows.Front(h.rows * config_.router.top_k, h.cols);
   backend_->ExpertMlp(h, *weights_.experts, batches_, rows);
   backend_->Combine(rows, routing_, batches_, x);
+  if (weights_.output_bias != nullptr) backend_->AddBias(*weights_.output_bias, x);
   if (weights_.shared.intermediate_size > 0) {
     if (weights_.shared_expert_gate == nullptr) {
       weights_.shared.Forward(backend_, h, scratch, OutputMode::kAdd, x);

@@ -38,6 +38,7 @@ struct MoeLayerWeights {
   std::unique_ptr<Weight> router;
   std::unique_ptr<Weight> choice_bias;          // null unless the router's config has one
   std::unique_ptr<ExpertWeights> experts;
+  std::unique_ptr<Weight> output_bias;          // null: none
   GatedMlp shared;                              // intermediate_size 0: none
   std::unique_ptr<Weight> shared_expert_gate;   // null: the shared expert is not gated
 };

@@ -317,5 +317,79 @@ TEST(EngineTest, WrongOptionsSayWhatToChange) {
   EXPECT_FALSE(CreateEngine(options).ok());
 }
 
+// ------------------------------------------------------------------------------------------------- every family
+
+class FamilyEngineTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  // Six greedy tokens and their logprobs after a prompt of 18 in steps of `chunk`.
+  static std::vector<float> Generate(const EngineOptions& options, size_t chunk) {
+    auto engine = CreateEngine(options);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    if (!engine.ok()) return {};
+    Runner runner{engine->get(), std::vector<int32_t>(18), 18, {}};
+    std::iota(runner.tokens.begin(), runner.tokens.end(), 5);
+    runner.params.temperature = 0.0f;
+    runner.params.num_logprobs = 0;
+    std::vector<float> answer;
+    while (answer.size() < 12) {
+      const StepOutput& output = runner.Step(std::min(chunk, runner.tokens.size() - runner.computed));
+      for (const SampledToken& token : output.tokens) {
+        EXPECT_TRUE(token.finite);
+        answer.push_back(static_cast<float>(token.token));
+        answer.push_back(token.logprob);
+        runner.tokens.push_back(token.token);
+      }
+    }
+    return answer;
+  }
+};
+
+TEST_P(FamilyEngineTest, AnswersAlikeInAnyChunkingAndType) {
+  for (const char* dtype : {"float32", "bfloat16"}) {
+    EngineOptions options = Options(GetParam());
+    options.dtype = dtype;
+    const std::vector<float> at_once = Generate(options, 18);
+    for (const size_t chunk : {1, 5, 16})
+      EXPECT_EQ(Generate(options, chunk), at_once) << dtype << ", chunks of " << chunk;
+  }
+}
+
+TEST_P(FamilyEngineTest, DummyWeightsAnswer) {
+  EngineOptions options = Options(GetParam());
+  options.load_format = LoadFormat::kDummy;
+  EXPECT_EQ(Generate(options, 18), Generate(options, 1));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FamilyEngineTest,
+                         ::testing::Values("arctic", "dbrx", "deepseek_v1", "deepseek_v2", "deepseek_v2_lite",
+                                           "deepseek_v3", "deepseek_v3_fp8", "glm4_moe", "gpt_oss_bf16",
+                                           "gpt_oss_mxfp4", "granitemoe", "granitemoeshared", "jetmoe",
+                                           "llama4_maverick_like", "llama4_scout_like", "mixtral", "olmoe",
+                                           "phimoe_long", "qwen2_moe", "qwen3_moe"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(EngineTest, ALatentCacheHoldsOneVectorPerToken) {
+  auto engine = CreateEngine(Options("deepseek_v3"));
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->facts().kv_bytes_per_token, 3 * 32 * 4);  // 12 + 8 numbers take the room of 32
+}
+
+// The lists of factors are for one length each; a cache cannot change from one to the other.
+TEST(EngineTest, LongropeFollowsTheLongestSequenceThatTheEngineServes) {
+  EngineOptions options = Options("phimoe_long");
+  auto longer = CreateEngine(options);
+  options.max_model_len = 16;
+  auto shorter = CreateEngine(options);
+  ASSERT_TRUE(longer.ok() && shorter.ok()) << longer.status() << shorter.status();
+  std::vector<float> logprobs;
+  for (Engine* engine : {longer->get(), shorter->get()}) {
+    Runner runner{engine, {5, 6, 7, 8, 9, 10, 11, 12}, 8, {}};
+    runner.params.temperature = 0.0f;
+    runner.params.num_logprobs = 0;
+    logprobs.push_back(runner.Step(8).tokens[0].logprob);
+  }
+  EXPECT_NE(logprobs[0], logprobs[1]);
+}
+
 }  // namespace
 }  // namespace switchyard

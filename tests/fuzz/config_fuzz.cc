@@ -14,13 +14,24 @@ namespace {
 void CheckLayer(const LayerConfig& layer) {
   const AttentionShape& shape = layer.attention.shape;
   CHECK(shape.num_heads > 0 && shape.num_kv_heads > 0 && shape.num_heads % shape.num_kv_heads == 0);
-  CHECK(shape.head_dim > 0 && shape.rope_inv_freq.size() * 2 == static_cast<size_t>(shape.head_dim));
+  CHECK(shape.head_dim > 0 && shape.head_dim <= 1024);
+  CHECK(shape.rope_inv_freq.size() * 2 <= static_cast<size_t>(shape.head_dim));
+  CHECK(shape.latent_dim >= 0 && shape.latent_dim < shape.head_dim);
+  CHECK(shape.latent_dim == 0 || (layer.attention.mla.kv_lora_rank == shape.latent_dim && shape.num_kv_heads == 1));
   for (const float frequency : shape.rope_inv_freq) CHECK(std::isfinite(frequency) && frequency >= 0.0f);
   CHECK(std::isfinite(shape.scale) && std::isfinite(shape.rope_attention_factor) && std::isfinite(shape.clip_qkv));
-  CHECK(shape.sliding_window >= 0);
+  CHECK(shape.sliding_window >= 0 && shape.chunk_size >= 0);
+  CHECK(std::isfinite(shape.temperature_scale) && shape.temperature_floor > 0.0f);
   const RouterConfig& router = layer.moe.router;
   CHECK(layer.is_moe ? router.top_k >= 1 && router.top_k <= router.num_experts && layer.moe.intermediate_size > 0
                      : layer.dense_intermediate_size > 0);
+  if (!layer.is_moe) return;
+  CHECK(router.num_groups >= 1 && router.topk_group >= 1 && router.topk_group <= router.num_groups);
+  CHECK(router.num_experts % router.num_groups == 0);
+  CHECK(router.num_experts / router.num_groups * router.topk_group >= router.top_k);
+  CHECK(std::isfinite(router.scale) && router.normalize_power > 0.0f && std::isfinite(router.mixer_threshold));
+  const RouterConfig& heads = layer.attention.experts;
+  CHECK(heads.num_experts == 0 || shape.num_heads == shape.num_kv_heads * heads.top_k);
 }
 
 }  // namespace

@@ -194,6 +194,44 @@ class CpuBackend final : public Backend {
     cpu::LinearPerHead(context_, Floats(in), in.cols, in.rows, heads, Floats(out), out.cols);
   }
 
+  void AddBias(const Weight& bias, Matrix matrix) override {
+    ForRows(matrix.rows, matrix.cols, [&](int64_t r) {
+      context_.kernels.add_scaled(1.0f, Cpu(bias).data.as<float>(), matrix.cols, Row(matrix, r));
+    });
+  }
+
+  void LinearPerExpert(Matrix in, bool in_is_grouped, std::span<const std::unique_ptr<Weight>> experts,
+                       const ExpertBatches& batches, Matrix rows_out) override {
+    cpu::LinearPerExpert(context_, Floats(in), in_is_grouped, experts, batches, Floats(rows_out));
+  }
+
+  void SpreadHeads(const AttentionShape& shape, Matrix rows, const ExpertBatches& batches, Matrix kv,
+                   Matrix qkv) override {
+    const int64_t top_k = shape.num_heads / shape.num_kv_heads, dim = shape.head_dim;
+    ForRows(qkv.rows, qkv.cols, [&](int64_t t) {
+      for (int64_t j = 0; j < top_k; ++j) {
+        const float* const from = Row(rows, batches.choice_to_row[t * top_k + j]);
+        for (int64_t n = 0; n < shape.num_kv_heads; ++n) {
+          std::copy_n(from + n * dim, dim, Row(qkv, t) + (n * top_k + j) * dim);
+        }
+      }
+      std::copy_n(Row(kv, t), kv.cols, Row(qkv, t) + shape.q_size());
+    });
+  }
+
+  void CollectHeads(const AttentionShape& shape, Matrix attended, const ExpertBatches& batches,
+                    Matrix rows) override {
+    const int64_t top_k = shape.num_heads / shape.num_kv_heads, dim = shape.head_dim;
+    ForRows(attended.rows, attended.cols, [&](int64_t t) {
+      for (int64_t j = 0; j < top_k; ++j) {
+        float* const to = Row(rows, batches.choice_to_row[t * top_k + j]);
+        for (int64_t n = 0; n < shape.num_kv_heads; ++n) {
+          std::copy_n(Row(attended, t) + (n * top_k + j) * dim, dim, to + n * dim);
+        }
+      }
+    });
+  }
+
   void PrepareLatent(const AttentionShape& shape, std::span<const AttentionSlice> slices, const Weight& norm,
                      int32_t layer, KvCache& cache, Matrix q, Matrix latent, Matrix queries) override {
     RunPrepareLatent(context_, shape, slices, Cpu(norm), layer, static_cast<CpuKvCache&>(cache), Floats(q), q.cols,

@@ -106,30 +106,61 @@ void Linear(Context& context, const float* in, int64_t num_rows, const CpuWeight
   });
 }
 
+namespace {
+
+// Panels [first, last) of `weight` times any rows, gathered by this thread for itself, kChunkRows at a time.
+// row_at(r) and out_at(r): where row r is read and written.
+template <typename RowAt, typename OutAt>
+void MultiplyGathered(Context& context, const CpuWeight& weight, int64_t num_rows, int64_t first, int64_t last,
+                      int thread, int64_t out_stride, const RowAt& row_at, const OutAt& out_at) {
+  const float** const rows = context.RowPointers(thread);
+  uint16_t* const packed = context.PackedRows(thread);
+  const int64_t steps = KSteps(weight.in);
+  for (int64_t chunk = 0; chunk < num_rows; chunk += kChunkRows) {
+    const int chunk_rows = static_cast<int>(std::min(kChunkRows, num_rows - chunk));
+    for (int r = 0; r < chunk_rows; ++r) {
+      rows[r] = row_at(chunk + r);
+      if (weight.dtype != DType::kBF16) continue;  // fp32 kernels read the rows where they are
+      context.kernels.pack_row(rows[r], weight.in, 0, steps,
+                               packed + r / kRowGroup * steps * kTileElements + r % kRowGroup * kStepK);
+    }
+    MultiplyPanels(context.kernels, weight, rows, packed, chunk_rows, first, last, false, context.PanelResults(thread),
+                   out_at(chunk), out_stride);
+  }
+}
+
+}  // namespace
+
 void LinearPerHead(Context& context, const float* in, int64_t in_width, int64_t num_rows,
                    std::span<const std::unique_ptr<Weight>> heads, float* out, int64_t out_width) {
   const int64_t num_heads = static_cast<int64_t>(heads.size());
   const int64_t in_part = in_width / num_heads, out_part = out_width / num_heads;
   context.pool.Run([&](int thread) {
-    const float** const rows = context.RowPointers(thread);
-    uint16_t* const packed = context.PackedRows(thread);
     const auto [first, last] = WorkerPool::Part(num_heads, thread, context.pool.num_threads());
     for (int64_t n = first; n < last; ++n) {
       const CpuWeight& weight = static_cast<const CpuWeight&>(*heads[static_cast<size_t>(n)]);
       CHECK(weight.in <= in_part && weight.out <= out_part);
-      for (int64_t chunk = 0; chunk < num_rows; chunk += kChunkRows) {
-        const int chunk_rows = static_cast<int>(std::min(kChunkRows, num_rows - chunk));
-        for (int r = 0; r < chunk_rows; ++r) rows[r] = in + (chunk + r) * in_width + n * in_part;
-        if (weight.dtype == DType::kBF16) {
-          const int64_t steps = KSteps(weight.in);
-          for (int r = 0; r < chunk_rows; ++r) {
-            context.kernels.pack_row(rows[r], weight.in, 0, steps,
-                                     packed + r / kRowGroup * steps * kTileElements + r % kRowGroup * kStepK);
-          }
-        }
-        MultiplyPanels(context.kernels, weight, rows, packed, chunk_rows, 0, weight.num_panels(), false,
-                       context.PanelResults(thread), out + chunk * out_width + n * out_part, out_width);
-      }
+      MultiplyGathered(
+          context, weight, num_rows, 0, weight.num_panels(), thread, out_width,
+          [&](int64_t r) { return in + r * in_width + n * in_part; },
+          [&](int64_t r) { return out + r * out_width + n * out_part; });
+    }
+  });
+}
+
+void LinearPerExpert(Context& context, const float* in, bool in_is_grouped,
+                     std::span<const std::unique_ptr<Weight>> experts, const ExpertBatches& batches, float* rows_out) {
+  CHECK(static_cast<int32_t>(experts.size()) == batches.num_experts);
+  context.pool.Run([&](int thread) {
+    for (int32_t e = 0; e < batches.num_experts; ++e) {
+      const CpuWeight& weight = static_cast<const CpuWeight&>(*experts[static_cast<size_t>(e)]);
+      const int64_t begin = batches.expert_offsets[e], num_rows = batches.expert_offsets[e + 1] - begin;
+      const auto [first, last] = WorkerPool::Part(weight.num_panels(), thread, context.pool.num_threads());
+      if (num_rows == 0 || first == last) continue;
+      MultiplyGathered(
+          context, weight, num_rows, first, last, thread, weight.out,
+          [&](int64_t r) { return in + (in_is_grouped ? begin + r : batches.row_to_token[begin + r]) * weight.in; },
+          [&](int64_t r) { return rows_out + (begin + r) * weight.out; });
     }
   });
 }

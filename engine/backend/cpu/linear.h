@@ -19,6 +19,10 @@ void Linear(Context& context, const float* in, int64_t num_rows, const CpuWeight
 void LinearPerHead(Context& context, const float* in, int64_t in_width, int64_t num_rows,
                    std::span<const std::unique_ptr<Weight>> heads, float* out, int64_t out_width);
 
+// See Backend::LinearPerExpert. Each thread takes its part of the outputs of every expert.
+void LinearPerExpert(Context& context, const float* in, bool in_is_grouped,
+                     std::span<const std::unique_ptr<Weight>> experts, const ExpertBatches& batches, float* rows_out);
+
 }  // namespace switchyard::cpu
 
 #endif  // SWITCHYARD_ENGINE_BACKEND_CPU_LINEAR_H_

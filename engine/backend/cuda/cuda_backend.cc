@@ -6,6 +6,8 @@
 #include <deque>
 #include <limits>
 #include <map>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -114,6 +116,7 @@ class CudaBackend final : public Backend {
   void BestTokens(Matrix logits, int64_t num_ids) override;
   void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override;
   void Scale(float factor, Matrix matrix) override;
+  void AddBias(const Weight& bias, Matrix matrix) override;
 
   void StartTimer() override;
   void StopTimer(float* seconds) override;
@@ -390,8 +393,14 @@ int64_t CudaBackend::AvailableBytes() const {
 
 absl::Status CudaBackend::CheckServed(const LayerBlocks& blocks) const {
   const AttentionShape& attention = *blocks.attention;
-  std::vector<std::string> missing;
-  if (attention.latent_dim > 0) missing.emplace_back("latent attention (MLA)");
+  // By name, so that a block which is new in the seam is refused until it is written here.
+  static const std::set<std::string>* const served = new std::set<std::string>{
+      "layer norm", "bias on the experts' sum", "interleaved RoPE", "q/k norm after RoPE", "chunked attention",
+      "query temperature", "attention sinks", "sigmoid router", "router that chooses by logits",
+      "router weights other than the scores", "router weights normalised by a p-norm", "grouped router",
+      "router choice bias", "router bias", "router weights on the experts' inputs", "clamped SwiGLU", "expert biases"};
+  std::vector<std::string> missing = ExtraBlocks(blocks);
+  std::erase_if(missing, [](const std::string& name) { return served->contains(name); });
   if (attention.latent_dim == 0 && attention.head_dim > kMaxHeadDim) {
     missing.push_back(absl::StrCat("heads of ", attention.head_dim, " (at most ", kMaxHeadDim, ")"));
   }
@@ -534,6 +543,13 @@ void CudaBackend::Scale(float factor, Matrix matrix) {
   float* const values = activations_.ReadF32(matrix, rows);
   activations_.Write(matrix, Activations::kF32);
   LaunchScale(factor, rows * matrix.cols, values, stream_);
+}
+
+void CudaBackend::AddBias(const Weight& bias, Matrix matrix) {
+  const int64_t rows = LaunchRows(matrix);
+  float* const values = activations_.ReadF32(matrix, rows);
+  activations_.Write(matrix, Activations::kF32);
+  LaunchAddBias(Vector(&bias), rows, matrix.cols, values, stream_);
 }
 
 void CudaBackend::Linear(Matrix in, const Weight& weight, OutputMode mode, Matrix out) {

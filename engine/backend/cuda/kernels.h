@@ -56,6 +56,7 @@ struct GateUpInput {
 };
 void LaunchLayerNorm(const float* in, const float* weight, const float* bias, float eps, int64_t rows, int64_t cols,
                      Planes out, cudaStream_t stream);
+void LaunchAddBias(const float* bias, int64_t rows, int64_t cols, float* values, cudaStream_t stream);
 void LaunchScale(float factor, int64_t count, float* values, cudaStream_t stream);
 void LaunchSiluMul(GateUpInput in, int64_t rows, int64_t cols, Planes out, cudaStream_t stream);
 void LaunchAddGated(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t rows, int64_t cols,

@@ -65,6 +65,11 @@ __global__ void LayerNormKernel(const float* in, const float* weight, const floa
   ClearPadding(out, row, cols);
 }
 
+// Roofline: bytes = rows * cols * 8.
+__global__ void AddBiasKernel(const float* bias, int64_t cols, float* values) {
+  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) values[blockIdx.x * cols + c] += bias[c];
+}
+
 // Roofline: bytes = count * 8.
 __global__ void ScaleKernel(float factor, int64_t count, float* values) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -187,6 +192,10 @@ void LaunchRmsNorm(const float* in, const float* weight, float eps, int64_t rows
 void LaunchLayerNorm(const float* in, const float* weight, const float* bias, float eps, int64_t rows, int64_t cols,
                      Planes out, cudaStream_t stream) {
   Launch(LayerNormKernel, dim3(rows), dim3(kThreads), 0, stream, in, weight, bias, eps, cols, out);
+}
+
+void LaunchAddBias(const float* bias, int64_t rows, int64_t cols, float* values, cudaStream_t stream) {
+  Launch(AddBiasKernel, dim3(rows), dim3(kThreads), 0, stream, bias, cols, values);
 }
 
 void LaunchScale(float factor, int64_t count, float* values, cudaStream_t stream) {

@@ -58,14 +58,18 @@ class ConformanceTest : public ::testing::TestWithParam<ConformanceParam> {
     ASSERT_TRUE(status.ok()) << status;
   }
 
-  // What a device answers for latent attention (MLA) and the operations that only it uses.
-  absl::Status ServesLatentAttention() const {
+  // What the device answers for latent attention (MLA), and for a mixture of attention heads: a test of operations that
+  // only they use skips where they are not served.
+  absl::Status ServesLatentAttention() const { return Serves(/*latent_dim=*/32, /*attention_experts=*/false); }
+  absl::Status ServesAttentionExperts() const { return Serves(0, true); }
+  absl::Status Serves(int32_t latent_dim, bool attention_experts) const {
     AttentionShape shape;
     shape.num_heads = shape.num_kv_heads = 1;
-    shape.latent_dim = 32;
+    shape.latent_dim = latent_dim;
     shape.head_dim = 48;
     LayerBlocks blocks;
     blocks.attention = &shape;
+    blocks.attention_experts = attention_experts;
     return MakeBackend()->CheckServed(blocks);
   }
 

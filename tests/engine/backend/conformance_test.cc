@@ -315,6 +315,19 @@ TEST_P(RowwiseTest, ScaleMultipliesEveryElement) {
   for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(scaled[i], static_cast<float>(x[i]) * 0.3f);
 }
 
+TEST_P(RowwiseTest, AddBiasAddsToEveryRow) {
+  auto backend = MakeBackend();
+  const MemoryReader tensor(1, 37, RandomValues(37, 1.0, 1));
+  auto bias = Load(*backend, tensor, dtype(), WeightUse::kVector);
+  const Values x = RandomValues(7 * 37, 1.0, 2);
+  const Matrix matrix = Upload(*backend, 7, 37, x);
+  backend->AddBias(*bias, matrix);
+  const std::vector<float> sums = Download(*backend, matrix);
+  for (size_t i = 0; i < x.size(); ++i) {
+    EXPECT_EQ(sums[i], static_cast<float>(x[i]) + static_cast<float>(tensor.values()[i % 37]));
+  }
+}
+
 TEST_P(RowwiseTest, SiluMulEqualsReferenceOverTheWholeRange) {
   constexpr int64_t kCols = 403;
   auto backend = MakeBackend();

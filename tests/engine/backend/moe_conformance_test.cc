@@ -473,6 +473,99 @@ TEST_P(ExpertTest, BadTokenLeavesOtherTokensAlone) {
   }
 }
 
+class LinearPerExpertTest : public MoeTest {
+ protected:
+  void SetUp() override {
+    MoeTest::SetUp();
+    if (IsSkipped()) return;
+    const absl::Status served = ServesAttentionExperts();
+    if (!served.ok()) GTEST_SKIP() << served.message();
+  }
+};
+
+TEST_P(LinearPerExpertTest, EqualsReferenceFromTokensAndFromRowsAndInAnyBatch) {
+  constexpr int32_t kTokens = 300, kExperts = 5, kTopK = 2, kIn = 70, kOut = 45;
+  auto backend = MakeBackend();
+  std::vector<std::unique_ptr<Weight>> experts;
+  std::vector<Values> values;
+  for (int32_t e = 0; e < kExperts; ++e) {
+    const MemoryReader tensor = RandomTensor(kOut, kIn, 10 + e, dtype());
+    values.push_back(tensor.values());
+    experts.push_back(Load(*backend, tensor, dtype(), WeightUse::kLinear));
+  }
+  const RouterConfig config = MakeLayer(kExperts, kTopK, 0, 0).router;
+  const Values logits = RandomValues(kTokens * kExperts, 1.0, 4);
+  const auto [routing, batches] = RouteLogits(*backend, logits, config);
+  const Values x = RandomValues(kTokens * kIn, 1.0, 5, bf16());
+  Values grouped;
+  for (int32_t r = 0; r < batches.num_rows; ++r) {
+    const auto from = x.begin() + batches.row_to_token[r] * kIn;
+    grouped.insert(grouped.end(), from, from + kIn);
+  }
+  const Matrix out = Allocate(*backend, batches.num_rows, kOut);
+  backend->LinearPerExpert(Upload(*backend, kTokens, kIn, x), false, experts, batches, out);
+  const std::vector<float> from_tokens = Download(*backend, out);
+  backend->LinearPerExpert(Upload(*backend, batches.num_rows, kIn, grouped), true, experts, batches, out);
+  ExpectSameBits(Download(*backend, out), from_tokens, "from rows");
+  for (int32_t e = 0; e < kExperts; ++e) {
+    const int64_t first = batches.expert_offsets[e], count = batches.expert_offsets[e + 1] - first;
+    const Values rows(grouped.begin() + first * kIn, grouped.begin() + (first + count) * kIn);
+    const auto expected = reference::Linear(rows, values[e], {}, count, kOut, kIn);
+    ExpectWithin({from_tokens.data() + first * kOut, static_cast<size_t>(count * kOut)}, expected.values,
+                 [&](size_t i) { return kEpsilonF32 * (2.0 + kIn) * expected.magnitudes[i]; },
+                 "expert " + std::to_string(e));
+  }
+  for (const int32_t t : {0, 17, kTokens - 1}) {
+    const Values token_logits(logits.begin() + t * kExperts, logits.begin() + (t + 1) * kExperts);
+    const ExpertBatches alone = RouteLogits(*backend, token_logits, config).batches;
+    const Matrix row = Upload(*backend, 1, kIn, Values(x.begin() + t * kIn, x.begin() + (t + 1) * kIn));
+    const Matrix rows = Allocate(*backend, kTopK, kOut);
+    backend->LinearPerExpert(row, false, experts, alone, rows);
+    const std::vector<float> single = Download(*backend, rows);
+    for (int32_t j = 0; j < kTopK; ++j) {
+      ExpectSameBits({single.data() + alone.choice_to_row[j] * kOut, kOut},
+                     {from_tokens.data() + batches.choice_to_row[t * kTopK + j] * kOut, kOut},
+                     "token " + std::to_string(t));
+    }
+  }
+}
+
+TEST_P(LinearPerExpertTest, HeadsSpreadOverRanksAndComeBack) {
+  constexpr int32_t kTokens = 9, kExperts = 4, kTopK = 3, kKvHeads = 2, kDim = 5;
+  auto backend = MakeBackend();
+  AttentionShape shape;
+  shape.num_heads = kKvHeads * kTopK;
+  shape.num_kv_heads = kKvHeads;
+  shape.head_dim = kDim;
+  const ExpertBatches batches =
+      RouteLogits(*backend, RandomValues(kTokens * kExperts, 1.0, 4), MakeLayer(kExperts, kTopK, 0, 0).router).batches;
+  const Values rows = RandomValues(kTokens * kTopK * kKvHeads * kDim, 1.0, 5);
+  const Values kv = RandomValues(kTokens * 2 * kKvHeads * kDim, 1.0, 6);
+  const Matrix qkv = Allocate(*backend, kTokens, shape.qkv_size());
+  backend->SpreadHeads(shape, Upload(*backend, kTokens * kTopK, kKvHeads * kDim, rows), batches,
+                       Upload(*backend, kTokens, 2 * kKvHeads * kDim, kv), qkv);
+  const std::vector<float> spread = Download(*backend, qkv);
+  Values attended;
+  for (int32_t t = 0; t < kTokens; ++t) {
+    const float* const row = spread.data() + t * shape.qkv_size();
+    for (int32_t h = 0; h < shape.num_heads; ++h) {
+      const int32_t from = batches.choice_to_row[t * kTopK + h % kTopK];
+      for (int32_t d = 0; d < kDim; ++d) {
+        EXPECT_EQ(row[h * kDim + d], static_cast<float>(rows[(from * kKvHeads + h / kTopK) * kDim + d]));
+      }
+    }
+    for (int32_t i = 0; i < 2 * kKvHeads * kDim; ++i) {
+      EXPECT_EQ(row[shape.q_size() + i], static_cast<float>(kv[t * 2 * kKvHeads * kDim + i]));
+    }
+    attended.insert(attended.end(), row, row + shape.q_size());
+  }
+  const Matrix back = Allocate(*backend, kTokens * kTopK, kKvHeads * kDim);
+  backend->CollectHeads(shape, Upload(*backend, kTokens, shape.q_size(), attended), batches, back);
+  const std::vector<float> collected = Download(*backend, back);
+  for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(collected[i], static_cast<float>(rows[i]));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, LinearPerExpertTest, ::testing::ValuesIn(AllParams()), ParamName);
 INSTANTIATE_TEST_SUITE_P(Backends, MoeTest, ::testing::ValuesIn(AllParams()), ParamName);
 INSTANTIATE_TEST_SUITE_P(Backends, ExpertTest, ::testing::ValuesIn(AllParams(/*expert_gemms=*/true)), ParamName);
 

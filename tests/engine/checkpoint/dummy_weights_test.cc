@@ -72,7 +72,40 @@ TEST(DummyWeightsTest, PublishedModelsHaveTheirPublishedSizes) {
       {R"({"model_type": "deepseek", "num_hidden_layers": 28, "hidden_size": 2048, "num_attention_heads": 16,
            "num_key_value_heads": 16, "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64,
            "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1})",
-       16'375'728'128}};
+       16'375'728'128},
+      // DeepSeek-V2-Lite
+      {R"({"model_type": "deepseek_v2", "vocab_size": 102400, "num_hidden_layers": 27, "hidden_size": 2048,
+           "num_attention_heads": 16, "q_lora_rank": null, "intermediate_size": 10944, "moe_intermediate_size": 1408,
+           "num_experts_per_tok": 6, "first_k_dense_replace": 1})",
+       15'706'484'224},
+      // DeepSeek-V3, with the biases of 58 routers
+      {R"({"model_type": "deepseek_v3"})", 671'026'419'200},
+      // GLM-4.5-Air, with the biases of 45 routers
+      {R"({"model_type": "glm4_moe", "attention_bias": true, "head_dim": 128})", 106'852'245'504 + 45 * 128},
+      // Granite-3.0-1b-a400m
+      {R"({"model_type": "granitemoe", "vocab_size": 49155, "num_hidden_layers": 24, "hidden_size": 1024,
+           "num_attention_heads": 16, "num_key_value_heads": 8, "num_local_experts": 32, "num_experts_per_tok": 8,
+           "intermediate_size": 512, "tie_word_embeddings": true})",
+       1'334'628'352},
+      // DBRX
+      {R"({"model_type": "dbrx", "d_model": 6144, "n_heads": 48, "n_layers": 40, "vocab_size": 100352,
+           "attn_config": {"kv_n_heads": 8},
+           "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4}})",
+       131'596'523'520},
+      // Phi-3.5-MoE, with the biases of the final norm and of the output
+      {R"({"model_type": "phimoe", "attention_bias": true, "lm_head_bias": true})", 41'873'117'184 + 4096 + 32064},
+      // Arctic
+      {R"({"model_type": "arctic", "num_hidden_layers": 35, "hidden_size": 7168, "num_attention_heads": 56,
+           "num_key_value_heads": 8, "num_local_experts": 128, "num_experts_per_tok": 2, "intermediate_size": 4864,
+           "moe_layer_frequency": 1, "parallel_attn_mlp_res": true})",
+       478'584'608'768},
+      // gpt-oss-20b
+      {R"({"model_type": "gpt_oss", "num_hidden_layers": 24, "num_local_experts": 32})", 20'914'757'184},
+      // Llama-4-Scout and Maverick, text
+      {R"({"model_type": "llama4_text"})", 107'769'861'120},
+      {R"({"model_type": "llama4_text", "num_local_experts": 128, "interleave_moe_layer_step": 2})", 400'711'848'960},
+      // JetMoE-8b
+      {R"({"model_type": "jetmoe", "num_hidden_layers": 24})", 8'522'237'952}};
   for (const auto& [json, num_parameters] : models) {
     EXPECT_EQ(MakeDummyWeights(Config(json), 1)->num_parameters(), num_parameters) << json;
   }

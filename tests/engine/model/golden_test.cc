@@ -64,6 +64,7 @@ constexpr Fixture kFixtures[] = {
     {"gpt_oss_mxfp4", 2.0, 4.0},
     {"granitemoe"},
     {"granitemoeshared"},
+    {"jetmoe", 1.0, 2.0},
     {"llama4_maverick_like"},
     {"llama4_scout_like"},
     {"mixtral"},
@@ -129,6 +130,7 @@ class GoldenTest : public ::testing::TestWithParam<GoldenParam> {
     ASSERT_TRUE(weights.ok()) << weights.status();
     golden_ = std::make_unique<testing::GoldenFile>(folder + "/golden.safetensors");
     ids_ = golden_->GetIds("input_ids");
+    ASSERT_TRUE(Transformer::CheckServed(config_, *backend_).ok());
     logits_ = golden_->Get("logits");
     auto cache = AllocateCache(*backend_, config_, DType::kF32);
     if (cache.status().code() == absl::StatusCode::kUnimplemented) GTEST_SKIP() << cache.status().message();
@@ -182,22 +184,27 @@ class GoldenTest : public ::testing::TestWithParam<GoldenParam> {
   void ExpectRouting(int32_t position, int32_t size) {
     size_t moe_index = 0;
     for (int32_t l = 0; l < config_.num_layers(); ++l) {
-      if (!config_.layers[l].is_moe) continue;
-      const Routing& routing = model_->moe_layers()[moe_index++]->routing();
-      const std::string name = "layers." + std::to_string(l) + ".router.";
-      const std::vector<int32_t> expert_ids = golden_->GetIds(name + "ids");
-      const testing::GoldenTensor weights = golden_->Get(name + "weights");
-      const double scale = std::max(1.0f, config_.layers[l].moe.router.scale);
-      ASSERT_EQ(routing.num_tokens, size);
-      for (int32_t i = 0; i < size * routing.top_k; ++i) {
-        const int32_t g = position * routing.top_k + i;
-        ASSERT_EQ(routing.expert_ids[i], expert_ids[g]) << "layer " << l << ", choice " << g;
-        worst_weight_ = std::max(worst_weight_, std::fabs(routing.expert_weights[i] - weights.values[g]) / scale);
-        ASSERT_NEAR(routing.expert_weights[i], weights.values[g], weight_slack_ * scale * kWeightTolerance)
-            << "layer " << l;
+      const std::string layer = "layers." + std::to_string(l) + ".";
+      if (const Routing* heads = model_->attention_routing(l); heads != nullptr) {
+        ExpectRoutingOf(*heads, layer + "attn_router.", 1.0, position, size);
       }
+      if (!config_.layers[l].is_moe) continue;
+      const double scale = std::max(1.0f, config_.layers[l].moe.router.scale);
+      ExpectRoutingOf(model_->moe_layers()[moe_index++]->routing(), layer + "router.", scale, position, size);
     }
     ASSERT_EQ(moe_index, model_->moe_layers().size());
+  }
+
+  void ExpectRoutingOf(const Routing& routing, const std::string& name, double scale, int32_t position, int32_t size) {
+    const std::vector<int32_t> expert_ids = golden_->GetIds(name + "ids");
+    const testing::GoldenTensor weights = golden_->Get(name + "weights");
+    ASSERT_EQ(routing.num_tokens, size);
+    for (int32_t i = 0; i < size * routing.top_k; ++i) {
+      const int32_t g = position * routing.top_k + i;
+      ASSERT_EQ(routing.expert_ids[i], expert_ids[g]) << name << ", choice " << g;
+      worst_weight_ = std::max(worst_weight_, std::fabs(routing.expert_weights[i] - weights.values[g]) / scale);
+      ASSERT_NEAR(routing.expert_weights[i], weights.values[g], weight_slack_ * scale * kWeightTolerance) << name;
+    }
   }
 
   // The logits of every row of a step.
