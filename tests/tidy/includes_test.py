@@ -21,6 +21,7 @@ ALLOWED = {
     "engine/engine.h": ENGINE_FACE,
     "engine/base/": ["engine/base/"],
     "engine/tokenizer/": ["engine/tokenizer/", "engine/base/"],
+    "engine/jinja/": ["engine/jinja/", "engine/tokenizer/utf8.h", "engine/base/"],
     "engine/sampling/": ["engine/sampling/", "engine/base/", *PLAIN_DATA],
     "engine/backend/": ["engine/backend/", "engine/base/"],
     "engine/backend/backend.h": ["engine/base/"],
