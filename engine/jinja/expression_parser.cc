@@ -458,8 +458,8 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseNumber() {
   const Token& token = tokens_.Take();
   if (token.kind == Kind::kFloat) {
     double value = 0;
-    const auto parsed = std::from_chars(token.word.data(), token.word.data() + token.word.size(), value);
-    if (parsed.ec == std::errc::result_out_of_range) absl::SimpleAtod(token.word, &value);  // 0 or infinity
+    // Out of range is 0 or infinity.
+    if (!absl::SimpleAtod(token.word, &value)) return SyntaxError(token.line, "not a number");
     return Constant(Value::Float(value), token.line);
   }
   const char base = token.word.size() > 1 ? static_cast<char>(token.word[1] | 0x20) : '\0';

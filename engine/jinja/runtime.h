@@ -54,6 +54,7 @@ absl::StatusOr<BoundArguments> Bind(const char* function, std::initializer_list<
 absl::StatusOr<int64_t> IntArgument(const Value& value);
 absl::StatusOr<int64_t> IntArgument(const std::optional<Value>& value, int64_t otherwise);
 absl::StatusOr<TextView> TextArgument(const Value& value);
+absl::StatusOr<TextView> TextArgument(const Value&& value) = delete;  // the view would not live
 bool TruthArgument(const std::optional<Value>& value, bool otherwise);
 
 }  // namespace switchyard::jinja

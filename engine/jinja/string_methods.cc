@@ -193,7 +193,8 @@ template <Side side>
 Result Justify(Runtime& runtime, const Value& self, Arguments arguments) {
   ASSIGN_OR_RETURN(const BoundArguments bound, Bind("center", {"", ""}, 1, std::move(arguments)));
   ASSIGN_OR_RETURN(const int64_t width, IntArgument(*bound[0]));
-  ASSIGN_OR_RETURN(const TextView fill, TextArgument(bound[1].value_or(Value::Str(U" "))));
+  const Value filler = bound[1].value_or(Value::Str(U" "));
+  ASSIGN_OR_RETURN(const TextView fill, TextArgument(filler));
   if (fill.size() != 1) return PythonError("The fill character must be exactly one character long");
   if (side == Side::kCenter) {
     ASSIGN_OR_RETURN(Text text, CenterText(self.text(), width, fill[0], runtime.budget()));
