@@ -17,7 +17,7 @@ inline constexpr int64_t kMaxRangeLength = 100'000;  // as the sandbox of jinja2
 
 // Of one rendering.
 struct RenderLimits {
-  int64_t max_steps = 20'000'000;                   // about a second
+  int64_t max_steps = 10'000'000;                   // a second or two
   int64_t max_allocated_chars = int64_t{64} << 20;  // of all strings made on the way, 4 bytes each
   int64_t max_output_bytes = int64_t{16} << 20;
 };

@@ -62,6 +62,16 @@ Result SequenceIndex(Runtime& runtime, const Value& self, Arguments arguments) {
   return PythonError("the value is not in the list");
 }
 
+// The method of the list with the same items.
+template <Result (*method)(Runtime&, const Value&, Arguments)>
+Result OfRange(Runtime& runtime, const Value& self, Arguments arguments) {
+  if (arguments.positional.size() > 1) return PythonError("takes exactly one argument");
+  ASSIGN_OR_RETURN(std::vector<Value> items, Collect(self, runtime.budget()));
+  ASSIGN_OR_RETURN(const Value list, Value::List(std::move(items), runtime.budget()));
+  return method(runtime, list, std::move(arguments));
+}
+
+constexpr Method kRangeMethods[] = {{"count", OfRange<SequenceCount>}, {"index", OfRange<SequenceIndex>}};
 constexpr Method kListMethods[] = {{"copy", Copy}, {"count", SequenceCount}, {"index", SequenceIndex}};
 constexpr Method kTupleMethods[] = {{"count", SequenceCount}, {"index", SequenceIndex}};
 
@@ -96,6 +106,7 @@ MethodsOfType MethodsOf(const Value& object) {
   if (object.is_dict()) return {kDictMethods, kChangingDict, kOtherDict};
   if (object.is_list()) return {kListMethods, kChangingList, {}};
   if (object.is_tuple()) return {kTupleMethods, {}, {}};
+  if (object.As<Range>() != nullptr) return {kRangeMethods, {}, {}};
   if (object.As<Loop>() != nullptr) return {kLoopMethods, {}, {}};
   return {};
 }

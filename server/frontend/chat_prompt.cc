@@ -1,5 +1,6 @@
 #include "server/frontend/chat_prompt.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -169,6 +170,7 @@ absl::StatusOr<std::string> RenderChatPrompt(const ChatTemplate& chat_template, 
   input.now = now;
   jinja::RenderLimits limits;
   limits.max_output_bytes = max_bytes;
+  limits.max_allocated_chars = std::max(limits.max_allocated_chars, 10 * max_bytes);
   const absl::StatusOr<std::string> text = chat_template.Render(input, limits);
   if (text.ok()) return text;
   const std::string message = OneLine(std::string(text.status().message()));

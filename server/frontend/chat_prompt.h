@@ -2,7 +2,7 @@
 //
 //   ChatPrompt --CheckChatPrompt (cheap, any thread)--> RenderChatPrompt (text worker) --> text --> tokenizer
 //
-// Rendering runs a template of the model folder over what the client sent: bounded, but up to about a second.
+// Rendering runs a template of the model folder over what the client sent: bounded, but up to two seconds.
 #ifndef SWITCHYARD_SERVER_FRONTEND_CHAT_PROMPT_H_
 #define SWITCHYARD_SERVER_FRONTEND_CHAT_PROMPT_H_
 
