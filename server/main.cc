@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/base/status_macros.h"
+#include "engine/chat/chat_template.h"
 #include "engine/config/model_config.h"
 #include "engine/engine.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -99,6 +100,7 @@ int Refuse(const absl::Status& status) {
 
 struct LoadedModel {
   std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<const ChatTemplate> chat_template;  // null: none
   std::unique_ptr<Engine> engine;
   double tokenizer_seconds = 0.0;
   double engine_seconds = 0.0;
@@ -110,6 +112,16 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const ModelOptions& opt
   if (absl::IsNotFound(tokenizer.status()) && options.load_format == "dummy")
     return Tokenizer::Parse(ByteTokenizerJson());
   return tokenizer;
+}
+
+// A model whose template cannot be used still completes text; who asks it to chat is told.
+std::unique_ptr<const ChatTemplate> LoadChatTemplate(const ModelOptions& options) {
+  auto chat_template = ChatTemplate::Load(options.model);
+  if (chat_template.ok()) return *std::move(chat_template);
+  if (!absl::IsNotFound(chat_template.status())) {
+    Log(LogLevel::kWarning, "chat_template_refused", {{"reason", std::string(chat_template.status().message())}});
+  }
+  return nullptr;
 }
 
 EngineOptions ToEngineOptions(const ServerOptions& options, const Tokenizer& tokenizer) {
@@ -153,6 +165,7 @@ absl::StatusOr<LoadedModel> LoadModel(const ServerOptions& options) {
   LoadedModel model;
   const auto start = Clock::now();
   ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(options.model));
+  model.chat_template = LoadChatTemplate(options.model);
   model.tokenizer_seconds = SecondsSince(start);
   const auto engine_start = Clock::now();
   ASSIGN_OR_RETURN(model.engine, CreateEngine(ToEngineOptions(options, *model.tokenizer)));
@@ -235,6 +248,7 @@ void LogServing(const ServerOptions& options, const ModelFacts& facts, const Fro
        {"block_size", facts.block_size},
        {"port", frontend.port()},
        {"admin_port", admin.port()},
+       {"chat_template", model.chat_template != nullptr},
        {"tokenizer_seconds", model.tokenizer_seconds},
        {"engine_seconds", model.engine_seconds},
        {"start_seconds", total_seconds},
@@ -298,9 +312,9 @@ int Serve(const ServerOptions& options) {
   StepObserver observer(&metrics, frontend->get());
   ServingLoop loop(model->engine.get(), &queue, scheduler, &observer);
   loop.Start();
-  (*frontend)->BeginServing(
-      {facts, ToRequestLimits(options.model, facts, scheduler), scheduler, model->tokenizer.get(), &queue},
-      EngineAlive(loop, options.lifecycle.stall_timeout));
+  (*frontend)->BeginServing({facts, ToRequestLimits(options.model, facts, scheduler), scheduler, model->tokenizer.get(),
+                             &queue, model->chat_template.get()},
+                            EngineAlive(loop, options.lifecycle.stall_timeout));
   LogServing(options, facts, **frontend, **admin, *model, SecondsSince(start));
 
   do {

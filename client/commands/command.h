@@ -56,6 +56,7 @@ std::string TextFrom(const std::vector<std::string>& words, std::istream& in);
 inline constexpr absl::Duration kShortTimeout = absl::Seconds(10);
 
 void AddGenerateCommand(CLI::App* app, CommandContext* context);
+void AddChatCommand(CLI::App* app, CommandContext* context);
 void AddExpertsCommand(CLI::App* app, CommandContext* context);
 void AddBenchCommand(CLI::App* app, CommandContext* context);
 void AddHealthCommand(CLI::App* app, CommandContext* context);

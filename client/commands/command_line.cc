@@ -15,7 +15,7 @@ void AddCommonOptions(CLI::App* app, CommonOptions* common, CommandContext* cont
       ->capture_default_str()
       ->group("Connection");
   app->add_option("--timeout", context->timeout_seconds,
-                  "Seconds until a call fails; generate and bench: none, others: 10")
+                  "Seconds until a call fails; generate, chat and bench: none, others: 10")
       ->check(CLI::PositiveNumber)
       ->group("Connection");
   app->add_option("--api-key", context->client.api_key, "Token for servers that ask for one")
@@ -37,6 +37,7 @@ void AddCommonOptions(CLI::App* app, CommonOptions* common, CommandContext* cont
 
 void AddCommands(CLI::App* app, CommandContext* context) {
   AddGenerateCommand(app, context);
+  AddChatCommand(app, context);
   AddExpertsCommand(app, context);
   AddBenchCommand(app, context);
   AddHealthCommand(app, context);

@@ -50,6 +50,7 @@ std::string Render(const v1::Model& model) {
          Fact("context tokens", Count(model.max_model_len())) + Fact("layers", Count(model.num_layers())) +
          Fact("MoE layers", Ranges(model.moe_layers())) + Fact("experts per MoE layer", Count(model.num_experts())) +
          Fact("experts per token", Count(model.top_k())) +
+         Fact("chat template", model.has_chat_template() ? "yes" : "no") +
          Fact("end of sequence", absl::StrJoin(model.eos_token_ids(), ", "));
 }
 

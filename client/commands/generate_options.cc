@@ -119,10 +119,19 @@ void SetEnd(const GenerateOptions& options, v1::GenerateRequest* request) {
 
 }  // namespace
 
-void DeclareGenerateOptions(CLI::App* command, GenerateOptions* options) {
-  DeclarePrompt(command, options);
+void DeclareAnswerOptions(CLI::App* command, GenerateOptions* options) {
   DeclareSampling(command, options);
   DeclareEnd(command, options);
+}
+
+void SetAnswerOptions(const GenerateOptions& options, v1::GenerateRequest* request) {
+  SetSampling(options, request);
+  SetEnd(options, request);
+}
+
+void DeclareGenerateOptions(CLI::App* command, GenerateOptions* options) {
+  DeclarePrompt(command, options);
+  DeclareAnswerOptions(command, options);
   DeclareOutput(command, options);
 }
 
@@ -135,8 +144,7 @@ v1::GenerateRequest BuildGenerateRequest(const GenerateOptions& options, std::is
   }
   request.set_model(options.model);
   request.set_request_id(options.request_id);
-  SetSampling(options, &request);
-  SetEnd(options, &request);
+  SetAnswerOptions(options, &request);
   SetIfGiven(options.logprobs, &request, &v1::GenerateRequest::set_logprobs);
   SetIfGiven(options.priority, &request, &v1::GenerateRequest::set_priority);
   if (options.keep_special_tokens) request.set_skip_special_tokens(false);

@@ -41,6 +41,10 @@ struct GenerateOptions {
   bool json = false;
 };
 
+// Declares those of sampling and of the end of an answer in `command`, and sets them in a request.
+void DeclareAnswerOptions(CLI::App* command, GenerateOptions* options);
+void SetAnswerOptions(const GenerateOptions& options, v1::GenerateRequest* request);
+
 // Declares the options in `command`. Wrong values end as usage errors.
 void DeclareGenerateOptions(CLI::App* command, GenerateOptions* options);
 

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "engine/chat/chat_template.h"
 #include "engine/engine.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/frontend/request_validation.h"
@@ -28,6 +29,7 @@ struct ServedModel {
   SchedulerOptions scheduler;
   const Tokenizer* tokenizer = nullptr;
   RequestQueue* queue = nullptr;
+  const ChatTemplate* chat_template = nullptr;  // null: none
 };
 
 // A phase is never followed by an earlier one.

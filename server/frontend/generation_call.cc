@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <random>
 #include <utility>
 
 #include "engine/base/status_macros.h"
+#include "server/frontend/chat_prompt.h"
 #include "server/frontend/errors.h"
 #include "server/frontend/open_calls.h"
 #include "server/log.h"
@@ -34,6 +36,14 @@ std::string MakeRequestId() {
 TimePoint EffectiveDeadline(TimePoint arrival, TimePoint client_deadline, double max_seconds) {
   return std::min(client_deadline, arrival + std::chrono::duration_cast<TimePoint::duration>(
                                                  std::chrono::duration<double>(max_seconds)));
+}
+
+// What a template shows as today.
+std::tm LocalTime() {
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::tm local{};
+  localtime_r(&now, &local);
+  return local;
 }
 
 // Full queues say when to come back; spread by +-20 % so that refused callers do not return together.
@@ -82,19 +92,40 @@ void GenerationCall::Start(std::shared_ptr<CallTransport> transport, v1::Generat
                                         " requests may wait at this server; use at most that"),
                 Rejection::kInvalid);
   }
-  if (!request.has_text()) {
-    const auto& ids = request.token_ids().ids();
-    return Admit(**model, {ids.begin(), ids.end()}, *std::move(spec));
+  if (request.has_chat()) return PostChat(**model, std::move(*request.mutable_chat()), *std::move(spec));
+  if (request.has_text()) return PostText(**model, std::move(*request.mutable_text()), *std::move(spec));
+  const auto& ids = request.token_ids().ids();
+  Admit(**model, {ids.begin(), ids.end()}, *std::move(spec));
+}
+
+void GenerationCall::PostChat(const ServedModel& model, v1::ChatPrompt chat, GenerationSpec spec) {
+  if (model.chat_template == nullptr) {
+    return Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                                "this model has no chat template, or one that this server cannot use; send text or "
+                                "token_ids",
+                                "NO_CHAT_TEMPLATE"),
+                Rejection::kInvalid);
   }
-  const size_t num_bytes = request.text().size();
-  if (num_bytes <= TextWorker::kInlineBytes) return AdmitText(**model, request.text(), *std::move(spec));
-  auto job = [self = shared_from_this(), model = *model, text = std::move(*request.mutable_text()),
-              spec = *std::move(spec)](bool stopping) {
-    if (!stopping) self->AdmitText(*model, text, spec);  // if it does, EndUnavailable has ended the call
-  };
-  if (!parts_->text_worker->Post(num_bytes, std::move(job))) {
-    Fail(parts_->TextWorkerRefused(), parts_->AdmittingModel().ok() ? Rejection::kQueueFull : UnavailableReason());
-  }
+  const size_t num_bytes = chat.ByteSizeLong();
+  PostPrompt(num_bytes,
+             [self = shared_from_this(), &model, chat = std::move(chat), spec = std::move(spec)](bool stopping) {
+               if (!stopping) self->AdmitChat(model, chat, spec);
+             });
+}
+
+void GenerationCall::PostText(const ServedModel& model, std::string text, GenerationSpec spec) {
+  const size_t num_bytes = text.size();
+  if (num_bytes <= TextWorker::kInlineBytes) return AdmitText(model, text, std::move(spec));
+  PostPrompt(num_bytes,
+             [self = shared_from_this(), &model, text = std::move(text), spec = std::move(spec)](bool stopping) {
+               if (!stopping) self->AdmitText(model, text, spec);
+             });
+}
+
+// `job` does nothing when the worker stops: EndUnavailable has ended the call then.
+void GenerationCall::PostPrompt(size_t num_bytes, TextWorker::Job job) {
+  if (parts_->text_worker->Post(num_bytes, std::move(job))) return;
+  Fail(parts_->TextWorkerRefused(), parts_->AdmittingModel().ok() ? Rejection::kQueueFull : UnavailableReason());
 }
 
 void GenerationCall::Refuse(std::shared_ptr<CallTransport> transport, const absl::Status& status) {
@@ -105,25 +136,37 @@ void GenerationCall::Refuse(std::shared_ptr<CallTransport> transport, const absl
   Fail(status, Rejection::kInvalid);
 }
 
+// The client may have left while the prompt waited.
+bool GenerationCall::HasEnded() const {
+  MutexLock lock(&mutex_);
+  return IsOver();
+}
+
+void GenerationCall::AdmitChat(const ServedModel& model, const v1::ChatPrompt& chat, GenerationSpec spec) {
+  if (HasEnded()) return;
+  const absl::StatusOr<std::string> text =
+      RenderChatPrompt(*model.chat_template, chat, LocalTime(), model.limits.max_prompt_bytes());
+  if (!text.ok()) return Fail(text.status(), Rejection::kInvalid);
+  AdmitText(model, *text, std::move(spec));
+}
+
 void GenerationCall::AdmitText(const ServedModel& model, const std::string& text, GenerationSpec spec) {
-  {
-    // The client may have left while the text waited.
-    MutexLock lock(&mutex_);
-    if (IsOver()) return;
-  }
+  if (HasEnded()) return;
   EncodeOptions options;
   options.add_special_tokens = spec.add_special_tokens;
   options.allow_special_tokens = spec.allow_special_tokens;
   absl::StatusOr<std::vector<int32_t>> prompt = model.tokenizer->Encode(text, options);
   if (!prompt.ok()) {
-    return Fail(InvalidRequest("text", "prompt cannot be tokenized: " + std::string(prompt.status().message())),
-                Rejection::kInvalid);
+    return Fail(
+        InvalidRequest(spec.prompt_field, "prompt cannot be tokenized: " + std::string(prompt.status().message())),
+        Rejection::kInvalid);
   }
   // A tokenizer may know more tokens than the model has rows for.
   for (int32_t id : *prompt) {
     if (id < model.limits.vocab_size) continue;
-    return Fail(InvalidRequest("text", "prompt has token " + std::to_string(id) + ", but this model has tokens 0 to " +
-                                           WithCommas(model.limits.vocab_size - 1)),
+    return Fail(InvalidRequest(spec.prompt_field, "prompt has token " + std::to_string(id) +
+                                                      ", but this model has tokens 0 to " +
+                                                      WithCommas(model.limits.vocab_size - 1)),
                 Rejection::kInvalid);
   }
   Admit(model, *std::move(prompt), std::move(spec));

@@ -1,8 +1,8 @@
 // One call of Generate or GenerateStream, from the parsed message to its one status. Knows no gRPC types: what it says
 // to the client goes through a CallTransport, so that tests drive it with events in any order.
 //
-//   Start -> validate -> tokenize (long texts: TextWorker) -> n Requests into the RequestQueue -> headers
-//   serving loop -> TokenStream -> Announce -> StreamWriter -> WritePending -> transport
+//   Start -> validate -> render a chat (TextWorker) -> tokenize (long texts: TextWorker) -> n Requests into the
+//   RequestQueue -> headers serving loop -> TokenStream -> Announce -> StreamWriter -> WritePending -> transport
 //
 // Nothing is sent before all choices are queued: a refusal without headers is one that gRPC's clients may retry.
 //
@@ -71,6 +71,11 @@ class GenerationCall final : public StreamListener,
   void WritePending() override;
 
  private:
+  void PostChat(const ServedModel& model, v1::ChatPrompt chat, GenerationSpec spec);
+  void PostText(const ServedModel& model, std::string text, GenerationSpec spec);
+  void PostPrompt(size_t num_bytes, TextWorker::Job job);
+  bool HasEnded() const;
+  void AdmitChat(const ServedModel& model, const v1::ChatPrompt& chat, GenerationSpec spec);
   void AdmitText(const ServedModel& model, const std::string& text, GenerationSpec spec);
   void Admit(const ServedModel& model, std::vector<int32_t> prompt, GenerationSpec spec);
   absl::Status Enqueue(const ServedModel& model, std::vector<int32_t> prompt, const GenerationSpec& spec);

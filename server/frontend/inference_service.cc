@@ -133,6 +133,7 @@ absl::Status InferenceService::DoGetModel(const v1::GetModelRequest& request, v1
   response->mutable_eos_token_ids()->Add(facts.eos_token_ids.begin(), facts.eos_token_ids.end());
   // What the tokenizer puts before an empty text.
   const auto start = model->tokenizer->Encode("", EncodeOptions());
+  response->set_has_chat_template(model->chat_template != nullptr);
   response->set_bos_token_id(start.ok() && !start->empty() ? start->front() : -1);
   return absl::OkStatus();
 }

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "engine/base/status_macros.h"
+#include "server/frontend/chat_prompt.h"
 #include "server/frontend/errors.h"
 
 namespace switchyard {
@@ -64,7 +65,7 @@ float Positive(float value) { return value == 0.0f ? 0.0f : value; }
 void CheckPrompt(const v1::GenerateRequest& request, const RequestLimits& limits, Checker* checker) {
   if (request.has_text()) {
     const int64_t bytes = static_cast<int64_t>(request.text().size());
-    if (bytes == 0) checker->Fail("text", "prompt is empty; give text or token_ids");
+    if (bytes == 0) checker->Fail("text", "prompt is empty; give text, token_ids or chat");
     const absl::Status fits = CheckTextBytes("prompt", bytes, limits);
     if (!fits.ok()) checker->Fail("text", std::string(fits.message()));
   } else if (request.has_token_ids() && request.token_ids().ids_size() > 0) {
@@ -77,8 +78,13 @@ void CheckPrompt(const v1::GenerateRequest& request, const RequestLimits& limits
     for (int i = 0; i < ids.size(); ++i) {
       if (!checker->TokenId(Indexed("token_ids.ids", i), ids[i], limits.vocab_size)) break;
     }
+  } else if (request.has_chat()) {
+    for (const FieldViolation& violation : CheckChatPrompt(request.chat(), limits.max_prompt_bytes())) {
+      checker->Fail(violation.field, violation.description);
+    }
   } else {
-    checker->Fail(request.has_token_ids() ? "token_ids.ids" : "prompt", "prompt is empty; give text or token_ids");
+    checker->Fail(request.has_token_ids() ? "token_ids.ids" : "prompt",
+                  "prompt is empty; give text, token_ids or chat");
   }
 }
 
@@ -194,8 +200,11 @@ void ReadOutput(const v1::GenerateRequest& request, const RequestLimits& limits,
   }
   spec->include_stop = request.include_stop();
   spec->skip_special_tokens = !request.has_skip_special_tokens() || request.skip_special_tokens();
-  spec->allow_special_tokens = request.allow_special_tokens();
-  spec->add_special_tokens = !request.has_add_special_tokens() || request.add_special_tokens();
+  // A template writes special tokens itself.
+  const bool is_chat = request.has_chat();
+  spec->allow_special_tokens = request.has_allow_special_tokens() ? request.allow_special_tokens() : is_chat;
+  spec->add_special_tokens = request.has_add_special_tokens() ? request.add_special_tokens() : !is_chat;
+  if (is_chat) spec->prompt_field = "chat";
   spec->allow_prefix_reuse = !request.has_allow_prefix_reuse() || request.allow_prefix_reuse();
   spec->explain = request.explain().enabled();
   auto positions = MoeLayerPositions("explain.layers", request.explain().layers(), limits);
@@ -228,12 +237,12 @@ absl::StatusOr<GenerationSpec> ValidateGenerateRequest(const v1::GenerateRequest
 }
 
 absl::Status FitPrompt(int64_t num_prompt_tokens, const RequestLimits& limits, GenerationSpec* spec) {
-  if (num_prompt_tokens == 0) return InvalidRequest("text", "prompt is empty; it has no tokens");
+  if (num_prompt_tokens == 0) return InvalidRequest(spec->prompt_field, "prompt is empty; it has no tokens");
   const int64_t room = limits.max_model_len - num_prompt_tokens;
   if (room < 1) {
-    return InvalidRequest("text", "prompt has " + WithCommas(num_prompt_tokens) +
-                                      " tokens; this server accepts at most " + WithCommas(limits.max_model_len) +
-                                      " including max_tokens");
+    return InvalidRequest(spec->prompt_field, "prompt has " + WithCommas(num_prompt_tokens) +
+                                                  " tokens; this server accepts at most " +
+                                                  WithCommas(limits.max_model_len) + " including max_tokens");
   }
   if (spec->max_tokens > room) {
     return InvalidRequest("max_tokens", "max_tokens is " + std::to_string(spec->max_tokens) + ", but prompt " +

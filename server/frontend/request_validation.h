@@ -66,6 +66,7 @@ struct GenerationSpec {
   bool skip_special_tokens = true;
   bool allow_special_tokens = false;
   bool add_special_tokens = true;
+  std::string prompt_field = "text";  // which field the prompt came in
   bool allow_prefix_reuse = true;
   bool explain = false;
   std::vector<int32_t> explain_layers;  // positions in ModelFacts::moe_layers, ascending; set when `explain`

@@ -1,5 +1,5 @@
-// One thread for work that is too long for a gRPC callback: tokenizing long texts. Bounded in jobs and in bytes: a full
-// queue is an answer to the caller.
+// One thread for work that is too long for a gRPC callback: tokenizing long texts, rendering chats. Bounded in jobs and
+// in bytes: a full queue is an answer to the caller.
 #ifndef SWITCHYARD_SERVER_FRONTEND_TEXT_WORKER_H_
 #define SWITCHYARD_SERVER_FRONTEND_TEXT_WORKER_H_
 

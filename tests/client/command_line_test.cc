@@ -46,6 +46,33 @@ TEST_F(CommandLineTest, GenerateStreamsText) {
   EXPECT_EQ(server_.last_request().text(), "Once upon");
 }
 
+TEST_F(CommandLineTest, ChatSendsTheWholeConversationEachTurn) {
+  server_.model.set_has_chat_template(true);
+  EXPECT_EQ(Run({"chat", "--system", "Be brief.", "--max-tokens=2", "--template-kwargs={\"a\": 1}"}, "Hi\n\nAgain\n"), kExitOk)
+      << err_;
+  EXPECT_EQ(out_, " t0 t1\n t0 t1\n");
+  const v1::ChatPrompt chat = server_.last_request().chat();
+  std::string shown;
+  for (const v1::ChatMessage& message : chat.messages()) shown += message.role() + ":" + message.content() + "|";
+  EXPECT_EQ(shown, "system:Be brief.|user:Hi|assistant: t0 t1|user:Again|");
+  EXPECT_EQ(chat.template_kwargs(), "{\"a\": 1}");
+  EXPECT_EQ(server_.last_request().max_tokens(), 2);
+}
+
+TEST_F(CommandLineTest, ChatAnswersOneMessage) {
+  server_.model.set_has_chat_template(true);
+  EXPECT_EQ(Run({"chat", "--max-tokens=1", "How", "are", "you?"}), kExitOk);
+  EXPECT_EQ(out_, " t0\n");
+  ASSERT_EQ(server_.last_request().chat().messages_size(), 1);
+  EXPECT_EQ(server_.last_request().chat().messages(0).content(), "How are you?");
+}
+
+TEST_F(CommandLineTest, ChatNeedsATemplate) {
+  EXPECT_EQ(Run({"chat", "hello"}), kExitError);
+  EXPECT_THAT(err_, HasSubstr("the served model has no chat template; use `switchyard generate`"));
+  EXPECT_EQ(server_.num_generate_calls(), 0);
+}
+
 TEST_F(CommandLineTest, GenerateReadsStandardInputAndEchoes) {
   EXPECT_EQ(Run({"generate", "-", "--echo", "--max-tokens=1"}, "two\nlines"), kExitOk);
   EXPECT_EQ(server_.last_request().text(), "two\nlines");

@@ -93,7 +93,7 @@ def check_ends(server):
 def check_refusals(server):
     code, text = code_of(lambda: server.inference.Generate(pb.GenerateRequest()))
     check(
-        code == grpc.StatusCode.INVALID_ARGUMENT and text == "prompt is empty; give text or token_ids",
+        code == grpc.StatusCode.INVALID_ARGUMENT and text == "prompt is empty; give text, token_ids or chat",
         "empty prompts are refused",
     )
     code, text = code_of(lambda: server.inference.Generate(pb.GenerateRequest(text="x", model="../../etc/passwd")))

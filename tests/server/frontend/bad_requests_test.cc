@@ -61,11 +61,32 @@ class Table {
 
 void AddPrompts(Table* table) {
   table->Add(
-      "R1 no prompt", [](auto* r) { r->clear_text(); }, "prompt is empty; give text or token_ids");
+      "R1 no prompt", [](auto* r) { r->clear_text(); }, "prompt is empty; give text, token_ids or chat");
   table->Add(
-      "R1 empty text", [](auto* r) { r->set_text(""); }, "prompt is empty; give text or token_ids");
+      "R1 empty text", [](auto* r) { r->set_text(""); }, "prompt is empty; give text, token_ids or chat");
   table->Add(
-      "R1 no token ids", [](auto* r) { r->mutable_token_ids(); }, "prompt is empty; give text or token_ids");
+      "R1 no token ids", [](auto* r) { r->mutable_token_ids(); }, "prompt is empty; give text, token_ids or chat");
+  table->Add(
+      "R1 no messages", [](auto* r) { r->mutable_chat(); }, "chat.messages is empty; give at least one");
+  table->Add(
+      "R1 no role", [](auto* r) { r->mutable_chat()->add_messages(); },
+      "chat.messages[0].role has 0 bytes; use 1 to 64");
+  table->Add(
+      "R2 long message",
+      [](auto* r) {
+        r->mutable_chat()->add_messages()->set_role("user");
+        r->mutable_chat()->mutable_messages(0)->set_content(std::string(20'000, 'a'));
+      },
+      "chat has 20,014 bytes; this server accepts at most 16,384, 16 for each token of context");
+  table->Add(
+      "R4 many messages",
+      [](auto* r) {
+        for (int i = 0; i < 1025; ++i) r->mutable_chat()->add_messages()->set_role("user");
+      },
+      "chat.messages has 1,025 entries; use at most 1,024");
+  table->Add(
+      "R1 chat without a template", [](auto* r) { r->mutable_chat()->add_messages()->set_role("user"); },
+      "this model has no chat template", grpc::StatusCode::FAILED_PRECONDITION);
   for (size_t size : {16'385u, 100'000u, 4'000'000u}) {
     table->Add(
         "R2 one character " + std::to_string(size), [=](auto* r) { r->set_text(std::string(size, 'a')); },
@@ -266,7 +287,7 @@ void AddLists(Table* table) {
         r->set_n(99);
         r->set_top_p(7);
       },
-      "prompt is empty; give text or token_ids (and 2 more, see the details)");
+      "prompt is empty; give text, token_ids or chat (and 2 more, see the details)");
 }
 
 void AddNames(Table* table) {
@@ -377,9 +398,9 @@ void AddBrokenBytes(Table* table) {
   table->AddBytes("R10 endless varint", "\x28" + std::string(20, '\xFF'), kNoMessage);
   table->AddBytes("R10 field number 0", std::string("\x02\x01", 2) + "a", kNoMessage);
   table->AddBytes("R10 wire type 7", "\x17", kNoMessage);
-  table->AddBytes("R10 text as number", std::string("\x10\x05", 2), "prompt is empty; give text or token_ids");
+  table->AddBytes("R10 text as number", std::string("\x10\x05", 2), "prompt is empty; give text, token_ids or chat");
   table->AddBytes("R10 unknown fields only", Field(1000, "x") + Field(1001, std::string(1000, 'y')),
-                  "prompt is empty; give text or token_ids");
+                  "prompt is empty; give text, token_ids or chat");
   table->AddBytes("R10 HTTP", "GET / HTTP/1.1\r\n\r\n", kNoMessage);
   table->AddBytes("R10 larger than a message may be", Field(2, std::string(9 << 20, 'a')),
                   "Received message larger than max", grpc::StatusCode::RESOURCE_EXHAUSTED);

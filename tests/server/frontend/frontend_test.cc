@@ -188,6 +188,50 @@ TEST(FrontendTest, UnaryAnswersWithAllChoices) {
   EXPECT_EQ(response.usage().prompt_tokens(), 3);
 }
 
+v1::GenerateRequest Chat(const std::string& content, int32_t max_tokens) {
+  v1::GenerateRequest request;
+  v1::ChatMessage* message = request.mutable_chat()->add_messages();
+  message->set_role("user");
+  message->set_content(content);
+  request.set_max_tokens(max_tokens);
+  return request;
+}
+
+TEST(FrontendTest, ChatIsRenderedAndAnswered) {
+  TestServer server({.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '?' * 5000 if long }}"});
+  v1::Model model;
+  grpc::ClientContext context;
+  ASSERT_TRUE(server.stub->GetModel(&context, {}, &model).ok());
+  EXPECT_TRUE(model.has_chat_template());
+  StreamResult result = Stream(&server, Chat("abc", 5));
+  ASSERT_TRUE(result.status.ok()) << result.status.error_message();
+  EXPECT_EQ(result.text, "abcab");
+  EXPECT_EQ(result.messages[0].prompt().prompt_tokens(), 3);  // without what the tokenizer adds
+  EXPECT_TRUE(server.BecomesIdle());
+}
+
+TEST(FrontendTest, ChatThatTheTemplateRefusesIsInvalid) {
+  TestServer server({.chat_template = "{{ raise_exception('no ' ~ messages[0].role) }}"});
+  const StreamResult result = Stream(&server, Chat("abc", 5));
+  EXPECT_EQ(result.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(result.status.error_message(), "the chat template refuses the messages: no user");
+  EXPECT_TRUE(server.BecomesIdle());
+}
+
+TEST(FrontendTest, ChatThatRendersToNothingIsInvalid) {
+  TestServer server({.chat_template = "{# nothing #}"});
+  EXPECT_EQ(Stream(&server, Chat("abc", 5)).status.error_message(), "prompt is empty; it has no tokens");
+}
+
+TEST(FrontendTest, ChatWithoutATemplateFailsItsPrecondition) {
+  TestServer server;
+  const StreamResult result = Stream(&server, Chat("abc", 5));
+  EXPECT_EQ(result.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(result.status.error_details()));
+  EXPECT_NE(details.DebugString().find("NO_CHAT_TEMPLATE"), std::string::npos);
+}
+
 TEST(FrontendTest, TokenizeAndDetokenizeAreInverse) {
   TestServer server;
   for (const std::string& text :

@@ -23,9 +23,10 @@
 namespace switchyard {
 
 struct TestServerOptions {
-  GrpcOptions grpc;
-  SchedulingOptions scheduling;
+  GrpcOptions grpc = {};
+  SchedulingOptions scheduling = {};
   bool begin_serving = true;
+  std::string chat_template = "";  // empty: the model has none
   std::chrono::milliseconds stall_timeout{30'000};
 };
 
@@ -37,6 +38,7 @@ class TestServer {
     options.grpc.host = "127.0.0.1";
     options.grpc.port = 0;
     tokenizer = *Tokenizer::Parse(ByteTokenizerJson());
+    if (!options.chat_template.empty()) chat_template = *ChatTemplate::Parse(options.chat_template, std::nullopt);
     frontend = *Frontend::Listen(options.grpc, options.scheduling, &metrics);
     const ModelFacts& facts = engine.facts();
     scheduler.max_num_seqs = options.scheduling.max_num_seqs;
@@ -66,7 +68,7 @@ class TestServer {
     limits.max_model_len = scheduler.max_model_len;
     limits.eos_token_ids = engine.facts().eos_token_ids;
     limits.moe_layers = engine.facts().moe_layers;
-    frontend->BeginServing({engine.facts(), limits, scheduler, tokenizer.get(), &queue},
+    frontend->BeginServing({engine.facts(), limits, scheduler, tokenizer.get(), &queue, chat_template.get()},
                            [this] { return loop->Alive(stall_timeout); });
   }
 
@@ -96,6 +98,7 @@ class TestServer {
   RequestQueue queue;
   SchedulerOptions scheduler;
   std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<const ChatTemplate> chat_template;
   std::unique_ptr<Frontend> frontend;
   std::unique_ptr<StepObserver> observer;
   std::unique_ptr<ServingLoop> loop;
