@@ -81,15 +81,17 @@ int Measure(Bench* bench, const std::string& command) {
   };
   std::printf("%s, %lld GiB\n", TheDevice().name.c_str(), static_cast<long long>(TheDevice().total_bytes >> 30));
   if (bench->options.check) CheckKernels(bench);
+  const auto write_json = [&] {
+    if (bench->options.json.empty()) return;
+    bench->report.WriteJson(bench->options.json, TheDevice().name, bench->limits, command);
+  };
   MeasureCeilings(bench);
+  write_json();
   for (const Section& section : kSections) {
     if (!bench->options.only.empty() && bench->options.only != section.name) continue;
     section.run(bench);
     std::printf("-- %s done after %.1f s\n", section.name, elapsed());
-    // A later section may fail: what is measured stays.
-    if (!bench->options.json.empty()) {
-      bench->report.WriteJson(bench->options.json, TheDevice().name, bench->limits, command);
-    }
+    write_json();  // a later section may fail: what is measured stays
   }
   if (!bench->options.tune.empty()) WriteTuning(*bench);
   std::printf("\n%d wrong results, %.1f s\n", bench->num_wrong, elapsed());
