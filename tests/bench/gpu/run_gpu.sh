@@ -2,9 +2,10 @@
 # Builds switchyard_bench_gpu with nothing but a CUDA toolkit, checks the kernels, measures them, and measures what
 # others do on the same shapes.
 #   tests/bench/gpu/run_gpu.sh [RESULTS] [--quick] [--steps build,check,bench,peers,sanitizer]
-# Later calls may leave out steps, as the build, that an earlier one has done. RESULTS (default build-gpu-bench/results) gets check.txt, bench.txt, bench.json, tuning.csv, peers.txt, peers.json and,
-# where compute-sanitizer is installed, memcheck.txt and racecheck.txt. Exit: 0 also where there is no GPU; otherwise
-# that of the first step that failed, the others having run.
+# RESULTS (default build-gpu-bench/results) gets check.txt, bench.txt, bench.json, tuning.csv, peers.txt, peers.json and,
+# where compute-sanitizer is installed, memcheck.txt and racecheck.txt. A later call may leave out steps that an earlier
+# one has done, as the build. Exit: 0 also where there is no GPU; otherwise that of the first step that failed, the
+# others having run.
 set -u
 cd "$(dirname "$0")/../../.."
 results=build-gpu-bench/results
@@ -27,6 +28,7 @@ fail() {
   [ "$status" -ne 0 ] || status=$2
 }
 
+PATH=$PATH:/usr/local/nvidia/bin  # where containers get the driver's tools
 if ! command -v nvidia-smi > /dev/null; then
   echo "no NVIDIA GPU: there is no nvidia-smi"
   exit 0
