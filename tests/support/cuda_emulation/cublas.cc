@@ -25,7 +25,7 @@ struct Gemm {
   const void *a, *b;
   void* c;
   int64_t lda, ldb, ldc;
-  cudaDataType_t type;
+  cudaDataType_t type, c_type;
 };
 
 bool IsValid(const Gemm& gemm) {
@@ -46,8 +46,8 @@ void Multiply(const Gemm& gemm) {
         sum += Read(gemm.a, gemm.type, at) * Read(gemm.b, gemm.type, bt);
       }
       const int64_t ct = i + j * gemm.ldc;
-      const float value = gemm.alpha * sum + (gemm.beta == 0.0f ? 0.0f : gemm.beta * Read(gemm.c, gemm.type, ct));
-      if (gemm.type == CUDA_R_32F) {
+      const float value = gemm.alpha * sum + (gemm.beta == 0.0f ? 0.0f : gemm.beta * Read(gemm.c, gemm.c_type, ct));
+      if (gemm.c_type == CUDA_R_32F) {
         static_cast<float*>(gemm.c)[ct] = value;
       } else {
         static_cast<uint16_t*>(gemm.c)[ct] = switchyard::FloatToBf16(value);
@@ -75,6 +75,17 @@ cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream) {
 
 cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t, void*, size_t) { return CUBLAS_STATUS_SUCCESS; }
 
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n,
+                            int k, const void* alpha, const void* a, cudaDataType a_type, int lda, const void* b,
+                            cudaDataType, int ldb, const void* beta, void* c, cudaDataType c_type, int ldc,
+                            cublasComputeType_t, cublasGemmAlgo_t) {
+  const Gemm gemm = {transa, transb, m, n, k, *static_cast<const float*>(alpha), *static_cast<const float*>(beta), a, b,
+                     c, lda, ldb, ldc, a_type, c_type};
+  if (!IsValid(gemm)) return CUBLAS_STATUS_INVALID_VALUE;
+  cuda_emulation::RunOnStream(handle->stream, [gemm] { Multiply(gemm); });
+  return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasGemmGroupedBatchedEx(cublasHandle_t handle, const cublasOperation_t transa[],
                                           const cublasOperation_t transb[], const int m[], const int n[],
                                           const int k[], const void* alpha, const void* const a[], cudaDataType_t a_type,
@@ -84,7 +95,7 @@ cublasStatus_t cublasGemmGroupedBatchedEx(cublasHandle_t handle, const cublasOpe
   for (int g = 0, i = 0; g < group_count; ++g) {
     for (int member = 0; member < group_size[g]; ++member, ++i) {
       const Gemm gemm = {transa[g], transb[g], m[g], n[g], k[g], static_cast<const float*>(alpha)[g],
-                         static_cast<const float*>(beta)[g], a[i], b[i], c[i], lda[g], ldb[g], ldc[g], a_type};
+                         static_cast<const float*>(beta)[g], a[i], b[i], c[i], lda[g], ldb[g], ldc[g], a_type, a_type};
       if (!IsValid(gemm)) return CUBLAS_STATUS_INVALID_VALUE;
       cuda_emulation::RunOnStream(handle->stream, [gemm] { Multiply(gemm); });
     }
@@ -102,7 +113,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
     const Gemm gemm = {transa, transb, m, n, k, *static_cast<const float*>(alpha), *static_cast<const float*>(beta),
                        static_cast<const char*>(a) + i * stride_a * element,
                        static_cast<const char*>(b) + i * stride_b * element,
-                       static_cast<char*>(c) + i * stride_c * element, lda, ldb, ldc, a_type};
+                       static_cast<char*>(c) + i * stride_c * element, lda, ldb, ldc, a_type, a_type};
     if (!IsValid(gemm)) return CUBLAS_STATUS_INVALID_VALUE;
     cuda_emulation::RunOnStream(handle->stream, [gemm] { Multiply(gemm); });
   }

@@ -1,0 +1,397 @@
+#include "tests/bench/gpu/moe_layer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "tests/bench/gpu/bench_kernels.h"
+
+namespace switchyard::bench {
+namespace {
+
+using cuda::RoundUp;
+
+constexpr float kWeightSigma = 0.02f;
+
+cuda::Planes Bf16Planes(uint16_t* data, int64_t stride) { return {nullptr, data, stride}; }
+
+// Tokens whose results are compared: the first, the last and some between.
+std::vector<int32_t> SampleTokens(int64_t num_tokens) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < 6; ++i) tokens.push_back(static_cast<int32_t>(i * (num_tokens - 1) / 5));
+  tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+  return tokens;
+}
+
+// silu(gate) * up of rows whose features lie as in an expert's matrix.
+std::vector<float> Activate(const std::vector<float>& gate_up, int64_t rows, int64_t in_stride, int64_t features) {
+  std::vector<float> product;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t f = 0; f < features; ++f) {
+      const float gate = gate_up[static_cast<size_t>(r * in_stride + cuda::GateUpRow(f, 0))];
+      const float up = gate_up[static_cast<size_t>(r * in_stride + cuda::GateUpRow(f, 1))];
+      product.push_back(gate / (1.0f + std::exp(-gate)) * up);
+    }
+  }
+  return product;
+}
+
+}  // namespace
+
+double RelativeL2(const std::vector<float>& values, const std::vector<float>& reference) {
+  double error = 0.0, norm = 0.0;
+  for (size_t i = 0; i < reference.size(); ++i) {
+    const double difference = static_cast<double>(values[i]) - static_cast<double>(reference[i]);
+    error += difference * difference;
+    norm += static_cast<double>(reference[i]) * static_cast<double>(reference[i]);
+  }
+  const double result = std::sqrt(error / norm);
+  return std::isfinite(result) ? result : std::numeric_limits<double>::infinity();
+}
+
+// ---- dense ----
+
+DenseMatrix::DenseMatrix(int64_t out_features, int64_t in_features, uint64_t seed)
+    : out(out_features), in(in_features), rows(RoundUp(out_features, cuda::kWideTileOut)),
+      stride(RoundUp(in_features, cuda::kTileK)), data(rows * stride) {
+  FillNormalBf16(data.get(), out, rows, in, stride, kWeightSigma, seed);
+}
+
+void RunDense(const DenseMatrix& weight, const uint16_t* in, int64_t rows, int tile_tokens, cuda::GemmOutput output,
+              float* out) {
+  cuda::GroupedGemm gemm;
+  gemm.weight = weight.data.get();
+  gemm.weight_rows = weight.rows;
+  gemm.k = gemm.in_stride = weight.stride;
+  gemm.out_cols = gemm.out_stride = weight.out;
+  gemm.in = in;
+  gemm.in_cols = weight.in;
+  gemm.output = output;
+  gemm.out.f32 = out;
+  gemm.dense_rows = rows;
+  gemm.max_tiles = cuda::CeilDiv(rows, tile_tokens);
+  cuda::LaunchGemmBf16(gemm, tile_tokens, TheDevice().num_multiprocessors, Stream());
+}
+
+void RunDenseCublas(const DenseMatrix& weight, const uint16_t* in, int64_t rows, float* out) {
+  const float one = 1.0f, zero = 0.0f;
+  const int m = static_cast<int>(weight.rows), n = static_cast<int>(rows), k = static_cast<int>(weight.stride);
+  CUBLAS_OK(cublasGemmEx(TheDevice().cublas, CUBLAS_OP_T, CUBLAS_OP_N, m, n, k, &one, weight.data.get(), CUDA_R_16BF, k,
+                         in, CUDA_R_16BF, k, &zero, out, CUDA_R_32F, m, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+}
+
+// ---- data ----
+
+ExpertMatrices::ExpertMatrices(const Model& model, uint64_t seed)
+    : hidden(model.hidden_size), intermediate(model.moe_intermediate_size),
+      gate_up_rows(RoundUp(cuda::GateUpRows(intermediate), cuda::kWideTileOut)),
+      hidden_stride(RoundUp(hidden, cuda::kTileK)), down_rows(RoundUp(hidden, cuda::kWideTileOut)),
+      intermediate_stride(RoundUp(intermediate, cuda::kTileK)), num_experts(model.num_experts),
+      gate_up(num_experts * gate_up_rows * hidden_stride), down(num_experts * down_rows * intermediate_stride),
+      router(num_experts * hidden) {
+  for (int64_t e = 0; e < num_experts; ++e) {
+    const uint64_t expert_seed = seed * 4096 + static_cast<uint64_t>(e) * 2;
+    FillNormalBf16(gate_up.get() + e * gate_up_rows * hidden_stride, cuda::GateUpRows(intermediate), gate_up_rows,
+                   hidden, hidden_stride, kWeightSigma, expert_seed);
+    FillNormalBf16(down.get() + e * down_rows * intermediate_stride, hidden, down_rows, intermediate,
+                   intermediate_stride, kWeightSigma, expert_seed + 1);
+  }
+  FillNormalF32(router.get(), router.size(), 0.0f, kWeightSigma, seed * 4096 + 4095);
+}
+
+int64_t ExpertMatrices::Bytes(const Model& model) {
+  return model.num_experts * (model.expert_parameters() * 2 + model.hidden_size * 4);
+}
+
+RoutedBatch::RoutedBatch(const Model& model, int64_t max_tokens)
+    : num_experts_(model.num_experts), top_k_(model.top_k), max_rows_(max_tokens * model.top_k),
+      device_memory_(num_experts_ + 1 + 2 * max_rows_), host_memory_(num_experts_ + 1 + 2 * max_rows_),
+      seconds_(num_experts_) {
+  const auto place = [this](int32_t* base) {
+    return cuda::BatchArrays{base, base + num_experts_ + 1, base + num_experts_ + 1 + max_rows_, nullptr};
+  };
+  device_ = place(device_memory_.get());
+  host_ = place(host_memory_.get());
+}
+
+void RoutedBatch::Use(RoutingDraw draw) {
+  draw_ = std::move(draw);
+  ids_ = Array<int32_t>(draw_.ids);
+  weights_ = Array<float>(draw_.weights);
+}
+
+cuda::ExpertPlan RoutedBatch::Plan(int tile_tokens) {
+  PlanMemory& memory = plans_[tile_tokens];
+  if (memory.tiles.size() == 0) {
+    memory.tiles = Array<cuda::ExpertTile>(cuda::MaxExpertTiles(max_rows_, num_experts_, tile_tokens) + 1);
+    memory.num_tiles = Array<int32_t>(1);
+    memory.times = Array<unsigned long long>(2 * num_experts_);
+  }
+  return {memory.tiles.get(), memory.num_tiles.get(), memory.times.get(), memory.times.get() + num_experts_};
+}
+
+void RoutedBatch::Group(int tile_tokens, const int32_t* ids, int64_t tokens, const cuda::StepCounts* counts) {
+  cuda::LaunchGroupByExpert(counts, ids, nullptr, tokens, top_k_, num_experts_, tile_tokens, Plan(tile_tokens), device_,
+                            host_, Stream());
+}
+
+void RoutedBatch::CollectSeconds(int tile_tokens) {
+  cuda::LaunchExpertSeconds(device_.expert_offsets, num_experts_, Plan(tile_tokens), seconds_.get(), Stream());
+}
+
+MoeBuffers::MoeBuffers(const Model& model, int64_t max_tokens)
+    : h(max_tokens * RoundUp(model.hidden_size, cuda::kTileK)), h_f32(max_tokens * model.hidden_size),
+      x0(max_tokens * model.hidden_size), x(max_tokens * model.hidden_size),
+      product(max_tokens * model.top_k * RoundUp(model.moe_intermediate_size, cuda::kTileK)),
+      rows_out(max_tokens * model.top_k * RoundUp(model.hidden_size, cuda::kTileK)),
+      router_scratch(cuda::RouterScratchFloats(max_tokens, model.num_experts)),
+      routing_memory_(2 * max_tokens * model.top_k + 2 * max_tokens + model.num_experts),
+      routing_host_memory_(2 * max_tokens * model.top_k + 2 * max_tokens + model.num_experts) {
+  const int64_t stride = RoundUp(model.hidden_size, cuda::kTileK);
+  FillNormalBf16(h.get(), max_tokens, max_tokens, model.hidden_size, stride, 1.0f, 71);
+  cuda::LaunchToF32(h.get(), stride, max_tokens, model.hidden_size, h_f32.get(), Stream());
+  FillNormalF32(x0.get(), x0.size(), 0.0f, 1.0f, 72);
+  ResetX();
+  const auto place = [&](float* base) {
+    const int64_t choices = max_tokens * model.top_k;
+    cuda::RoutingArrays arrays;
+    arrays.expert_ids = reinterpret_cast<int32_t*>(base);
+    arrays.expert_weights = base + choices;
+    arrays.margins = base + 2 * choices;
+    arrays.logsumexps = arrays.margins + max_tokens;
+    arrays.probability_sums = arrays.logsumexps + max_tokens;
+    return arrays;
+  };
+  routing = place(routing_memory_.get());
+  routing_host = place(routing_host_memory_.get());
+}
+
+void MoeBuffers::ResetX() {
+  CUDA_OK(cudaMemcpyAsync(x.get(), x0.get(), static_cast<size_t>(x.bytes()), cudaMemcpyDeviceToDevice, Stream()));
+}
+
+void MoeBuffers::PoisonRows() {
+  Poison(product.get(), product.bytes());
+  Poison(rows_out.get(), rows_out.bytes());
+}
+
+// ---- the layer ----
+
+void RunRoute(const Model& model, const ExpertMatrices& experts, int64_t tokens, MoeBuffers* buffers,
+              const cuda::StepCounts* counts) {
+  cuda::RouterArgs args;
+  args.num_experts = model.num_experts;
+  args.top_k = model.top_k;
+  args.normalize = model.norm_topk_prob;
+  cuda::LaunchRoute(counts, buffers->h_f32.get(), tokens, model.hidden_size, experts.router.get(), model.hidden_size,
+                    args, buffers->router_scratch.get(), buffers->routing, buffers->routing_host, Stream());
+}
+
+void RunGateUp(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens,
+               MoeBuffers* buffers) {
+  cuda::GroupedGemm gemm;
+  gemm.weight = experts.gate_up.get();
+  gemm.weight_rows = experts.gate_up_rows;
+  gemm.k = gemm.in_stride = experts.hidden_stride;
+  gemm.out_cols = experts.intermediate;
+  gemm.in = buffers->h.get();
+  gemm.in_cols = experts.hidden;
+  gemm.row_to_source = batch->device().row_to_token;
+  gemm.output = cuda::GemmOutput::kSiluMul;
+  gemm.out = Bf16Planes(buffers->product.get(), experts.intermediate_stride);
+  gemm.out_stride = experts.intermediate_stride;
+  gemm.plan = batch->Plan(tile_tokens);
+  gemm.max_tiles = cuda::MaxExpertTiles(max_rows, experts.num_experts, tile_tokens);
+  cuda::LaunchGemmBf16(gemm, tile_tokens, TheDevice().num_multiprocessors, Stream());
+}
+
+void RunDown(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens,
+             MoeBuffers* buffers) {
+  cuda::GroupedGemm gemm;
+  gemm.weight = experts.down.get();
+  gemm.weight_rows = experts.down_rows;
+  gemm.k = gemm.in_stride = experts.intermediate_stride;
+  gemm.out_cols = experts.hidden;
+  gemm.in = buffers->product.get();
+  gemm.in_cols = experts.intermediate;
+  gemm.out = Bf16Planes(buffers->rows_out.get(), experts.hidden_stride);
+  gemm.out_stride = experts.hidden;
+  gemm.plan = batch->Plan(tile_tokens);
+  gemm.max_tiles = cuda::MaxExpertTiles(max_rows, experts.num_experts, tile_tokens);
+  cuda::LaunchGemmBf16(gemm, tile_tokens, TheDevice().num_multiprocessors, Stream());
+}
+
+void RunCombine(const Model& model, const RoutedBatch& batch, const float* weights, int64_t tokens,
+                MoeBuffers* buffers, const cuda::StepCounts* counts) {
+  cuda::LaunchCombine(counts, nullptr, buffers->rows_out.get(), RoundUp(model.hidden_size, cuda::kTileK), weights,
+                      batch.device().choice_to_row, tokens, model.top_k, model.hidden_size, buffers->x.get(),
+                      Stream());
+}
+
+// ---- cuBLAS ----
+
+CublasGrouped::CublasGrouped(const ExpertMatrices& experts, RoutedBatch* batch)
+    : experts_(experts), batch_(batch), rows_(batch->host_offsets()[experts.num_experts]) {}
+
+int64_t CublasGrouped::ScratchElements(const ExpertMatrices& experts, int64_t rows) {
+  return rows * (std::max(experts.hidden_stride, experts.down_rows) + experts.gate_up_rows);
+}
+
+void CublasGrouped::Prepare(const uint16_t* weight, int64_t m, int64_t k, const uint16_t* in, uint16_t* out,
+                            Product* product) {
+  std::vector<const void*> a, b, c;
+  for (int64_t e = 0; e < experts_.num_experts; ++e) {
+    const int64_t first = batch_->host_offsets()[e], rows = batch_->host_offsets()[e + 1] - first;
+    if (rows == 0) continue;
+    product->n.push_back(static_cast<int>(rows));
+    a.push_back(weight + e * m * k);
+    b.push_back(in + first * k);
+    c.push_back(out + first * m);
+  }
+  const size_t groups = a.size();
+  product->m.assign(groups, static_cast<int>(m));
+  product->k.assign(groups, static_cast<int>(k));
+  product->single.assign(groups, 1);
+  product->one.assign(groups, 1.0f);
+  product->zero.assign(groups, 0.0f);
+  product->transposed.assign(groups, CUBLAS_OP_T);
+  product->plain.assign(groups, CUBLAS_OP_N);
+  a.insert(a.end(), b.begin(), b.end());
+  a.insert(a.end(), c.begin(), c.end());
+  product->pointers = Array<const void*>(a);
+}
+
+void CublasGrouped::Multiply(const Product& p) {
+  const int groups = static_cast<int>(p.n.size());
+  const void* const* const pointers = p.pointers.get();
+  CUBLAS_OK(cublasGemmGroupedBatchedEx(TheDevice().cublas, p.transposed.data(), p.plain.data(), p.m.data(), p.n.data(),
+                                       p.k.data(), p.one.data(), pointers, CUDA_R_16BF, p.k.data(), pointers + groups,
+                                       CUDA_R_16BF, p.k.data(), p.zero.data(),
+                                       const_cast<void* const*>(pointers + 2 * groups), CUDA_R_16BF, p.m.data(),
+                                       groups, p.single.data(), CUBLAS_COMPUTE_32F));
+}
+
+// Scratch: gathered inputs, later the outputs | gate and up.
+void CublasGrouped::Run(MoeBuffers* buffers, uint16_t* scratch) {
+  uint16_t* const gathered = scratch;
+  uint16_t* const gate_up = scratch + rows_ * std::max(experts_.hidden_stride, experts_.down_rows);
+  if (scratch_ != scratch) {
+    gate_up_ = {};
+    down_ = {};
+    Prepare(experts_.gate_up.get(), experts_.gate_up_rows, experts_.hidden_stride, gathered, gate_up, &gate_up_);
+    Prepare(experts_.down.get(), experts_.down_rows, experts_.intermediate_stride, buffers->product.get(), gathered,
+            &down_);
+    scratch_ = scratch;
+  }
+  cuda::LaunchGatherRows(buffers->h.get(), DType::kBF16, experts_.hidden, experts_.hidden_stride,
+                         batch_->device().row_to_token, nullptr, rows_, experts_.hidden_stride, gathered, Stream());
+  CUDA_OK(cudaStreamSynchronize(Stream()));  // the sizes of the groups have to reach the host
+  Multiply(gate_up_);
+  cuda::GateUpInput in;
+  in.bf16 = gate_up;
+  in.stride = experts_.gate_up_rows;
+  in.interleaved = true;
+  cuda::LaunchSiluMul(in, rows_, experts_.intermediate_stride,
+                      Bf16Planes(buffers->product.get(), experts_.intermediate_stride), Stream());
+  Multiply(down_);
+  cuda::LaunchGatherRows(gathered, DType::kBF16, experts_.hidden, experts_.down_rows, nullptr, nullptr, rows_,
+                         experts_.hidden_stride, buffers->rows_out.get(), Stream());
+}
+
+int64_t PaddedScratchElements(const ExpertMatrices& experts, int64_t tokens) {
+  return experts.num_experts * tokens *
+         (std::max(experts.gate_up_rows, experts.down_rows) + experts.intermediate_stride);
+}
+
+void RunCublasPadded(const ExpertMatrices& experts, const RoutedBatch& batch, MoeBuffers* buffers, uint16_t* scratch) {
+  const int64_t tokens = batch.num_tokens(), rows = experts.num_experts * tokens;
+  uint16_t* const first = scratch;
+  uint16_t* const product = first + rows * std::max(experts.gate_up_rows, experts.down_rows);
+  const auto multiply = [&](const uint16_t* weight, int64_t m, int64_t k, const uint16_t* in, int64_t in_step) {
+    const float one = 1.0f, zero = 0.0f;
+    CUBLAS_OK(cublasGemmStridedBatchedEx(
+        TheDevice().cublas, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(m), static_cast<int>(tokens),
+        static_cast<int>(k), &one, weight, CUDA_R_16BF, static_cast<int>(k), m * k, in, CUDA_R_16BF,
+        static_cast<int>(k), in_step, &zero, first, CUDA_R_16BF, static_cast<int>(m), m * tokens, experts.num_experts,
+        CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+  };
+  multiply(experts.gate_up.get(), experts.gate_up_rows, experts.hidden_stride, buffers->h.get(), 0);
+  cuda::GateUpInput in;
+  in.bf16 = first;
+  in.stride = experts.gate_up_rows;
+  in.interleaved = true;
+  cuda::LaunchSiluMul(in, rows, experts.intermediate_stride, Bf16Planes(product, experts.intermediate_stride),
+                      Stream());
+  multiply(experts.down.get(), experts.down_rows, experts.intermediate_stride, product,
+           tokens * experts.intermediate_stride);
+  cuda::LaunchGatherPadded(first, DType::kBF16, experts.down_rows, tokens, batch.device().expert_offsets,
+                           experts.num_experts, batch.device().row_to_token,
+                           static_cast<int64_t>(batch.draw().ids.size()), experts.hidden,
+                           Bf16Planes(buffers->rows_out.get(), experts.hidden_stride), experts.hidden, Stream());
+}
+
+// ---- reference ----
+
+namespace {
+
+bool AllWritten(const MoeBuffers& buffers, int64_t elements) {
+  Array<unsigned long long> bad(1);
+  Clear(bad.get(), bad.bytes());
+  cuda::LaunchCountNonfinite(buffers.rows_out.get(), true, elements, bad.get(), Stream());
+  return bad.ToHost()[0] == 0;
+}
+
+// Results of the experts for every choice of `tokens`: [tokens * top_k][hidden].
+std::vector<float> ReferenceRows(const Model& model, const ExpertMatrices& experts, const RoutedBatch& batch,
+                                 const MoeBuffers& buffers, const std::vector<int32_t>& tokens) {
+  std::vector<int32_t> matrices, sources, order;
+  for (const int32_t token : tokens) {
+    for (int32_t j = 0; j < model.top_k; ++j) {
+      order.push_back(static_cast<int32_t>(order.size()));
+      matrices.push_back(batch.draw().ids[static_cast<size_t>(token * model.top_k + j)]);
+      sources.push_back(token);
+    }
+  }
+  const int64_t rows = static_cast<int64_t>(order.size());
+  const Array<int32_t> expert_of(matrices), source_of(sources), row_of(order);
+  const Array<float> gate_up(rows * experts.gate_up_rows), out(rows * experts.hidden);
+  ReferenceLinear(experts.gate_up.get(), expert_of.get(), experts.gate_up_rows * experts.hidden_stride,
+                  experts.hidden_stride, buffers.h_f32.get(), source_of.get(), experts.hidden, rows, experts.hidden,
+                  experts.gate_up_rows, gate_up.get());
+  const Array<float> product(Activate(gate_up.ToHost(), rows, experts.gate_up_rows, experts.intermediate));
+  ReferenceLinear(experts.down.get(), expert_of.get(), experts.down_rows * experts.intermediate_stride,
+                  experts.intermediate_stride, product.get(), row_of.get(), experts.intermediate, rows,
+                  experts.intermediate, experts.hidden, out.get());
+  return out.ToHost();
+}
+
+}  // namespace
+
+double MoeError(const Model& model, const ExpertMatrices& experts, const RoutedBatch& batch,
+                const MoeBuffers& buffers) {
+  if (!AllWritten(buffers, static_cast<int64_t>(batch.draw().ids.size()) * experts.hidden_stride)) {
+    return std::numeric_limits<double>::infinity();
+  }
+  const std::vector<int32_t> tokens = SampleTokens(batch.num_tokens());
+  const std::vector<float> rows = ReferenceRows(model, experts, batch, buffers, tokens);
+  const size_t hidden = static_cast<size_t>(experts.hidden), k = static_cast<size_t>(model.top_k);
+  std::vector<float> values(tokens.size() * hidden), x0(values.size()), reference;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const int64_t from = tokens[i] * experts.hidden;
+    Copy(values.data() + i * hidden, buffers.x.get() + from, experts.hidden * 4);
+    Copy(x0.data() + i * hidden, buffers.x0.get() + from, experts.hidden * 4);
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    const size_t token = static_cast<size_t>(tokens[i / hidden]);
+    double sum = 0.0;
+    for (size_t j = 0; j < k; ++j) {
+      sum += static_cast<double>(batch.draw().weights[token * k + j]) *
+             static_cast<double>(rows[(i / hidden * k + j) * hidden + i % hidden]);
+    }
+    reference.push_back(static_cast<float>(sum));
+    values[i] -= x0[i];  // only what the layer added
+  }
+  return RelativeL2(values, reference);
+}
+
+}  // namespace switchyard::bench
