@@ -232,7 +232,6 @@ struct LayerBlocks {
   bool attention_experts = false;  // mixture of attention heads (JetMoE)
   bool moe_output_bias = false;
   bool router_bias = false;
-  bool multipliers = false;        // of the embedding or the logits
 };
 
 // The names of those of its blocks that not every device computes.
@@ -243,11 +242,9 @@ inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
   };
   const AttentionShape& attention = *blocks.attention;
   add(blocks.layer_norm, "layer norm");
-  add(blocks.multipliers, "multiplier of the embedding or the logits");
   add(blocks.attention_experts, "mixture of attention heads");
   add(blocks.moe_output_bias, "bias on the experts' sum");
   add(attention.latent_dim > 0, "latent attention (MLA)");
-  add(attention.rope_inv_freq.empty(), "attention without RoPE");
   add(attention.rope_interleaved, "interleaved RoPE");
   add(attention.qk_norm == QkNorm::kL2AfterRope, "q/k norm after RoPE");
   add(attention.chunk_size > 0, "chunked attention");

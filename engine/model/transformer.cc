@@ -105,7 +105,6 @@ absl::Status Transformer::CheckServed(const ModelConfig& config, const Backend& 
     blocks.attention_experts = layer.attention.experts.num_experts > 0;
     blocks.moe_output_bias = layer.moe.output_bias;
     blocks.router_bias = layer.moe.router_bias;
-    blocks.multipliers = config.embedding_multiplier != 1.0f || config.logits_multiplier != 1.0f;
     RETURN_IF_ERROR(backend.CheckServed(blocks));
   }
   return absl::OkStatus();

@@ -21,7 +21,6 @@ struct Layer {
 
 std::vector<std::string> NamesAfter(const std::function<void(Layer&)>& change) {
   Layer layer;
-  layer.attention.rope_inv_freq = {1.0f, 0.1f};
   layer.blocks.attention = &layer.attention;
   layer.blocks.router = &layer.router;
   change(layer);
@@ -51,8 +50,6 @@ TEST(ExtraBlocksTest, EachIsNamed) {
       {"mixture of attention heads", [](Layer& l) { l.blocks.attention_experts = true; }},
       {"bias on the experts' sum", [](Layer& l) { l.blocks.moe_output_bias = true; }},
       {"latent attention (MLA)", [](Layer& l) { l.attention.latent_dim = 512; }},
-      {"multiplier of the embedding or the logits", [](Layer& l) { l.blocks.multipliers = true; }},
-      {"attention without RoPE", [](Layer& l) { l.attention.rope_inv_freq.clear(); }},
       {"interleaved RoPE", [](Layer& l) { l.attention.rope_interleaved = true; }},
       {"q/k norm after RoPE", [](Layer& l) { l.attention.qk_norm = QkNorm::kL2AfterRope; }},
       {"chunked attention", [](Layer& l) { l.attention.chunk_size = 8192; }},
