@@ -16,7 +16,7 @@ const Kernels& KernelsFor(Isa isa) {
   }
 }
 
-// Enough for every kernel: 32 rows of scores, weights, queries and sums.
+// Enough for every kernel: 32 rows of scores, weights, queries and sums; or 16 of them and 64 transposed latents.
 int64_t AttentionScratchBytes(int32_t dim_pad) { return 32 * (int64_t{dim_pad} * (4 + 4 + 2) + 64 * (4 + 2)) + 4096; }
 
 }  // namespace switchyard::cpu
