@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
-#include <chrono>
+#include <ctime>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -83,9 +83,9 @@ TEST_P(HostileModelTest, IsRefusedWithAReason) {
 
   const bool measures = !kSanitized && ResetPeakRss();
   const int64_t rss_before = PeakRssBytes();
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // of the process: the machine may be busy with other tests
   const absl::Status status = LoadModel(folder.path()).status();
-  const auto elapsed = std::chrono::steady_clock::now() - start;
+  const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   const int64_t rss_growth = PeakRssBytes() - rss_before;
 
   ASSERT_FALSE(status.ok());
@@ -95,7 +95,7 @@ TEST_P(HostileModelTest, IsRefusedWithAReason) {
   EXPECT_LT(status.message().size(), 20'000u);
   // The rule of one second holds for files up to 1 MB; larger ones get as long again for each 20 MB.
   const double seconds_allowed = (kSanitized ? 30.0 : 1.0) * (1.0 + static_cast<double>(BytesIn(folder)) / 20e6);
-  EXPECT_LT(std::chrono::duration<double>(elapsed).count(), seconds_allowed);
+  EXPECT_LT(seconds, seconds_allowed);
   if (measures) {
     EXPECT_LE(rss_growth, BytesIn(folder) + (64 << 20));
   }
