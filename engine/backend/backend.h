@@ -331,9 +331,9 @@ class Backend {
 
   // ---- step time: rows of `in` and `out` say how many tokens there are ----
 
-  // Announces a step, so that its inputs reach the device in one transfer. True: the backend has recorded the operations
-  // of such a step and has started to repeat them, so neither they nor EndStep must be called.
-  // False: they must, in the same order in every step. Both calls may be left out where one operation is used alone.
+  // Announces a step, so that its inputs reach the device in one transfer. True: the backend has recorded the
+  // operations of such a step and has started to repeat them, so neither they nor EndStep must be called. False: they
+  // must, in the same order in every step. Both calls may be left out where one operation is used alone.
   virtual bool BeginStep(const StepInputs& step, const KvCache& cache) {
     static_cast<void>(step);
     static_cast<void>(cache);
@@ -370,13 +370,14 @@ class Backend {
   // out[i] = in[rows[i]].
   virtual void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) = 0;
 
-  // Memory for what BestTokens finds, [max_rows]; null: the device leaves that to the host, and BestTokens is not called.
+  // Memory for what BestTokens finds, [max_rows]; null: the device leaves that to the host, and BestTokens is not
+  // called.
   virtual absl::StatusOr<const int32_t*> AllocateBestTokens(int64_t max_rows) {
     static_cast<void>(max_rows);
     return nullptr;
   }
-  // For each row of `logits`: the index of the largest of its first num_ids elements, the lowest among equals; -1 if one
-  // of them is NaN or infinite. Host-readable after Wait(): a step whose rows want no more need not be copied.
+  // For each row of `logits`: the index of the largest of its first num_ids elements, the lowest among equals; -1 if
+  // one of them is NaN or infinite. Host-readable after Wait(): a step whose rows want no more need not be copied.
   virtual void BestTokens(Matrix /*logits*/, int64_t /*num_ids*/) { CHECK(false); }
 
   // ---- blocks that only some models have: called if CheckServed accepted them ----

@@ -17,9 +17,9 @@ namespace switchyard::testing {
 // experts on a GPU.
 using Variant = std::string;
 
-// All that this machine could have; a test skips where MakeBackend says FAILED_PRECONDITION. With SWITCHYARD_REQUIRE_GPU
-// in the environment a GPU that cannot be used is a failure. `expert_gemms`: also those
-// that differ in the products of the experts alone.
+// All that this machine could have; a test skips where MakeBackend says FAILED_PRECONDITION. With
+// SWITCHYARD_REQUIRE_GPU in the environment a GPU that cannot be used is a failure. `expert_gemms`: also those that
+// differ in the products of the experts alone.
 std::vector<Variant> Variants(bool expert_gemms = false);
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Variant& variant, int num_threads);

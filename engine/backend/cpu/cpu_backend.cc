@@ -286,8 +286,8 @@ class CpuBackend final : public Backend {
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& options) {
   if (options.num_threads < 0 || options.num_threads > WorkerPool::kMaxThreads) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("num_threads is ", options.num_threads, ", expected 0 (one per core) to ", WorkerPool::kMaxThreads));
+    return absl::InvalidArgumentError(absl::StrCat("num_threads is ", options.num_threads,
+                                                   ", expected 0 (one per core) to ", WorkerPool::kMaxThreads));
   }
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.cpu_isa));
   const int num_threads = options.num_threads > 0 ? options.num_threads : WorkerPool::NumAvailableCores();

@@ -397,7 +397,8 @@ constexpr int kPrefillSlots = kPrefillWarps * kSlotsPerWarp;
 // (query head, key) on the matrix units; bytes = keys and values once per tile of 64 slots, mostly from the L2 cache.
 template <int kDim>
 __global__ void __launch_bounds__(kPrefillWarps* kWarp)
-    AttentionPrefillKernel(DeviceStep step, AttentionArgs args, const PrefillTile* tiles, const float* qkv, Planes out) {
+    AttentionPrefillKernel(DeviceStep step, AttentionArgs args, const PrefillTile* tiles, const float* qkv,
+                           Planes out) {
   uint16_t* const q = DynamicShared<uint16_t>();
   uint16_t* const key_tiles = q + kPrefillSlots * kTileStride<kDim>;
   const PrefillTile tile = tiles[blockIdx.x];

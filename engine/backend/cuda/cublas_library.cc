@@ -1,4 +1,4 @@
-// Opens the shared library, which may also lie where Python keeps it. Apart from cublas.cc, so that the tests can put their own calls in its place.
+// Opens the shared library. Apart from cublas.cc, so that the tests can put their own calls in its place.
 #include <dlfcn.h>
 
 #include <cstdlib>

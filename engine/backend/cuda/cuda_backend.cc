@@ -405,8 +405,8 @@ absl::Status CudaBackend::CheckServed(const LayerBlocks& blocks) const {
     missing.push_back(absl::StrCat("heads of ", attention.head_dim, " (at most ", kMaxHeadDim, ")"));
   }
   if (attention.num_kv_heads > 0 && attention.num_heads / attention.num_kv_heads > kMaxGroup) {
-    missing.push_back(absl::StrCat(attention.num_heads / attention.num_kv_heads, " query heads on one KV head (at most ",
-                                   kMaxGroup, ")"));
+    missing.push_back(absl::StrCat(attention.num_heads / attention.num_kv_heads,
+                                   " query heads on one KV head (at most ", kMaxGroup, ")"));
   }
   if (blocks.router != nullptr && (blocks.router->num_experts > kMaxExperts || blocks.router->top_k > kMaxTopK)) {
     missing.push_back(absl::StrCat(blocks.router->top_k, " of ", blocks.router->num_experts, " experts (at most ",

@@ -25,7 +25,8 @@ absl::StatusOr<DeviceBuffer> DeviceBuffer::Allocate(int64_t bytes, const std::st
     size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes >> 20, " MiB for ", purpose,
-                                                     " on the GPU: ", free >> 20, " of ", total >> 20, " MiB are free"));
+                                                     " on the GPU: ", free >> 20, " of ", total >> 20,
+                                                     " MiB are free"));
   }
   buffer.bytes_ = bytes;
   // On the legacy stream, for which the backend's non-blocking stream does not wait: so the host does.

@@ -87,9 +87,9 @@ class GroupedExpertGemm final : public CublasExpertGemm {
     char* const product = gate_up + batch.max_rows * experts.gate_up_rows * element;
     LaunchStampExperts(batch.device.expert_offsets, static_cast<int32_t>(experts.num_experts), false, batch.plan,
                        stream_);
-    LaunchGatherRows(batch.in, experts.dtype, experts.hidden, batch.in_stride,
-                     batch.in_by_row ? nullptr : batch.device.row_to_token, batch.device.expert_offsets + experts.num_experts, batch.max_rows, experts.hidden_stride, gathered,
-                     stream_);
+    LaunchGatherRows(
+        batch.in, experts.dtype, experts.hidden, batch.in_stride, batch.in_by_row ? nullptr : batch.device.row_to_token,
+        batch.device.expert_offsets + experts.num_experts, batch.max_rows, experts.hidden_stride, gathered, stream_);
     // The sizes of the groups have to be known to the host: the one sync of this provider.
     RETURN_IF_ERROR(ToStatus(cudaStreamSynchronize(stream_), "waiting for the router"));
     RETURN_IF_ERROR(Multiply(GateUp(experts), experts, batch, gathered, gate_up));
@@ -200,7 +200,8 @@ class PaddedExpertGemm final : public CublasExpertGemm {
                      experts.hidden_stride, in, stream_);
     RETURN_IF_ERROR(Multiply(GateUp(experts), experts, batch, in, 0, first));
     LaunchActivation(experts, first, rows, product, stream_);
-    RETURN_IF_ERROR(Multiply(Down(experts), experts, batch, product, batch.tokens * experts.intermediate_stride, first));
+    RETURN_IF_ERROR(
+        Multiply(Down(experts), experts, batch, product, batch.tokens * experts.intermediate_stride, first));
     LaunchGatherPadded(first, experts.dtype, experts.down_rows, batch.tokens, batch.device.expert_offsets, num_experts,
                        batch.device.row_to_token, batch.max_rows, experts.hidden, batch.out, batch.out_stride, stream_);
     LaunchStampExperts(batch.device.expert_offsets, num_experts, true, batch.plan, stream_);

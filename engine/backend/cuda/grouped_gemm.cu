@@ -219,8 +219,8 @@ __global__ void __launch_bounds__(Shape::kThreads) GemmBf16Kernel(GroupedGemm ge
 template <typename Shape>
 void LaunchShape(const GroupedGemm& gemm, int num_multiprocessors, cudaStream_t stream) {
   const int64_t works = gemm.max_tiles * (gemm.weight_rows / Shape::kOut);
-  const int64_t resident = 
-      int64_t{num_multiprocessors} * BlocksPerMultiprocessor<GemmBf16Kernel<Shape>>(Shape::kThreads, Shape::kSharedBytes);
+  const int64_t resident = int64_t{num_multiprocessors} *
+                           BlocksPerMultiprocessor<GemmBf16Kernel<Shape>>(Shape::kThreads, Shape::kSharedBytes);
   Launch(GemmBf16Kernel<Shape>, dim3(works < resident ? works : resident), dim3(Shape::kThreads), Shape::kSharedBytes,
          stream, gemm);
 }

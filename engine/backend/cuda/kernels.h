@@ -46,21 +46,22 @@ void LaunchEmbed(const DeviceStep& step, int64_t rows, const void* table, bool t
                  int64_t cols, float* out, cudaStream_t stream);
 void LaunchRmsNorm(const float* in, const float* weight, float eps, int64_t rows, int64_t cols, Planes out,
                    cudaStream_t stream);
-// Interleaved: gate and up rows lie as in an expert's matrix; otherwise all of gate, then all of up. `in_stride` elements
-// per row; exactly one of in_f32 and in_bf16 is given.
+// bias may be null.
+void LaunchLayerNorm(const float* in, const float* weight, const float* bias, float eps, int64_t rows, int64_t cols,
+                     Planes out, cudaStream_t stream);
+void LaunchAddBias(const float* bias, int64_t rows, int64_t cols, float* values, cudaStream_t stream);
+void LaunchScale(float factor, int64_t count, float* values, cudaStream_t stream);
+// Interleaved: gate and up rows lie as in an expert's matrix; otherwise all of gate, then all of up. `in_stride`
+// elements per row; exactly one of in_f32 and in_bf16 is given.
 struct GateUpInput {
   const float* f32 = nullptr;
   const uint16_t* bf16 = nullptr;
   int64_t stride = 0;
   bool interleaved = false;
 };
-void LaunchLayerNorm(const float* in, const float* weight, const float* bias, float eps, int64_t rows, int64_t cols,
-                     Planes out, cudaStream_t stream);
-void LaunchAddBias(const float* bias, int64_t rows, int64_t cols, float* values, cudaStream_t stream);
-void LaunchScale(float factor, int64_t count, float* values, cudaStream_t stream);
 void LaunchSiluMul(GateUpInput in, int64_t rows, int64_t cols, Planes out, cudaStream_t stream);
-void LaunchAddGated(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t rows, int64_t cols,
-                    float* out, cudaStream_t stream);
+void LaunchAddGated(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t rows,
+                    int64_t cols, float* out, cudaStream_t stream);
 void LaunchSelectRows(const DeviceStep& step, const float* in, int64_t rows, int64_t cols, float* out,
                       cudaStream_t stream);
 void LaunchToBf16(const float* in, int64_t rows, int64_t cols, uint16_t* out, int64_t stride, cudaStream_t stream);
@@ -124,9 +125,7 @@ int32_t PrefillTileRows(const AttentionArgs& args);  // the most rows of one til
 void LaunchAttentionPrefill(const DeviceStep& step, const AttentionArgs& args, const PrefillTile* tiles,
                             int64_t num_tiles, const float* qkv, Planes out, cudaStream_t stream);
 
-// ---- router.cu ----
-
-// `counts` may be null: then there are just as many tokens as rows.
+// ---- router.cu: `counts` may be null, then there are just as many tokens as rows ----
 
 // What a router writes, in device memory and a second time in host memory that the device sees.
 struct RoutingArrays {
@@ -174,15 +173,16 @@ struct ExpertPlan {
 };
 // expert_weights: of the choices, read where row_weights are wanted.
 void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
-                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device, BatchArrays host,
-                         cudaStream_t stream);
+                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device,
+                         BatchArrays host, cudaStream_t stream);
 // Marks the start (or end) of the batches of all experts at once: for libraries that run them as one call.
 void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
                         cudaStream_t stream);
 void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* host_seconds,
                          cudaStream_t stream);
 
-// out[t] += sum over j of weights[t, j] * rows[choice_to_row[t * k + j]]; rows in one of the planes. Null weights are 1.
+// out[t] += sum over j of weights[t, j] * rows[choice_to_row[t * k + j]]; rows in one of the planes. Null weights
+// are 1.
 void LaunchCombine(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16, int64_t rows_stride,
                    const float* expert_weights, const int32_t* choice_to_row, int64_t tokens, int32_t top_k,
                    int64_t cols, float* out, cudaStream_t stream);
@@ -218,7 +218,8 @@ void LaunchGemmF32(const GroupedGemm& gemm, int tile_tokens, cudaStream_t stream
 
 // ---- expert_rows.cu: moving rows for the library calls; elements of type `dtype`, padding written as zeros ----
 
-// out[row] = in[row_to_source[row]] for row < *num_rows. A null row_to_source copies in order, a null num_rows all rows.
+// out[row] = in[row_to_source[row]] for row < *num_rows. A null row_to_source copies in order, a null num_rows all
+// rows.
 void LaunchGatherRows(const void* in, DType dtype, int64_t cols, int64_t in_stride, const int32_t* row_to_source,
                       const int32_t* num_rows, int64_t max_rows, int64_t out_stride, void* out, cudaStream_t stream);
 // out[row] = in[row_to_token[row]] * row_weights[row], rounded to `dtype`.

@@ -411,8 +411,8 @@ void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_
 }
 
 void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
-                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device, BatchArrays host,
-                         cudaStream_t stream) {
+                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device,
+                         BatchArrays host, cudaStream_t stream) {
   const size_t shared_bytes = sizeof(int32_t) * (kPlanWarps * num_experts + 2 * (num_experts + 1));
   Launch(GroupByExpertKernel, dim3(1), dim3(kPlanThreads), shared_bytes, stream, counts, expert_ids, expert_weights,
          rows, top_k, num_experts, tile_tokens, plan, device, host);

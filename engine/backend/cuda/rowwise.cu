@@ -206,8 +206,8 @@ void LaunchSiluMul(GateUpInput in, int64_t rows, int64_t cols, Planes out, cudaS
   Launch(SiluMulKernel, dim3(rows), dim3(kThreads), 0, stream, in, cols, out);
 }
 
-void LaunchAddGated(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t rows, int64_t cols,
-                    float* out, cudaStream_t stream) {
+void LaunchAddGated(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t rows,
+                    int64_t cols, float* out, cudaStream_t stream) {
   Launch(AddGatedKernel, dim3(rows), dim3(kThreads), 0, stream, in, gate, in_cols, values, cols, out);
 }
 

@@ -402,7 +402,8 @@ TEST_P(ExpertTest, LayerEqualsReference) {
     }
     // In bfloat16 an intermediate value next to a rounding boundary may fall on the other side; cuBLAS hands over gate
     // and up rounded, too.
-    const double unit = bf16() ? (IsCublas() ? 6 : 2) * kEpsilonBf16 : kEpsilonF32 * (2.0 * layer.hidden + layer.width + 40);
+    const double unit =
+        bf16() ? (IsCublas() ? 6 : 2) * kEpsilonBf16 : kEpsilonF32 * (2.0 * layer.hidden + layer.width + 40);
     ExpectWithin(actual, expected, [&](size_t i) { return unit * magnitudes[i]; },
                  std::to_string(layer.router.num_experts) + " experts, hidden " + std::to_string(layer.hidden));
     for (int32_t e = 0; e < layer.router.num_experts; ++e) {

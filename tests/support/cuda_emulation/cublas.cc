@@ -87,8 +87,8 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa, cub
 }
 
 cublasStatus_t cublasGemmGroupedBatchedEx(cublasHandle_t handle, const cublasOperation_t transa[],
-                                          const cublasOperation_t transb[], const int m[], const int n[],
-                                          const int k[], const void* alpha, const void* const a[], cudaDataType_t a_type,
+                                          const cublasOperation_t transb[], const int m[], const int n[], const int k[],
+                                          const void* alpha, const void* const a[], cudaDataType_t a_type,
                                           const int lda[], const void* const b[], cudaDataType_t, const int ldb[],
                                           const void* beta, void* const c[], cudaDataType_t, const int ldc[],
                                           int group_count, const int group_size[], cublasComputeType_t) {

@@ -1,5 +1,5 @@
-// The part of the CUDA runtime that the backend's host code uses, on host memory. A stream does its work, in the order of
-// the calls, when somebody waits for it; one that is being captured records instead.
+// The part of the CUDA runtime that the backend's host code uses, on host memory. A stream does its work, in the order
+// of the calls, when somebody waits for it; one that is being captured records instead.
 #ifndef SWITCHYARD_TESTS_SUPPORT_CUDA_EMULATION_CUDA_RUNTIME_API_H_
 #define SWITCHYARD_TESTS_SUPPORT_CUDA_EMULATION_CUDA_RUNTIME_API_H_
 

@@ -145,8 +145,8 @@ Machine& TheMachine() {
 
 [[noreturn]] void Fatal(const char* what) {
   const Machine& m = TheMachine();
-  std::fprintf(stderr, "emulated kernel %p, block (%u, %u, %u), thread %d: %s\n", m.launch->kernel, blockIdx.x, blockIdx.y,
-               blockIdx.z, m.current, what);
+  std::fprintf(stderr, "emulated kernel %p, block (%u, %u, %u), thread %d: %s\n", m.launch->kernel, blockIdx.x,
+               blockIdx.y, blockIdx.z, m.current, what);
   std::abort();
 }
 

@@ -35,7 +35,9 @@ T* DynamicShared() {
   return static_cast<T*>(cuda_emulation::SharedMemory());
 }
 
-inline void CopyAsync16(void* to, const void* from, bool valid) { cuda_emulation::CopyAsync(to, valid ? from : nullptr, 16); }
+inline void CopyAsync16(void* to, const void* from, bool valid) {
+  cuda_emulation::CopyAsync(to, valid ? from : nullptr, 16);
+}
 inline void CopyAsyncCommit() { cuda_emulation::CommitCopies(); }
 template <int kPending>
 void CopyAsyncWait() {

@@ -49,8 +49,8 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Starts copying 16 bytes to shared memory, or 16 zero bytes where not `valid` (then `from` is not read). Both addresses
-// are multiples of 16.
+// Starts copying 16 bytes to shared memory, or 16 zero bytes where not `valid` (then `from` is not read). Both
+// addresses are multiples of 16.
 __device__ __forceinline__ void CopyAsync16(void* to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(SharedAddress(to)), "l"(from),
                "r"(valid ? 16 : 0)

@@ -128,8 +128,8 @@ class TinyModel {
   absl::Status status_;
 };
 
-// `num_sequences` prompts of different lengths, then decodes of all of them, of which the last leave one by one. Returns
-// the logits of all steps, one after the other.
+// `num_sequences` prompts of different lengths, then decodes of all of them, of which the last leave one by one.
+// Returns the logits of all steps, one after the other.
 std::vector<float> Converse(TinyModel* model, int32_t num_sequences, int32_t num_steps, int32_t shortest = 3) {
   std::vector<std::vector<int32_t>> tables;
   std::vector<int32_t> lengths;

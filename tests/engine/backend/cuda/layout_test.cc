@@ -51,7 +51,8 @@ std::vector<ExpertTile> MakeTiles(const std::vector<int32_t>& rows_per_expert, i
     const int32_t first = static_cast<int32_t>(tiles.size());
     const int32_t count = static_cast<int32_t>(CeilDiv(rows_per_expert[e], tile_tokens));
     for (int32_t done = 0; done < rows_per_expert[e]; done += tile_tokens) {
-      tiles.push_back({static_cast<int32_t>(e), row + done, std::min(tile_tokens, rows_per_expert[e] - done), first, count});
+      tiles.push_back(
+          {static_cast<int32_t>(e), row + done, std::min(tile_tokens, rows_per_expert[e] - done), first, count});
     }
     row += rows_per_expert[e];
   }
