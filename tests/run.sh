@@ -82,7 +82,7 @@ for lane in "${lanes[@]}"; do
       ;;
     tsan)
       configure_and_build build-tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSWITCHYARD_SANITIZE=thread -DSWITCHYARD_SERVER=OFF
-      run_tests build-tsan --label-exclude uninstrumented
+      run_tests build-tsan --label-exclude "uninstrumented|fibers"
       ;;
     clang)
       install_packages clang-16

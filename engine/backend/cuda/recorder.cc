@@ -6,6 +6,11 @@
 #include "engine/base/status_macros.h"
 
 namespace switchyard::cuda {
+namespace {
+
+constexpr size_t kMaxRecordings = 64;  // each takes memory of the device, some megabytes with many layers
+
+}  // namespace
 
 Recorder::Action Recorder::Begin(const StepForm& form) {
   const auto found = recordings_.find(form);
@@ -16,7 +21,7 @@ Recorder::Action Recorder::Begin(const StepForm& form) {
     return Action::kRepeated;
   }
   // Once directly, so that whatever is made on first use exists; and most forms of a short test never come back.
-  if (++seen_[form] < 2) return Action::kRunDirectly;
+  if (++seen_[form] < 2 || recordings_.size() >= kMaxRecordings) return Action::kRunDirectly;
   if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
     cudaGetLastError();  // recording is a convenience
     return Action::kRunDirectly;

@@ -2,7 +2,8 @@
 // instead of a dozen per layer.
 //
 // A form is the number of rows and the length of the longest context, both rounded up; kernels learn the real counts
-// from device memory, and rows beyond them do nothing. A form is recorded the second time it occurs.
+// from device memory, and rows beyond them do nothing. A form is recorded the second time it occurs, and a
+// bounded number of them.
 #ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_RECORDER_H_
 #define SWITCHYARD_ENGINE_BACKEND_CUDA_RECORDER_H_
 
