@@ -11,7 +11,7 @@ namespace switchyard::jinja {
 inline constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 inline constexpr int kMaxSyntaxDepth = 100;          // of nested blocks and parentheses
 inline constexpr int kMaxExpressionDepth = 200;      // of the operators of one expression: a + b + c has 3
-inline constexpr int kMaxCallDepth = 800;            // of nested evaluations, through macros too
+inline constexpr int kMaxCallDepth = 450;            // of nested evaluations, through macros too
 inline constexpr int kMaxValueDepth = 100;           // of lists in lists
 inline constexpr int64_t kMaxRangeLength = 100'000;  // as the sandbox of jinja2
 
