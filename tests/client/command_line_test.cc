@@ -48,7 +48,9 @@ TEST_F(CommandLineTest, GenerateStreamsText) {
 
 TEST_F(CommandLineTest, ChatSendsTheWholeConversationEachTurn) {
   server_.model.set_has_chat_template(true);
-  EXPECT_EQ(Run({"chat", "--system", "Be brief.", "--max-tokens=2", "--template-kwargs={\"a\": 1}"}, "Hi\n\nAgain\n"), kExitOk)
+  EXPECT_EQ(Run({"chat", "--system", "Be brief.", "--max-tokens=2", "--template-kwargs={\"a\": 1}"},
+                "Hi\n\nAgain\n"),
+            kExitOk)
       << err_;
   EXPECT_EQ(out_, " t0 t1\n t0 t1\n");
   const v1::ChatPrompt chat = server_.last_request().chat();

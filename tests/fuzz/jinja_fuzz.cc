@@ -25,7 +25,8 @@ void Check(bool holds) {
 }
 
 switchyard::jinja::Variables ReadVariables(const std::string& json) {
-  auto document = switchyard::jinja::FromJson(json, {.max_bytes = 1 << 16, .max_depth = 32, .max_values = 1000}, "fuzz");
+  constexpr switchyard::JsonLimits kJson = {.max_bytes = 1 << 16, .max_depth = 32, .max_values = 1000};
+  auto document = switchyard::jinja::FromJson(json, kJson, "fuzz");
   if (!document.ok() || !document->is_dict()) document = switchyard::jinja::FromJson(kVariables, {}, "fuzz");
   switchyard::jinja::Variables variables;
   for (const auto& [key, value] : document->dict().entries()) {
