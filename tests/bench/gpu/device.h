@@ -1,5 +1,5 @@
-// Device memory and errors for the benchmark: every CUDA call is checked, and a failure ends the program with the call's
-// name, because a number measured after it would mean nothing. Everything runs on one stream.
+// Device memory and errors for the benchmark: every CUDA call is checked, and a failure ends the program with the
+// call's name, because a number measured after it would mean nothing. Everything runs on one stream.
 #ifndef SWITCHYARD_TESTS_BENCH_GPU_DEVICE_H_
 #define SWITCHYARD_TESTS_BENCH_GPU_DEVICE_H_
 
