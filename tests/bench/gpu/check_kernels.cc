@@ -220,7 +220,7 @@ void CheckGrouping(Bench* bench) {
   }
   for (const int32_t choice : order) to_token.push_back(choice / model.top_k);
   std::vector<int32_t> found(to_token.size()), found_offsets(offsets.size());
-  Copy(found.data(), batch.device().row_to_token, batch.device().choice_to_row == nullptr ? 0 : kTokens * model.top_k * 4);
+  Copy(found.data(), batch.device().row_to_token, kTokens * model.top_k * 4);
   Copy(found_offsets.data(), batch.device().expert_offsets, (model.num_experts + 1) * 4);
   bench->Check("group by expert, rows", found == to_token ? 0.0 : 1.0);
   bench->Check("group by expert, offsets", found_offsets == offsets ? 0.0 : 1.0);
@@ -319,7 +319,8 @@ void CheckPrepare(Bench* bench) {
       squares += x.back() * x.back();
     }
     for (size_t d = 0; d < x.size(); ++d) {
-      x[d] *= static_cast<double>(norm[d]) / std::sqrt(squares / model.head_dim + static_cast<double>(args.qk_norm_eps));
+      const double mean = squares / model.head_dim;
+      x[d] *= static_cast<double>(norm[d]) / std::sqrt(mean + static_cast<double>(args.qk_norm_eps));
     }
     for (int d = 0; d < model.head_dim; ++d) {
       const size_t m = static_cast<size_t>(d % pairs), other = m + static_cast<size_t>(d < pairs ? pairs : 0);

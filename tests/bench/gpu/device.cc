@@ -69,7 +69,7 @@ void* AllocateBytes(int64_t bytes) {
   return pointer;
 }
 
-void FreeBytes(void* pointer) {
+void Deallocate(void* pointer) {
   if (pointer != nullptr) CUDA_OK(cudaFree(pointer));
 }
 

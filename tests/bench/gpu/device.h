@@ -1,5 +1,5 @@
-// Device memory and errors for the benchmark: every CUDA call is checked, and a failure ends the program with the call's
-// name, because a number measured after it would mean nothing. Everything runs on one stream.
+// Device memory and errors for the benchmark: every CUDA call is checked, and a failure ends the program with the
+// call's name, because a number measured after it would mean nothing. Everything runs on one stream.
 #ifndef SWITCHYARD_TESTS_BENCH_GPU_DEVICE_H_
 #define SWITCHYARD_TESTS_BENCH_GPU_DEVICE_H_
 
@@ -35,7 +35,7 @@ void Synchronize();
 int64_t FreeBytes();
 
 void* AllocateBytes(int64_t bytes);
-void FreeBytes(void* pointer);
+void Deallocate(void* pointer);
 void* AllocatePinned(int64_t bytes);
 void FreePinned(void* pointer);
 void Copy(void* to, const void* from, int64_t bytes);  // and waits
@@ -55,7 +55,7 @@ class Array {
   explicit Array(const std::vector<T>& values) : Array(static_cast<int64_t>(values.size())) {
     Copy(data_, values.data(), bytes());
   }
-  ~Array() { kPinned ? FreePinned(data_) : bench::FreeBytes(data_); }
+  ~Array() { kPinned ? FreePinned(data_) : Deallocate(data_); }
   Array(Array&& other) noexcept { *this = std::move(other); }
   Array& operator=(Array&& other) noexcept {
     std::swap(data_, other.data_);

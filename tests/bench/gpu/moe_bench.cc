@@ -75,7 +75,8 @@ class MoeSection {
     for (const int tile : kTiles) {
       if (!IsWorthwhile(tile)) continue;
       tiles_of_candidate_.push_back(tile);
-      candidates.push_back({"native/" + std::to_string(tile) + (tile == chosen_tile_ ? "*" : ""), [this, tile](int call) {
+      const std::string name = "native/" + std::to_string(tile) + (tile == chosen_tile_ ? "*" : "");
+      candidates.push_back({name, [this, tile](int call) {
                               GateUp(call, tile);
                               Down(call, tile);
                               Combine(call);

@@ -29,7 +29,8 @@ struct DenseMatrix {
 // out = in x weight^T, or out += : the native kernel with tiles of `tile_tokens`. in: bf16 [rows][weight.stride].
 void RunDense(const DenseMatrix& weight, const uint16_t* in, int64_t rows, int tile_tokens, cuda::GemmOutput output,
               float* out);
-void RunDenseCublas(const DenseMatrix& weight, const uint16_t* in, int64_t rows, float* out);  // out: [rows][weight.rows]
+// out: [rows][weight.rows].
+void RunDenseCublas(const DenseMatrix& weight, const uint16_t* in, int64_t rows, float* out);
 
 struct ExpertMatrices {
   int64_t hidden = 0, intermediate = 0;

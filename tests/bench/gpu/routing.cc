@@ -64,7 +64,8 @@ void WriteRoutings(const std::string& folder) {
   for (const Model& model : Models("")) {
     for (const int64_t tokens : MoeTokens(false)) {
       for (const Skew skew : {Skew::kUniform, Skew::kZipf}) {
-        const std::string name = folder + "/" + model.name + "_" + std::to_string(tokens) + "_" + SkewName(skew) + ".i32";
+        const std::string name =
+            folder + "/" + model.name + "_" + std::to_string(tokens) + "_" + SkewName(skew) + ".i32";
         std::ofstream file(name, std::ios::binary);
         for (int set = 0; set < kRoutingSets; ++set) {
           const std::vector<int32_t> ids = DrawRouting(model, tokens, skew, set).ids;

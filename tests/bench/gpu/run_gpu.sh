@@ -40,8 +40,9 @@ fi
 
 # nvcc: of the environment, of the usual folder, or of a Python wheel.
 if [ -z "${CUDACXX:-}" ] && ! command -v nvcc > /dev/null; then
-  for nvcc in /usr/local/cuda/bin/nvcc /usr/local/cuda-*/bin/nvcc \
-      $([ -n "$python" ] && "$python" -c 'import nvidia; print(*(p + "/*/bin/nvcc" for p in nvidia.__path__))' 2> /dev/null); do
+  wheels=$("${python:-false}" -c 'import nvidia; print(*(p + "/*/bin/nvcc" for p in nvidia.__path__))' 2> /dev/null)
+  # shellcheck disable=SC2086: the patterns are to be expanded
+  for nvcc in /usr/local/cuda/bin/nvcc /usr/local/cuda-*/bin/nvcc $wheels; do
     [ -x "$nvcc" ] && export CUDACXX=$nvcc && break
   done
 fi

@@ -110,7 +110,7 @@ class StepSection {
 
   void Allocate() {
     const int64_t rows = step_->rows();
-    const int64_t widest = std::max(m_.shared_intermediate_size, m_.first_k_dense_replace > 0 ? m_.dense_intermediate_size : 0);
+    const int64_t widest = std::max(m_.shared_intermediate_size, m_.dense_intermediate_size);
     buffers_ = std::make_unique<MoeBuffers>(m_, rows);
     batches_.clear();
     for (int64_t l = 0; l < NumMoeLayers(); ++l) batches_.emplace_back(m_, rows);
