@@ -722,8 +722,7 @@ void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) 
   if (recorder_.recording()) recorder_.OnRepeat(set_counts);
   const RoutingArrays& chosen = routings_.at(routing.expert_ids).device;
   LaunchGroupByExpert(Counts(), chosen.expert_ids, chosen.expert_weights, tokens, routing.top_k, routing.num_experts,
-                      plan_tile_tokens_, plan_,
-                      memory.device, memory.host, stream_);
+                      plan_tile_tokens_, plan_, memory.device, memory.host, stream_);
 }
 
 void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const ExpertBatches& batches, Matrix rows_out) {
