@@ -28,7 +28,7 @@ struct CublasFunctions {
 };
 
 // Looks in $SWITCHYARD_CUBLAS, then where the system keeps libraries, then in the usual folders of the toolkit.
-// FAILED_PRECONDITION: not found, or too old for a function.
+// NOT_FOUND: not there, or too old for a function. Not FAILED_PRECONDITION, which would pass for a missing GPU.
 absl::StatusOr<CublasFunctions> OpenCublas();
 
 // A handle on one stream, with a workspace of its own so that no call allocates.

@@ -33,7 +33,7 @@ absl::StatusOr<CublasFunctions> OpenCublas() {
     failures.emplace_back(dlerror());
   }
   if (library == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat("cuBLAS cannot be opened: ", absl::StrJoin(failures, "; ")));
+    return absl::NotFoundError(absl::StrCat("cuBLAS cannot be opened: ", absl::StrJoin(failures, "; ")));
   }
   CublasFunctions functions;
   if (!Find(library, "cublasCreate_v2", &functions.create) || !Find(library, "cublasDestroy_v2", &functions.destroy) ||
@@ -41,7 +41,7 @@ absl::StatusOr<CublasFunctions> OpenCublas() {
       !Find(library, "cublasSetWorkspace_v2", &functions.set_workspace) ||
       !Find(library, "cublasGemmGroupedBatchedEx", &functions.gemm_grouped_batched) ||
       !Find(library, "cublasGemmStridedBatchedEx", &functions.gemm_strided_batched)) {
-    return absl::FailedPreconditionError("cuBLAS is too old: it lacks a function that this program calls");
+    return absl::NotFoundError("cuBLAS is too old: it lacks a function that this program calls");
   }
   return functions;
 }

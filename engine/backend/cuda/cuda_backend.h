@@ -14,7 +14,7 @@ namespace switchyard::cuda {
 // FAILED_PRECONDITION: there is none, or it is older than compute capability 8.0.
 absl::StatusOr<std::string> DescribeDevice();
 
-// FAILED_PRECONDITION: as above, or no cuBLAS where options.expert_gemm asks for it. INVALID_ARGUMENT: options.
+// FAILED_PRECONDITION: as above. NOT_FOUND: no cuBLAS where options.expert_gemm asks for it. INVALID_ARGUMENT: options.
 // RESOURCE_EXHAUSTED: no memory.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const BackendOptions& options);
 

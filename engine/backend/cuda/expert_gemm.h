@@ -56,7 +56,7 @@ class ExpertGemm {
 
 std::unique_ptr<ExpertGemm> MakeNativeExpertGemm(int num_multiprocessors, cudaStream_t stream);
 
-// FAILED_PRECONDITION: no cuBLAS.
+// NOT_FOUND: no cuBLAS.
 absl::StatusOr<std::unique_ptr<ExpertGemm>> MakeCublasGroupedExpertGemm(cudaStream_t stream);
 absl::StatusOr<std::unique_ptr<ExpertGemm>> MakeCublasPaddedExpertGemm(cudaStream_t stream);
 
