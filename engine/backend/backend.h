@@ -107,6 +107,10 @@ struct AttentionShape {
   float temperature_floor = 1.0f;
   bool has_sinks = false;          // a learned logit per query head joins the softmax's sum, and nothing else
   const Weight* sinks = nullptr;   // kVector [num_heads], set once it is loaded
+  // A learned number per head and distance joins the scaled score (T5, 1910.10683): element [head, clamp(key - query,
+  // -D, D) + D] with D this number; 0 = off.
+  int32_t relative_max_distance = 0;
+  const Weight* relative_bias = nullptr;  // kVector [num_heads * (2 D + 1)], set once it is loaded
   int32_t latent_dim = 0;          // MLA; 0 = keys and values of their own
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
@@ -121,6 +125,9 @@ struct AttentionSlice {
   int32_t num_tokens = 0;
   int32_t first_position = 0;
   const int32_t* block_table = nullptr;
+  // Of an encoder-decoder: positions below it hold keys and values of the encoder's output. CrossAttention sees these
+  // and no others, Attention all others.
+  int32_t num_encoder_tokens = 0;
 };
 
 // Blocks hold whole groups of 16 positions: what a tile of keys is on every device that multiplies by tiles.
@@ -244,6 +251,8 @@ struct LayerBlocks {
   ExpertForm experts;
   bool layer_norm = false;
   bool attention_experts = false;  // mixture of attention heads (JetMoE)
+  bool bidirectional = false;      // of an encoder: BidirectionalAttention instead of Attention
+  bool cross_attention = false;    // of a decoder that reads an encoder's output
   bool moe_output_bias = false;
   bool router_bias = false;
 };
@@ -257,6 +266,8 @@ inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
   const AttentionShape& attention = *blocks.attention;
   add(blocks.layer_norm, "layer norm");
   add(blocks.attention_experts, "mixture of attention heads");
+  add(blocks.bidirectional, "bidirectional attention");
+  add(blocks.cross_attention, "cross attention");
   add(blocks.moe_output_bias, "bias on the experts' sum");
   add(attention.latent_dim > 0, "latent attention (MLA)");
   add(attention.rope_interleaved, "interleaved RoPE");
@@ -264,6 +275,7 @@ inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
   add(attention.chunk_size > 0, "chunked attention");
   add(attention.temperature_scale != 0.0f, "query temperature");
   add(attention.has_sinks, "attention sinks");
+  add(attention.relative_max_distance > 0, "relative position bias");
   if (blocks.router == nullptr) return names;
   const RouterConfig& router = *blocks.router;
   add(router.score == RouterScore::kSigmoid, "sigmoid router");
@@ -445,6 +457,32 @@ class Backend {
   virtual void PrepareLatent(const AttentionShape& /*shape*/, std::span<const AttentionSlice> /*slices*/,
                              const Weight& /*norm*/, int32_t /*layer*/, KvCache& /*cache*/, Matrix /*q*/,
                              Matrix /*latent*/, Matrix /*queries*/) {
+    CHECK(false);
+  }
+  // Encoders. Memory for the keys and values of a call of BidirectionalAttention with at most max_tokens rows in at most
+  // max_slices slices, kept as `dtype`. Called once, for the one shape that all layers share, before PrepareScratch.
+  // INVALID_ARGUMENT: a shape that the device does not serve. RESOURCE_EXHAUSTED: not enough memory.
+  virtual absl::Status PrepareBidirectional(const AttentionShape& /*shape*/, int32_t /*max_tokens*/,
+                                            int32_t /*max_slices*/, DType /*dtype*/) {
+    return absl::UnimplementedError(description() + " does not compute: bidirectional attention");
+  }
+  // Attention of each row's q over the keys and values of all rows of its slice; nothing is cached. qkv: [num_tokens,
+  // qkv_size] as projected; q and k are clipped and rotated in place as `shape` says. Positions count from 0 in every
+  // slice, whose first_position and block_table are not read. out: [num_tokens, out_size].
+  virtual void BidirectionalAttention(const AttentionShape& /*shape*/, std::span<const AttentionSlice> /*slices*/,
+                                      Matrix /*qkv*/, Matrix /*out*/) {
+    CHECK(false);
+  }
+  // Encoder-decoders. kv: [num_tokens, 2 kv_size], keys and values of an encoder's output; written to the positions of
+  // the slices, which are those below num_encoder_tokens.
+  virtual void StoreEncoderKv(const AttentionShape& /*shape*/, std::span<const AttentionSlice> /*slices*/,
+                              int32_t /*layer*/, KvCache& /*cache*/, Matrix /*kv*/) {
+    CHECK(false);
+  }
+  // Attention of each row of q [num_tokens, q_size] over all num_encoder_tokens keys of its slice. out: [num_tokens,
+  // out_size].
+  virtual void CrossAttention(const AttentionShape& /*shape*/, std::span<const AttentionSlice> /*slices*/,
+                              int32_t /*layer*/, const KvCache& /*cache*/, Matrix /*q*/, Matrix /*out*/) {
     CHECK(false);
   }
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cpu/capacity.h"
 #include "engine/backend/cpu/context.h"
+#include "engine/backend/cpu/encoder_attention.h"
 #include "engine/backend/cpu/expert_mlp.h"
 #include "engine/backend/cpu/isa.h"
 #include "engine/backend/cpu/kv_attention.h"
@@ -138,7 +139,8 @@ class CpuBackend final : public Backend {
 
   void Attention(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
                  const KvCache& cache, Matrix qkv, Matrix out) override {
-    RunAttention(context_, shape, slices, layer, static_cast<const CpuKvCache&>(cache), Floats(qkv), Floats(out));
+    RunAttention(context_, shape, slices, layer, static_cast<const CpuKvCache&>(cache), {Floats(qkv), qkv.cols},
+                 KeysSeen::kUpToItself, Floats(out));
   }
 
   void Route(Matrix in, const Weight& router, const RouterConfig& config, Routing* routing) override {
@@ -254,6 +256,29 @@ class CpuBackend final : public Backend {
                      Floats(latent), Floats(queries));
   }
 
+  absl::Status PrepareBidirectional(const AttentionShape& shape, int32_t max_tokens, int32_t max_slices,
+                                    DType dtype) override {
+    ASSIGN_OR_RETURN(encoder_, EncoderAttention::Create(shape, max_tokens, max_slices, dtype));
+    context_.sizes.dim_pad = std::max(context_.sizes.dim_pad, encoder_->layout().dim_pad);
+    return absl::OkStatus();
+  }
+
+  void BidirectionalAttention(const AttentionShape& shape, std::span<const AttentionSlice> slices, Matrix qkv,
+                              Matrix out) override {
+    encoder_->Run(context_, shape, slices, Floats(qkv), Floats(out));
+  }
+
+  void StoreEncoderKv(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                      KvCache& cache, Matrix kv) override {
+    RunStoreEncoderKv(context_, shape, slices, layer, static_cast<const CpuKvCache&>(cache), Floats(kv));
+  }
+
+  void CrossAttention(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                      const KvCache& cache, Matrix q, Matrix out) override {
+    RunAttention(context_, shape, slices, layer, static_cast<const CpuKvCache&>(cache), {Floats(q), q.cols},
+                 KeysSeen::kOfEncoder, Floats(out));
+  }
+
   absl::Status Wait() override { return absl::OkStatus(); }
 
   std::span<const float> HostView(Matrix matrix) override {
@@ -296,6 +321,7 @@ class CpuBackend final : public Backend {
   Context context_;
   const std::string description_;
   std::vector<Buffer> owned_;
+  std::unique_ptr<EncoderAttention> encoder_;
 };
 
 }  // namespace

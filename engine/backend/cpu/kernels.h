@@ -28,6 +28,10 @@ struct AttentionTask {
   int32_t sliding_window = 0;            // 0 = all
   int32_t chunk_size = 0;                // 0 = all
   const float* sinks = nullptr;          // of the query heads; null = none
+  int32_t first_key = 0;                 // keys before this position are not seen
+  int32_t num_keys = 0;                  // > 0: every row sees keys [0, num_keys), whatever its position; 0: causal
+  const float* relative_bias = nullptr;  // of the query heads, [heads_per_kv][2 * relative_max_distance + 1]
+  int32_t relative_max_distance = 0;
   float scale = 0.0f;
   void* scratch = nullptr;               // AttentionScratchBytes, 64-byte aligned
 };
