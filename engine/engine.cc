@@ -11,6 +11,7 @@
 #include "engine/checkpoint/weights.h"
 #include "engine/config/generation_config.h"
 #include "engine/config/model_config.h"
+#include "engine/config/weight_dtype.h"
 #include "engine/model/transformer.h"
 #include "engine/sampling/sampler.h"
 
@@ -76,17 +77,6 @@ int64_t CountActiveParameters(const ModelConfig& config, int64_t total) {
     idle += 2 * layer.attention.shape.kv_size() * config.hidden_size * (heads.num_experts - heads.top_k);
   }
   return total - idle;
-}
-
-absl::StatusOr<DType> ChooseDType(const std::string& asked, DType stored) {
-  if (asked == "float32") return DType::kF32;
-  if (asked == "bfloat16") return DType::kBF16;
-  if (asked != "auto") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dtype is '", asked, "'; use auto, float32 or bfloat16"));
-  }
-  // float16 checkpoints are computed in bfloat16 when not asked otherwise: no CPU path multiplies float16.
-  return stored == DType::kF32 ? DType::kF32 : DType::kBF16;
 }
 
 SamplingDefaults DefaultsOf(const GenerationConfig& generation) {
