@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <numeric>
 
 #include "engine/base/bf16.h"
@@ -63,20 +64,22 @@ Values LayerNorm(const Values& in, const Values& weight, const Values& bias, int
   return out;
 }
 
-namespace {
-
 double Activate(const ExpertForm& form, double gate, double up) {
   if (form.activation == Activation::kSilu) return Silu(gate) * up;
+  if (form.activation == Activation::kRelu) return std::max(up, 0.0);
+  if (form.activation == Activation::kGeluTanh) {
+    return 0.5 * up * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (up + 0.044715 * up * up * up)));
+  }
   const double limit = form.limit;
   const double g = std::min(gate, limit), u = std::clamp(up, -limit, limit);
   return (u + 1.0) * g / (1.0 + std::exp(-1.702 * g));
 }
 
-}  // namespace
-
 Result ExpertMlp(const Values& x, const Expert& expert, const ExpertForm& form, int64_t hidden, int64_t width,
                  bool bf16) {
-  const Values gate = Linear(x, expert.gate, expert.gate_bias, 1, width, hidden).values;
+  const bool gated = IsGated(form.activation);
+  const Values gate =
+      gated ? Linear(x, expert.gate, expert.gate_bias, 1, width, hidden).values : Values(static_cast<size_t>(width));
   const Values up = Linear(x, expert.up, expert.up_bias, 1, width, hidden).values;
   Values middle(width);
   for (int64_t i = 0; i < width; ++i) {

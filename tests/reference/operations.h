@@ -36,7 +36,10 @@ Values RmsNorm(const Values& in, const Values& weight, int64_t size, double eps)
 // (in - mean) / sqrt(variance + eps) * weight + bias, per row of `size`; an empty bias is none.
 Values LayerNorm(const Values& in, const Values& weight, const Values& bias, int64_t size, double eps);
 
-// gate and up [width, hidden], down [hidden, width]; x and result [hidden]; biases may be empty. What stands between
+// What stands between the projections; `gate` is ignored where the activation has none.
+double Activate(const ExpertForm& form, double gate, double up);
+
+// gate (where the form has one) and up [width, hidden], down [hidden, width]; x and result [hidden]; biases may be empty. What stands between
 // the projections is rounded to bfloat16 when `bf16`.
 struct Expert {
   Values gate;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/backend/cpu/capacity.h"
 #include "engine/backend/cpu/context.h"
 #include "engine/backend/cpu/encoder_attention.h"
 #include "engine/backend/cpu/expert_mlp.h"
@@ -69,6 +70,10 @@ class CpuBackend final : public Backend {
     RETURN_IF_ERROR(OwnArray(config.num_experts, &routing.probability_sums));
     context_.sizes.num_experts = std::max<int64_t>(context_.sizes.num_experts, config.num_experts);
     context_.sizes.router_temp = std::max(context_.sizes.router_temp, RouterTempElements(config));
+    if (config.capacity > 0) {
+      const int64_t elements = CapacityScratchElements(max_tokens, config.top_k, config.num_experts);
+      context_.sizes.capacity = std::max(context_.sizes.capacity, elements);
+    }
     return routing;
   }
 
@@ -154,6 +159,7 @@ class CpuBackend final : public Backend {
     const int32_t k = routing.top_k;
     ForRows(routing.num_tokens, out.cols * k, [&](int64_t t) {
       for (int64_t choice = t * k; choice < (t + 1) * k; ++choice) {
+        if (batches.choice_to_row[choice] == kDropped) continue;
         const float weight = routing.weigh_input ? 1.0f : routing.expert_weights[choice];
         context_.kernels.add_scaled(weight, Row(rows, batches.choice_to_row[choice]), out.cols, Row(out, t));
       }
@@ -186,6 +192,16 @@ class CpuBackend final : public Backend {
     ForRows(in.rows, in.cols, [&](int64_t r) {
       context_.kernels.layer_norm(Row(in, r), Cpu(weight).data.as<float>(), shift, in.cols, eps, Row(out, r));
     });
+  }
+
+  void Activate(Activation activation, Matrix matrix) override {
+    ForRows(matrix.rows, matrix.cols, [&](int64_t r) {
+      context_.kernels.activate(activation, matrix.cols, Row(matrix, r));
+    });
+  }
+
+  void LimitChoices(const RouterConfig& config, std::span<const RowGroup> groups, Routing* routing) override {
+    RunLimitChoices(context_, config, groups, routing);
   }
 
   void Scale(float factor, Matrix matrix) override {

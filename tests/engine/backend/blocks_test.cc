@@ -66,6 +66,8 @@ TEST(ExtraBlocksTest, EachIsNamed) {
       {"router bias", [](Layer& l) { l.blocks.router_bias = true; }},
       {"router weights on the experts' inputs", [](Layer& l) { l.router.weigh_input = true; }},
       {"clamped SwiGLU", [](Layer& l) { l.blocks.experts.activation = Activation::kClampedSwiglu; }},
+      {"experts without a gate", [](Layer& l) { l.blocks.experts.activation = Activation::kRelu; }},
+      {"expert capacity", [](Layer& l) { l.router.capacity = 8; }},
       {"expert biases", [](Layer& l) { l.blocks.experts.biases = true; }},
       {"router weights normalised by a p-norm", [](Layer& l) {
          l.router.normalize = true;
