@@ -37,7 +37,8 @@ absl::StatusOr<std::unique_ptr<NamedTensors>> Open(const std::vector<RawTensor>&
 }
 
 TEST(NamedTensorsTest, ReadsEachTensorByItsName) {
-  const auto opened = Open({Bf16Tensor("head.bias", {2}, {7, 8}), F32Tensor("head.weight", {2, 3}, {1, 2, 3, 4, 5, 6})});
+  const auto opened =
+      Open({Bf16Tensor("head.bias", {2}, {7, 8}), F32Tensor("head.weight", {2, 3}, {1, 2, 3, 4, 5, 6})});
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_THAT(ValuesOf((*opened)->Get("head.weight")), ElementsAre(1, 2, 3, 4, 5, 6));
   EXPECT_THAT(ValuesOf((*opened)->Get("head.bias")), ElementsAre(7, 8));
@@ -57,7 +58,8 @@ TEST(NamedTensorsTest, ReportsAllProblemsAtOnce) {
 
 TEST(NamedTensorsTest, RefusesTypesThatAreNoWeights) {
   const absl::Status status =
-      Open({F32Tensor("head.weight", {2, 3}, {1, 2, 3, 4, 5, 6}), RawTensor{"head.bias", "I64", {2}, std::string(16, 1)}})
+      Open({F32Tensor("head.weight", {2, 3}, {1, 2, 3, 4, 5, 6}),
+            RawTensor{"head.bias", "I64", {2}, std::string(16, 1)}})
           .status();
   EXPECT_TRUE(absl::IsInvalidArgument(status));
   EXPECT_THAT(std::string(status.message()), HasSubstr("type is I64; weights must be F32, F16 or BF16"));
