@@ -287,6 +287,18 @@ void CheckSizes(const ModelConfig& model, ConfigProblems* problems) {
 
 }  // namespace
 
+LayerBlocks BlocksOf(const ModelConfig& model, const LayerConfig& layer) {
+  LayerBlocks blocks;
+  blocks.attention = &layer.attention.shape;
+  blocks.router = layer.is_moe ? &layer.moe.router : nullptr;
+  blocks.experts = layer.moe.experts;
+  blocks.layer_norm = model.norm == NormKind::kLayer;
+  blocks.attention_experts = layer.attention.experts.num_experts > 0;
+  blocks.moe_output_bias = layer.moe.output_bias;
+  blocks.router_bias = layer.moe.router_bias;
+  return blocks;
+}
+
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& config_json, int32_t max_model_len) {
   ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(config_json, kLimits, "config.json"));
   if (!document.is_object()) return absl::InvalidArgumentError("config.json: is not a JSON object");
