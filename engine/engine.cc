@@ -12,6 +12,7 @@
 #include "engine/checkpoint/weights.h"
 #include "engine/config/generation_config.h"
 #include "engine/config/model_config.h"
+#include "engine/config/weight_dtype.h"
 #include "engine/model/transformer.h"
 #include "engine/sampling/sampler.h"
 
@@ -66,17 +67,6 @@ class ModelEngine : public Engine {
   std::vector<Sampler> samplers_;  // one per host thread
   StepOutput output_;
 };
-
-absl::StatusOr<DType> ChooseDType(const std::string& asked, DType stored) {
-  if (asked == "float32") return DType::kF32;
-  if (asked == "bfloat16") return DType::kBF16;
-  if (asked != "auto") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dtype is '", asked, "'; use auto, float32 or bfloat16"));
-  }
-  // float16 checkpoints are computed in bfloat16 when not asked otherwise: no CPU path multiplies float16.
-  return stored == DType::kF32 ? DType::kF32 : DType::kBF16;
-}
 
 SamplingDefaults DefaultsOf(const GenerationConfig& generation) {
   SamplingDefaults defaults;

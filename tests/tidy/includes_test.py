@@ -35,6 +35,8 @@ ALLOWED = {
     "engine/checkpoint/": ["engine/checkpoint/", "engine/config/", "engine/base/"],
     "engine/model/": ["engine/model/", "engine/moe/", "engine/config/", "engine/checkpoint/weights.h",
                       "engine/backend/backend.h", "engine/base/", *PLAIN_DATA],
+    "engine/vision/": ["engine/vision/", "engine/moe/", "engine/config/", "engine/checkpoint/named_tensors.h",
+                       "engine/backend/backend.h", "engine/base/", *PLAIN_DATA],
     "server/scheduler/": ["server/scheduler/", *ENGINE_FACE],
     "server/metrics/": ["server/metrics/", "server/scheduler/", *ENGINE_FACE, *SERVER_FACE],
     "server/frontend/": ["server/frontend/", "server/metrics/", "server/scheduler/", "engine/tokenizer/",
