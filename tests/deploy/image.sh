@@ -98,6 +98,7 @@ answers() { [ "$(inside switchyard generate --max-tokens 12 "And the LORD said" 
 exports() { [[ $(admin_page /metrics) == *'generation_tokens_total{model_name="switchyard-demo"} '[1-9]* ]]; }
 has_status() { inside grep -q "^$1:[[:space:]]*$2\$" /proc/1/status; }
 cannot_write() { ! inside sh -c 'touch /x || touch /usr/local/bin/x || touch /tmp/x' 2>/dev/null; }
+has_libraries() { inside sh -c "test -f $1 && ! ldd $1 | grep 'not found'"; }
 has_no() { ! inside sh -c "command -v $1" >/dev/null; }
 label() { engine image inspect --format "{{index .Labels \"org.opencontainers.image.$1\"}}" localhost/switchyard:cpu; }
 drains() {
@@ -147,7 +148,7 @@ YAML
 run_cuda_image() {
   start localhost/switchyard:cuda
   check "without a GPU it serves from the CPU" inside switchyard health --wait 60
-  check "its plugin found no driver, not: was not found" grep -q "no NVIDIA driver" <(engine logs "$container" 2>&1)
+  check "its plugin finds all that it is linked with" has_libraries /usr/local/bin/libswitchyard_cuda.so
   check "it answers a prompt" answers
   check "SIGTERM ends it with 0" drains
 }
