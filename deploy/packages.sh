@@ -10,6 +10,7 @@ SWITCHYARD_BUILD_PACKAGES=(
   g++ cmake ninja-build ccache pkg-config
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler
   libabsl-dev
+  libssl-dev
   prometheus-cpp-dev libcivetweb-dev
   nlohmann-json3-dev
   libpcre2-dev libutf8proc-dev

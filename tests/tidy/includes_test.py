@@ -35,8 +35,9 @@ ALLOWED = {
     "engine/model/": ["engine/model/", "engine/moe/", "engine/config/", "engine/checkpoint/weights.h",
                       "engine/backend/backend.h", "engine/base/", *PLAIN_DATA],
     "server/scheduler/": ["server/scheduler/", *ENGINE_FACE],
-    "server/metrics/": ["server/metrics/", "server/scheduler/", *ENGINE_FACE, *SERVER_FACE],
-    "server/frontend/": ["server/frontend/", "server/metrics/", "server/scheduler/", "engine/tokenizer/",
+    "server/access/": ["server/access/", "engine/base/", *SERVER_FACE],
+    "server/metrics/": ["server/metrics/", "server/scheduler/", "server/access/credential_kind.h", *ENGINE_FACE, *SERVER_FACE],
+    "server/frontend/": ["server/frontend/", "server/access/", "server/metrics/", "server/scheduler/", "engine/tokenizer/",
                          "engine/chat/", "engine/jinja/from_json.h", *ENGINE_FACE,
                          *SERVER_FACE, *PROTO],
     "server/": ["server/", "engine/", *PROTO],
@@ -47,6 +48,7 @@ ALLOWED = {
 FORBIDDEN = {
     "engine/": re.compile(r"<grpc|<prometheus/|\.pb\.h"),
     "server/scheduler/": re.compile(r"<grpc|<prometheus/|\.pb\.h"),
+    "server/access/": re.compile(r"<grpc|<prometheus/|\.pb\.h"),
 }
 OURS = {"engine", "server", "client", "tests", "switchyard"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<][^">]+[">])')
