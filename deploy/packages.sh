@@ -33,18 +33,18 @@ num_jobs() {
   echo $((memory_gib < 1 ? 1 : memory_gib < cores ? memory_gib : cores))
 }
 
-# Puts promtool into the folder $1 unless the machine has it. Unpacked, not installed: the package would start a
-# Prometheus server.
-unpack_promtool() {
+# Puts prometheus and promtool into the folder $1 unless the machine has them. Unpacked, not installed: the package
+# would start a Prometheus server.
+unpack_prometheus() {
   local folder
-  [ ! -x "$1/promtool" ] && ! command -v promtool >/dev/null || return 0
+  [ ! -x "$1/prometheus" ] && ! { command -v prometheus && command -v promtool; } >/dev/null || return 0
   folder=$(mktemp -d)
   if (cd "$folder" && apt-get -q download prometheus && dpkg-deb -x prometheus_*.deb .); then
     mkdir -p "$1"
-    cp "$folder/usr/bin/promtool" "$1/promtool"
+    cp "$folder/usr/bin/promtool" "$folder/usr/bin/prometheus" "$1/"
   fi
   rm -rf "$folder"
-  [ -x "$1/promtool" ] || { echo "promtool, of the package prometheus, is missing and could not be fetched" >&2; return 1; }
+  [ -x "$1/prometheus" ] || { echo "the package prometheus is missing and could not be fetched" >&2; return 1; }
 }
 
 # Installs those of the named packages that are missing. Does nothing, and needs neither network nor rights, when all

@@ -58,7 +58,8 @@ struct SampledToken {
 
 // Load and latency of one MoE layer in one step. Real rows only: padding and warm-up never count.
 struct MoeLayerStats {
-  std::vector<int32_t> tokens_per_expert;    // [num_experts]; sums to num_tokens * top_k
+  std::vector<int32_t> tokens_per_expert;    // [num_experts]; with num_dropped it sums to num_tokens * top_k
+  int32_t num_dropped = 0;                   // choices whose expert had no room
   std::vector<float> seconds_per_expert;     // [num_experts] wall time of the expert's batch; 0 without rows
   std::vector<float> probability_sums;       // [num_experts] sum over tokens of the router's probability
   double squared_logsumexp_sum = 0.0;        // sum over tokens of logsumexp(router logits)^2, for the router z-loss

@@ -70,9 +70,9 @@ for lane in "${lanes[@]}"; do
   case "$lane" in
     default)
       python_environment
-      unpack_promtool build/promtool
+      unpack_prometheus build/prometheus
       configure_and_build build -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD_TEST_PYTHON="$PWD/build/test-venv/bin/python"
-      PATH=$PWD/build/promtool:$PATH run_tests build
+      PATH=$PWD/build/prometheus:$PATH run_tests build
       ;;
     asan)
       # Optimised once: compiles in half the time of -O2, and the tests hardly notice.

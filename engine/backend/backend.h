@@ -22,6 +22,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/backend/activation.h"
 #include "engine/base/dtype.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/tensor_reader.h"
@@ -48,18 +49,12 @@ class Weight {
   virtual int64_t num_nonfinite() const = 0;  // NaN or infinite elements, counted while loading
 };
 
-// All experts of one layer: gate and up [intermediate, hidden], down [hidden, intermediate].
+// All experts of one layer: gate (if there is one) and up [intermediate, hidden], down [hidden, intermediate].
 class ExpertWeights {
  public:
   virtual ~ExpertWeights() = default;
   virtual int64_t bytes() const = 0;
   virtual int64_t num_nonfinite() const = 0;
-};
-
-// What stands between the gate and up projections of an expert and its down projection.
-enum class Activation : uint8_t {
-  kSilu,           // silu(gate) * up
-  kClampedSwiglu,  // (clamp(up, -limit, limit) + 1) * g * sigmoid(1.702 g), g = min(gate, limit)   (gpt-oss)
 };
 
 // The same for all experts of a layer.
@@ -70,7 +65,7 @@ struct ExpertForm {
 };
 
 struct ExpertReaders {
-  const TensorReader* gate = nullptr;
+  const TensorReader* gate = nullptr;  // null where the activation is not gated, like its bias
   const TensorReader* up = nullptr;
   const TensorReader* down = nullptr;
   ExpertForm form = {};
@@ -112,6 +107,10 @@ struct AttentionShape {
   float temperature_floor = 1.0f;
   bool has_sinks = false;          // a learned logit per query head joins the softmax's sum, and nothing else
   const Weight* sinks = nullptr;   // kVector [num_heads], set once it is loaded
+  // A learned number per head and distance joins the scaled score (T5, 1910.10683): element [head, clamp(key - query,
+  // -D, D) + D] with D this number; 0 = off.
+  int32_t relative_max_distance = 0;
+  const Weight* relative_bias = nullptr;  // kVector [num_heads * (2 D + 1)], set once it is loaded
   int32_t latent_dim = 0;          // MLA; 0 = keys and values of their own
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
@@ -126,6 +125,9 @@ struct AttentionSlice {
   int32_t num_tokens = 0;
   int32_t first_position = 0;
   const int32_t* block_table = nullptr;
+  // Of an encoder-decoder: positions below it hold keys and values of the encoder's output. CrossAttention sees these
+  // and no others, Attention all others.
+  int32_t num_encoder_tokens = 0;
 };
 
 // Blocks hold whole groups of 16 positions: what a tile of keys is on every device that multiplies by tiles.
@@ -164,6 +166,13 @@ enum class RouterWeights : uint8_t {
   kSparseMixer,
 };
 
+// Who gets the places when more tokens of a group want an expert than it has room for.
+enum class CapacityOrder : uint8_t {
+  kFirstCome,      // all first choices before any second; within a rank the earlier token
+  kBestGateFirst,  // likewise, but within a rank the token whose first weight is largest (V-MoE's batch priority)
+  kExpertChoice,   // the tokens that weigh most for the expert; with top_k = num_experts: expert choice (2202.09368)
+};
+
 // logits -> scores -> the top_k largest (ties: lowest expert id) -> weights. Always in fp32.
 //
 //   score    softmax(z), sigmoid(z) or z
@@ -184,16 +193,28 @@ struct RouterConfig {
   GroupScore group_score = GroupScore::kMax;
   float mixer_threshold = 0.0f;   // kSparseMixer: experts with (best - z) / max(|z|, best) above this are left out
   bool weigh_input = false;       // the weight multiplies the expert's input (Llama 4)
+  int32_t capacity = 0;           // rows that an expert takes of one group of rows; 0 = all. See LimitChoices.
+  CapacityOrder capacity_order = CapacityOrder::kFirstCome;
   bool has_choice_bias = false;   // a learned bias is added to the score for the choice only
   const Weight* choice_bias = nullptr;  // kVector [num_experts], set once it is loaded
 };
+
+// Rows of a step that share the capacity of the experts: always of one request, so that a request's answer never depends
+// on who else is in the step.
+struct RowGroup {
+  int64_t first_row = 0;
+  int64_t num_rows = 0;
+};
+
+// The expert of a choice that found no room: it makes no row and adds nothing.
+inline constexpr int32_t kDropped = -1;
 
 // What the router of one layer decided in one step. Allocated by the backend for max_tokens; host-readable after Wait.
 struct Routing {
   int32_t num_tokens = 0;
   int32_t top_k = 0;
   int32_t num_experts = 0;
-  int32_t* expert_ids = nullptr;       // [num_tokens, top_k], most wanted first
+  int32_t* expert_ids = nullptr;       // [num_tokens, top_k], most wanted first; or kDropped
   float* expert_weights = nullptr;     // [num_tokens, top_k]
   float* margins = nullptr;            // [num_tokens] last chosen minus the best not chosen, as compared; 0 if k = E
   float* logsumexps = nullptr;         // [num_tokens] of the router logits
@@ -211,13 +232,13 @@ struct Routing {
 //   rows, grouped by expert:      e0: t0 t2 | e1: - | e2: t0 t1 t2 | e3: t1
 //   expert_offsets = {0, 2, 2, 5, 6}
 //
-// Invariants: offsets start at 0 and end at the number of rows; choice_to_row is a permutation; inside one expert
-// rows keep token order, so results do not depend on timing.
+// Invariants: offsets start at 0 and end at the number of rows; choice_to_row is a permutation, but for choices that
+// were dropped, whose row is kDropped; inside one expert rows keep token order, so results do not depend on timing.
 struct ExpertBatches {
   int32_t num_experts = 0;
-  int32_t num_rows = 0;                // num_tokens * top_k
+  int32_t num_rows = 0;                // num_tokens * top_k, less those dropped
   int32_t* expert_offsets = nullptr;   // [num_experts + 1]
-  int32_t* choice_to_row = nullptr;    // [num_rows]
+  int32_t* choice_to_row = nullptr;    // [num_tokens, top_k]
   int32_t* row_to_token = nullptr;     // [num_rows]
   float* expert_seconds = nullptr;     // [num_experts] wall time of each expert's batch, written by ExpertMlp
   float* row_weights = nullptr;        // [num_rows] multiplies the row's input; null unless the router weighs inputs
@@ -230,6 +251,8 @@ struct LayerBlocks {
   ExpertForm experts;
   bool layer_norm = false;
   bool attention_experts = false;  // mixture of attention heads (JetMoE)
+  bool bidirectional = false;      // of an encoder: BidirectionalAttention instead of Attention
+  bool cross_attention = false;    // of a decoder that reads an encoder's output
   bool moe_output_bias = false;
   bool router_bias = false;
 };
@@ -243,6 +266,8 @@ inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
   const AttentionShape& attention = *blocks.attention;
   add(blocks.layer_norm, "layer norm");
   add(blocks.attention_experts, "mixture of attention heads");
+  add(blocks.bidirectional, "bidirectional attention");
+  add(blocks.cross_attention, "cross attention");
   add(blocks.moe_output_bias, "bias on the experts' sum");
   add(attention.latent_dim > 0, "latent attention (MLA)");
   add(attention.rope_interleaved, "interleaved RoPE");
@@ -250,6 +275,7 @@ inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
   add(attention.chunk_size > 0, "chunked attention");
   add(attention.temperature_scale != 0.0f, "query temperature");
   add(attention.has_sinks, "attention sinks");
+  add(attention.relative_max_distance > 0, "relative position bias");
   if (blocks.router == nullptr) return names;
   const RouterConfig& router = *blocks.router;
   add(router.score == RouterScore::kSigmoid, "sigmoid router");
@@ -260,7 +286,9 @@ inline std::vector<std::string> ExtraBlocks(const LayerBlocks& blocks) {
   add(router.has_choice_bias, "router choice bias");
   add(blocks.router_bias, "router bias");
   add(router.weigh_input, "router weights on the experts' inputs");
-  add(blocks.experts.activation != Activation::kSilu, "clamped SwiGLU");
+  add(router.capacity > 0, "expert capacity");
+  add(blocks.experts.activation == Activation::kClampedSwiglu, "clamped SwiGLU");
+  add(!IsGated(blocks.experts.activation), "experts without a gate");
   add(blocks.experts.biases, "expert biases");
   return names;
 }
@@ -387,6 +415,14 @@ class Backend {
                          Matrix /*out*/) {
     CHECK(false);
   }
+  // matrix = activation(matrix), one that is not gated.
+  virtual void Activate(Activation /*activation*/, Matrix /*matrix*/) { CHECK(false); }
+  // Within each group, in the config's order, an expert takes config.capacity choices; the others become kDropped.
+  // The weights stay as they are. Rows outside of all groups keep all choices. Call between Route and GroupByExpert.
+  virtual void LimitChoices(const RouterConfig& /*config*/, std::span<const RowGroup> /*groups*/,
+                            Routing* /*routing*/) {
+    CHECK(false);
+  }
   // matrix *= factor.
   virtual void Scale(float /*factor*/, Matrix /*matrix*/) { CHECK(false); }
   // For each of `heads`, n: the front of out[t, n] = the front of in[t, n] x heads[n]^T, where a row of `in` and of
@@ -421,6 +457,32 @@ class Backend {
   virtual void PrepareLatent(const AttentionShape& /*shape*/, std::span<const AttentionSlice> /*slices*/,
                              const Weight& /*norm*/, int32_t /*layer*/, KvCache& /*cache*/, Matrix /*q*/,
                              Matrix /*latent*/, Matrix /*queries*/) {
+    CHECK(false);
+  }
+  // Encoders. Memory for the keys and values of a call of BidirectionalAttention with at most max_tokens rows in at most
+  // max_slices slices, kept as `dtype`. Called once, for the one shape that all layers share, before PrepareScratch.
+  // INVALID_ARGUMENT: a shape that the device does not serve. RESOURCE_EXHAUSTED: not enough memory.
+  virtual absl::Status PrepareBidirectional(const AttentionShape& /*shape*/, int32_t /*max_tokens*/,
+                                            int32_t /*max_slices*/, DType /*dtype*/) {
+    return absl::UnimplementedError(description() + " does not compute: bidirectional attention");
+  }
+  // Attention of each row's q over the keys and values of all rows of its slice; nothing is cached. qkv: [num_tokens,
+  // qkv_size] as projected; q and k are clipped and rotated in place as `shape` says. Positions count from 0 in every
+  // slice, whose first_position and block_table are not read. out: [num_tokens, out_size].
+  virtual void BidirectionalAttention(const AttentionShape& /*shape*/, std::span<const AttentionSlice> /*slices*/,
+                                      Matrix /*qkv*/, Matrix /*out*/) {
+    CHECK(false);
+  }
+  // Encoder-decoders. kv: [num_tokens, 2 kv_size], keys and values of an encoder's output; written to the positions of
+  // the slices, which are those below num_encoder_tokens.
+  virtual void StoreEncoderKv(const AttentionShape& /*shape*/, std::span<const AttentionSlice> /*slices*/,
+                              int32_t /*layer*/, KvCache& /*cache*/, Matrix /*kv*/) {
+    CHECK(false);
+  }
+  // Attention of each row of q [num_tokens, q_size] over all num_encoder_tokens keys of its slice. out: [num_tokens,
+  // out_size].
+  virtual void CrossAttention(const AttentionShape& /*shape*/, std::span<const AttentionSlice> /*slices*/,
+                              int32_t /*layer*/, const KvCache& /*cache*/, Matrix /*q*/, Matrix /*out*/) {
     CHECK(false);
   }
 

@@ -16,6 +16,14 @@ void GatedMlp::Forward(Backend* backend, Matrix h, const FeedForwardScratch& scr
   backend->Linear(product, *down, mode, out);
 }
 
+void PlainMlp::Forward(Backend* backend, Matrix h, const FeedForwardScratch& scratch, OutputMode mode,
+                       Matrix out) const {
+  const Matrix middle = scratch.intermediate.Front(h.rows, intermediate_size);
+  backend->Linear(h, *up, OutputMode::kAssign, middle);
+  backend->Activate(activation, middle);
+  backend->Linear(middle, *down, mode, out);
+}
+
 absl::StatusOr<std::unique_ptr<MoeLayer>> MoeLayer::Create(const MoeConfig& config, MoeLayerWeights weights,
                                                            int32_t max_tokens, Backend* backend) {
   std::unique_ptr<MoeLayer> layer(new MoeLayer(config, std::move(weights), backend));
@@ -24,9 +32,10 @@ absl::StatusOr<std::unique_ptr<MoeLayer>> MoeLayer::Create(const MoeConfig& conf
   return layer;
 }
 
-void MoeLayer::Forward(Matrix h, const FeedForwardScratch& scratch, Matrix x) {
+void MoeLayer::Forward(Matrix h, const FeedForwardScratch& scratch, Matrix x, std::span<const RowGroup> groups) {
   backend_->StartTimer();
   backend_->Route(h, *weights_.router, config_.router, &routing_);
+  if (config_.router.capacity > 0 && !groups.empty()) backend_->LimitChoices(config_.router, groups, &routing_);
   backend_->GroupByExpert(routing_, &batches_);
   const Matrix rows = scratch.expert_rows.Front(h.rows * config_.router.top_k, h.cols);
   backend_->ExpertMlp(h, *weights_.experts, batches_, rows);
@@ -50,6 +59,7 @@ void MoeLayer::FillStats(MoeLayerStats* stats) const {
   for (int32_t e = 0; e < num_experts; ++e) {
     stats->tokens_per_expert[e] = batches_.expert_offsets[e + 1] - batches_.expert_offsets[e];
   }
+  stats->num_dropped = routing_.num_tokens * config_.router.top_k - batches_.num_rows;
   stats->seconds_per_expert.assign(batches_.expert_seconds, batches_.expert_seconds + num_experts);
   stats->probability_sums.assign(routing_.probability_sums, routing_.probability_sums + num_experts);
   stats->squared_logsumexp_sum = 0.0;

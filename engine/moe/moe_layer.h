@@ -8,6 +8,7 @@
 #define SWITCHYARD_ENGINE_MOE_MOE_LAYER_H_
 
 #include <memory>
+#include <span>
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
@@ -34,6 +35,17 @@ struct GatedMlp {
   void Forward(Backend* backend, Matrix h, const FeedForwardScratch& scratch, OutputMode mode, Matrix out) const;
 };
 
+// The same without a gate.
+struct PlainMlp {
+  Activation activation = Activation::kRelu;
+  int32_t intermediate_size = 0;
+  std::unique_ptr<Weight> up;    // [intermediate, hidden]
+  std::unique_ptr<Weight> down;  // [hidden, intermediate]
+
+  // out = or += down(activation(up(h))).
+  void Forward(Backend* backend, Matrix h, const FeedForwardScratch& scratch, OutputMode mode, Matrix out) const;
+};
+
 struct MoeLayerWeights {
   std::unique_ptr<Weight> router;
   std::unique_ptr<Weight> choice_bias;          // null unless the router's config has one
@@ -49,8 +61,9 @@ class MoeLayer {
   static absl::StatusOr<std::unique_ptr<MoeLayer>> Create(const MoeConfig& config, MoeLayerWeights weights,
                                                           int32_t max_tokens, Backend* backend);
 
-  // x += MoE(h). Both [num_tokens, hidden].
-  void Forward(Matrix h, const FeedForwardScratch& scratch, Matrix x);
+  // x += MoE(h). Both [num_tokens, hidden]. Where the router's config has a capacity it holds within each of `groups`;
+  // rows outside of them are not limited.
+  void Forward(Matrix h, const FeedForwardScratch& scratch, Matrix x, std::span<const RowGroup> groups = {});
 
   // Of the last Forward, after the backend's Wait().
   const Routing& routing() const { return routing_; }

@@ -52,9 +52,6 @@ MergeTable::Merge MergeTable::Find(int32_t left, int32_t right) const {
 }
 
 absl::StatusOr<Bpe> Bpe::Create(const JsonField& model, TokenizerJson* json) {
-  if (!model.IsObject()) return model.Error("must be an object");
-  ASSIGN_OR_RETURN(auto type, model.Member("type").StringOr("BPE"));
-  if (type != "BPE") return model.Member("type").Error(absl::StrCat("is ", Quote(type), "; supported is BPE"));
   if (!model.Member("vocab").IsObject()) return model.Member("vocab").Error("must be an object");
   if (!model.Member("merges").IsArray()) return model.Member("merges").Error("must be a list");
 
@@ -112,10 +109,7 @@ absl::Status Bpe::ReadMerges(const std::vector<std::pair<std::string, std::strin
 }
 
 void Bpe::FindSingleCharacters() {
-  constexpr char kHex[] = "0123456789ABCDEF";
-  for (size_t byte = 0; byte < 256; ++byte) {
-    byte_ids_[byte] = vocabulary_.Find(std::string("<0x") + kHex[byte / 16] + kHex[byte % 16] + ">").value_or(-1);
-  }
+  byte_ids_ = ByteTokenIds(vocabulary_);
   for (char32_t c = 0; c < kNumDirect; ++c) {
     std::string text;
     AppendUtf8(c, &text);

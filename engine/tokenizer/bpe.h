@@ -61,7 +61,7 @@ class Bpe {
   };
 
   // `model` is the "model" member; the content of its vocab and merges comes in `json`, which is emptied.
-  // INVALID_ARGUMENT: not of type BPE, dropout, a merge of or to a token that is missing, twice the same token or id.
+  // INVALID_ARGUMENT: dropout, a merge of or to a token that is missing, twice the same token or id.
   static absl::StatusOr<Bpe> Create(const JsonField& model, TokenizerJson* json);
 
   // Appends the ids of `piece`. REQUIRES: valid UTF-8, below 2^31 bytes.

@@ -57,6 +57,12 @@ absl::StatusOr<int32_t> JsonField::Int(int32_t min, int32_t max) const {
   return static_cast<int32_t>(number);
 }
 
+absl::StatusOr<double> JsonField::Real(double min, double max) const {
+  const double value = value_ != nullptr && value_->is_number() ? value_->get<double>() : max + 1.0;
+  if (value >= min && value <= max) return value;
+  return Error(absl::StrCat("must be a number from ", min, " to ", max));
+}
+
 absl::StatusOr<char32_t> JsonField::Character() const {
   ASSIGN_OR_RETURN(auto text, String());
   size_t pos = 0;

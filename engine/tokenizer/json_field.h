@@ -33,6 +33,7 @@ class JsonField {
   absl::StatusOr<std::string> String() const;
   absl::StatusOr<bool> Bool() const;
   absl::StatusOr<int32_t> Int(int32_t min, int32_t max) const;
+  absl::StatusOr<double> Real(double min, double max) const;
   absl::StatusOr<char32_t> Character() const;  // a string of one character
   // The same, with a value for "missing or null".
   absl::StatusOr<std::string> StringOr(const std::string& otherwise) const;

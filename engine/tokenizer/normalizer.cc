@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/tokenizer/normal_form.h"
 #include "engine/tokenizer/pattern.h"
+#include "engine/tokenizer/precompiled.h"
 #include "engine/tokenizer/unicode.h"
 #include "engine/tokenizer/utf8.h"
 
@@ -202,6 +203,7 @@ constexpr Kind kKinds[] = {
     {"Lowercase", MakePlain<LowercaseStep>},
     {"Strip", MakeStrip},
     {"StripAccents", MakePlain<StripAccentsStep>},
+    {"Precompiled", MakePrecompiled},
 };
 
 }  // namespace

@@ -10,10 +10,10 @@
 #include "engine/base/model_folder.h"
 #include "engine/base/status_macros.h"
 #include "engine/tokenizer/added_tokens.h"
-#include "engine/tokenizer/bpe.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/post_processor.h"
 #include "engine/tokenizer/pre_tokenizer.h"
+#include "engine/tokenizer/token_model.h"
 #include "engine/tokenizer/tokenizer_json.h"
 #include "engine/tokenizer/utf8.h"
 
@@ -31,7 +31,7 @@ absl::Status CheckVersion(const JsonField& version) {
 struct Tokenizer::Parts {
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
-  Bpe bpe;
+  TokenModel model;
   AddedTokens added_tokens;
   PostProcessor post_processor;
   Decoder decoder;
@@ -62,13 +62,13 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::ParseOrThrow(const std::st
   RETURN_IF_ERROR(CheckVersion(root.Member("version")));
   ASSIGN_OR_RETURN(auto normalizer, Normalizer::Create(root.Member("normalizer")));
   ASSIGN_OR_RETURN(auto pre_tokenizer, PreTokenizer::Create(root.Member("pre_tokenizer")));
-  ASSIGN_OR_RETURN(auto bpe, Bpe::Create(root.Member("model"), &json));
-  ASSIGN_OR_RETURN(auto added_tokens, AddedTokens::Create(root.Member("added_tokens"), bpe.vocabulary(), normalizer));
+  ASSIGN_OR_RETURN(auto model, TokenModel::Create(root.Member("model"), &json));
+  ASSIGN_OR_RETURN(auto added_tokens, AddedTokens::Create(root.Member("added_tokens"), model.vocabulary(), normalizer));
   ASSIGN_OR_RETURN(auto post_processor, PostProcessor::Create(root.Member("post_processor")));
   ASSIGN_OR_RETURN(auto decoder, Decoder::Create(root.Member("decoder")));
 
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer(
-      std::make_unique<const Parts>(Parts{std::move(normalizer), std::move(pre_tokenizer), std::move(bpe),
+      std::make_unique<const Parts>(Parts{std::move(normalizer), std::move(pre_tokenizer), std::move(model),
                                           std::move(added_tokens), std::move(post_processor), std::move(decoder)})));
   for (const int32_t id : tokenizer->parts_->post_processor.Apply({})) {
     if (tokenizer->TextForDecoder(id, /*skip_special_tokens=*/false) == nullptr) {
@@ -98,12 +98,12 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeOrThrow(const std::string&
   RETURN_IF_ERROR(parts_->added_tokens.Extract(text, options.allow_special_tokens, parts_->normalizer, &pieces));
   RETURN_IF_ERROR(parts_->pre_tokenizer.Apply(&pieces));
   std::vector<int32_t> ids;
-  Bpe::Scratch scratch;
+  TokenModel::Scratch scratch;
   for (const Piece& piece : pieces) {
     if (piece.token >= 0) {
       ids.push_back(piece.token);
     } else
-      RETURN_IF_ERROR(parts_->bpe.Encode(piece.text, &scratch, &ids));
+      RETURN_IF_ERROR(parts_->model.Encode(piece.text, &scratch, &ids));
   }
   return options.add_special_tokens ? parts_->post_processor.Apply(ids) : ids;
 }
@@ -118,7 +118,7 @@ std::string Tokenizer::Decode(std::span<const int32_t> ids, bool skip_special_to
   return text;
 }
 
-int32_t Tokenizer::vocab_size() const { return std::max(parts_->bpe.vocabulary().size(), parts_->added_tokens.size()); }
+int32_t Tokenizer::vocab_size() const { return std::max(parts_->model.vocabulary().size(), parts_->added_tokens.size()); }
 
 std::string Tokenizer::TokenText(int32_t id) const {
   const std::string* token = TextForDecoder(id, /*skip_special_tokens=*/false);
@@ -127,7 +127,7 @@ std::string Tokenizer::TokenText(int32_t id) const {
 
 std::optional<int32_t> Tokenizer::TokenToId(const std::string& token) const {
   if (const AddedToken* added = parts_->added_tokens.Find(token)) return added->id;
-  return parts_->bpe.vocabulary().Find(token);
+  return parts_->model.vocabulary().Find(token);
 }
 
 bool Tokenizer::IsSpecial(int32_t id) const {
@@ -139,7 +139,7 @@ const std::string* Tokenizer::TextForDecoder(int32_t id, bool skip_special_token
   if (const AddedToken* added = parts_->added_tokens.Find(id)) {
     return added->special && skip_special_tokens ? nullptr : &added->normal_content;
   }
-  return parts_->bpe.vocabulary().Text(id);
+  return parts_->model.vocabulary().Text(id);
 }
 
 IncrementalDecoder::IncrementalDecoder(const Tokenizer& tokenizer, bool skip_special_tokens)

@@ -5,11 +5,11 @@
 //     added tokens    cut out            "Hello "            <|im_end|>
 //     normalizer      NFC, replace ...   "Hello "
 //     pre-tokenizer   split into words   "Hello" | "Ġ"
-//     BPE             merge              9707   | 220        151645
+//     model           BPE or Unigram     9707   | 220        151645
 //     post-processor  BOS, EOS           9707 220 151645
 //
 // Reads models of type BPE: byte-level (GPT-2, Llama 3, Qwen, DeepSeek, gpt-oss, ...) and SentencePiece-like with byte
-// fallback (Mixtral, Phi-3.5, ...). The "truncation" and "padding" sections are ignored.
+// fallback (Mixtral, Phi-3.5, ...); and Unigram (T5, Switch). The "truncation" and "padding" sections are ignored.
 #ifndef SWITCHYARD_ENGINE_TOKENIZER_TOKENIZER_H_
 #define SWITCHYARD_ENGINE_TOKENIZER_TOKENIZER_H_
 

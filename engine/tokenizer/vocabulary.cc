@@ -43,4 +43,13 @@ const std::string* Vocabulary::Text(int32_t id) const {
   return &entries_[static_cast<size_t>(index_of_id_[static_cast<size_t>(id)])].token;
 }
 
+std::array<int32_t, 256> ByteTokenIds(const Vocabulary& vocabulary) {
+  constexpr char kHex[] = "0123456789ABCDEF";
+  std::array<int32_t, 256> ids;
+  for (size_t byte = 0; byte < ids.size(); ++byte) {
+    ids[byte] = vocabulary.Find(std::string("<0x") + kHex[byte / 16] + kHex[byte % 16] + ">").value_or(-1);
+  }
+  return ids;
+}
+
 }  // namespace switchyard

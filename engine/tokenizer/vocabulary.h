@@ -2,6 +2,7 @@
 #ifndef SWITCHYARD_ENGINE_TOKENIZER_VOCABULARY_H_
 #define SWITCHYARD_ENGINE_TOKENIZER_VOCABULARY_H_
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -36,6 +37,9 @@ class Vocabulary {
   std::unordered_map<std::string_view, int32_t> id_of_text_;  // views of entries_
   std::vector<int32_t> index_of_id_;                          // into entries_; -1: unused id
 };
+
+// Ids of the tokens that stand for single bytes, "<0x00>" to "<0xFF>"; -1: the vocabulary has no such token.
+std::array<int32_t, 256> ByteTokenIds(const Vocabulary& vocabulary);
 
 }  // namespace switchyard
 

@@ -51,6 +51,7 @@ void SetLoad(const ModelFacts& facts, const std::vector<int32_t>& positions, con
       entry->add_tokens_per_expert(since(now.tokens, before.tokens, cell));
       entry->add_seconds_per_expert(since(now.seconds, before.seconds, cell));
     }
+    entry->set_dropped_tokens(since(now.dropped, before.dropped, layer));
     SetBalance(now.balance[layer], entry->mutable_balance());
   }
 }

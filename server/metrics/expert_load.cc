@@ -13,6 +13,7 @@ ExpertLoad::ExpertLoad(int32_t num_moe_layers, int32_t num_experts)
   totals_.tokens.resize(current_.rows.size());
   totals_.seconds.resize(current_.rows.size());
   totals_.layer_seconds.resize(current_.squared_logsumexps.size());
+  totals_.dropped.resize(current_.squared_logsumexps.size());
 }
 
 ExpertLoad::HalfWindow ExpertLoad::EmptyWindow() const {
@@ -36,6 +37,7 @@ void ExpertLoad::Add(const StepStats& stats) {
       if (e < s.probability_sums.size()) current_.probabilities[cell] += static_cast<double>(s.probability_sums[e]);
     }
     totals_.layer_seconds[layer] += static_cast<double>(s.seconds);
+    totals_.dropped[layer] += static_cast<uint64_t>(s.num_dropped);
     current_.squared_logsumexps[layer] += s.squared_logsumexp_sum;
   }
   ++totals_.num_steps;

@@ -35,6 +35,7 @@ struct ExpertLoadTotals {
   std::vector<uint64_t> tokens;       // rows that the expert computed
   std::vector<double> seconds;        // wall time of the expert's batches
   std::vector<double> layer_seconds;  // [num_moe_layers]
+  std::vector<uint64_t> dropped;      // [num_moe_layers] rows that no expert computed
   std::vector<LayerBalance> balance;  // [num_moe_layers]; filled in snapshots only
 };
 

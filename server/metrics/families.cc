@@ -226,7 +226,7 @@ constexpr FamilyInfo kFamilies[] = {
     {Family::kLayerDroppedTokens,
      "switchyard_moe_layer_dropped_tokens_total",
      MetricType::Counter,
-     "Rows of the layer that no expert computed. This server drops none.",
+     "Choices of the router whose expert had no room; 0 unless the model limits the capacity of its experts.",
      {}},
     {Family::kTopkExpert,
      "switchyard_moe_layer_top_expert",

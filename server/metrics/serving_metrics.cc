@@ -235,7 +235,8 @@ class ServingMetrics::Page {
     Value(Family::kLayerEntropy, balance.entropy, {{"layer", name}});
     Value(Family::kLayerLoadBalanceLoss, balance.load_balance_loss, {{"layer", name}});
     Value(Family::kLayerZLoss, balance.router_z_loss, {{"layer", name}});
-    Value(Family::kLayerDroppedTokens, 0.0, {{"layer", name}});
+    const uint64_t dropped = s.expert_load->totals().dropped[static_cast<size_t>(layer)];
+    Value(Family::kLayerDroppedTokens, static_cast<double>(dropped), {{"layer", name}});
     Distribution(Family::kLayerSeconds, s.layer_seconds[static_cast<size_t>(layer)], {{"layer", name}});
     if (s.detail >= ExpertDetail::kTopk) BusiestExperts(s, layer, name);
     if (s.detail < ExpertDetail::kFull) return;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <numeric>
 
 #include "engine/base/bf16.h"
@@ -63,20 +64,22 @@ Values LayerNorm(const Values& in, const Values& weight, const Values& bias, int
   return out;
 }
 
-namespace {
-
 double Activate(const ExpertForm& form, double gate, double up) {
   if (form.activation == Activation::kSilu) return Silu(gate) * up;
+  if (form.activation == Activation::kRelu) return std::max(up, 0.0);
+  if (form.activation == Activation::kGeluTanh) {
+    return 0.5 * up * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (up + 0.044715 * up * up * up)));
+  }
   const double limit = form.limit;
   const double g = std::min(gate, limit), u = std::clamp(up, -limit, limit);
   return (u + 1.0) * g / (1.0 + std::exp(-1.702 * g));
 }
 
-}  // namespace
-
 Result ExpertMlp(const Values& x, const Expert& expert, const ExpertForm& form, int64_t hidden, int64_t width,
                  bool bf16) {
-  const Values gate = Linear(x, expert.gate, expert.gate_bias, 1, width, hidden).values;
+  const bool gated = IsGated(form.activation);
+  const Values gate =
+      gated ? Linear(x, expert.gate, expert.gate_bias, 1, width, hidden).values : Values(static_cast<size_t>(width));
   const Values up = Linear(x, expert.up, expert.up_bias, 1, width, hidden).values;
   Values middle(width);
   for (int64_t i = 0; i < width; ++i) {
@@ -230,34 +233,57 @@ void PrepareQkv(const AttentionShape& shape, const Values& q_norm, const Values&
 
 Result Attention(const AttentionShape& shape, const Values& qkv, const Values& sinks, Values* score_magnitudes) {
   const int64_t size = shape.qkv_size();
-  const int64_t num_tokens = static_cast<int64_t>(qkv.size()) / size;
-  const int64_t dim = shape.head_dim;
-  Result result{Values(num_tokens * shape.q_size()), Values(num_tokens * shape.q_size())};
-  score_magnitudes->assign(num_tokens * shape.num_heads, 0.0);
-  for (int64_t t = 0; t < num_tokens; ++t) {
-    int64_t first = shape.sliding_window > 0 ? std::max<int64_t>(0, t - shape.sliding_window + 1) : 0;
-    if (shape.chunk_size > 0) first = t / shape.chunk_size * shape.chunk_size;
+  Values q, kv;
+  for (auto row = qkv.begin(); row != qkv.end(); row += size) {
+    q.insert(q.end(), row, row + shape.q_size());
+    kv.insert(kv.end(), row + shape.q_size(), row + size);
+  }
+  const auto first_key = [&shape](int64_t t) {
+    if (shape.chunk_size > 0) return t / shape.chunk_size * shape.chunk_size;
+    return shape.sliding_window > 0 ? std::max<int64_t>(0, t - shape.sliding_window + 1) : 0;
+  };
+  const auto last_key = [](int64_t t) { return t; };
+  return AttentionOver(shape, {.q = q, .kv = kv, .first_key = first_key, .last_key = last_key, .sinks = sinks},
+                       score_magnitudes);
+}
+
+Result AttentionOver(const AttentionShape& shape, const AttentionOperands& operands, Values* score_magnitudes) {
+  const int64_t num_rows = static_cast<int64_t>(operands.q.size()) / shape.q_size();
+  const int64_t dim = shape.head_dim, limit = shape.relative_max_distance;
+  Result result{Values(num_rows * shape.q_size()), Values(num_rows * shape.q_size())};
+  score_magnitudes->assign(num_rows * shape.num_heads, 0.0);
+  for (int64_t t = 0; t < num_rows; ++t) {
+    const int64_t first = operands.first_key(t), last = operands.last_key(t);
     for (int64_t h = 0; h < shape.num_heads; ++h) {
       const int64_t kv_head = h / (shape.num_heads / shape.num_kv_heads);
-      const double* const q = &qkv[t * size + h * dim];
+      const double* const q = &operands.q[t * shape.q_size() + h * dim];
       double& score_magnitude = (*score_magnitudes)[t * shape.num_heads + h];
       Values scores;
-      for (int64_t key = first; key <= t; ++key) {
-        const double* const k = &qkv[key * size + shape.q_size() + kv_head * dim];
+      for (int64_t key = first; key <= last; ++key) {
+        const double* const k = &operands.kv[key * 2 * shape.kv_size() + kv_head * dim];
         double score = 0.0, magnitude = 0.0;
         for (int64_t d = 0; d < dim; ++d) {
           score += q[d] * k[d];
           magnitude += std::abs(q[d] * k[d]);
         }
-        scores.push_back(score * shape.scale);
-        score_magnitude = std::max(score_magnitude, magnitude * shape.scale);
+        score *= shape.scale;
+        magnitude *= shape.scale;
+        if (!operands.relative_bias.empty()) {
+          const int64_t distance = std::clamp(key - operands.first_position - t, -limit, limit);
+          const double bias = operands.relative_bias[h * (2 * limit + 1) + distance + limit];
+          score += bias;
+          magnitude += std::abs(bias);
+        }
+        scores.push_back(score);
+        score_magnitude = std::max(score_magnitude, magnitude);
       }
       double max = *std::max_element(scores.begin(), scores.end());
-      if (!sinks.empty()) max = std::max(max, sinks[h]);
-      double sum = sinks.empty() ? 0.0 : std::exp(sinks[h] - max);
+      const bool has_sinks = !operands.sinks.empty();
+      if (has_sinks) max = std::max(max, operands.sinks[h]);
+      double sum = has_sinks ? std::exp(operands.sinks[h] - max) : 0.0;
       for (double& score : scores) sum += score = std::exp(score - max);
-      for (int64_t key = first; key <= t; ++key) {
-        const double* const v = &qkv[key * size + shape.q_size() + shape.kv_size() + kv_head * dim];
+      for (int64_t key = first; key <= last; ++key) {
+        const double* const v = &operands.kv[key * 2 * shape.kv_size() + shape.kv_size() + kv_head * dim];
         for (int64_t d = 0; d < dim; ++d) {
           const double product = scores[key - first] / sum * v[d];
           result.values[t * shape.q_size() + h * dim + d] += product;

@@ -7,6 +7,7 @@
 #define SWITCHYARD_TESTS_REFERENCE_OPERATIONS_H_
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "engine/backend/backend.h"
@@ -35,7 +36,10 @@ Values RmsNorm(const Values& in, const Values& weight, int64_t size, double eps)
 // (in - mean) / sqrt(variance + eps) * weight + bias, per row of `size`; an empty bias is none.
 Values LayerNorm(const Values& in, const Values& weight, const Values& bias, int64_t size, double eps);
 
-// gate and up [width, hidden], down [hidden, width]; x and result [hidden]; biases may be empty. What stands between
+// What stands between the projections; `gate` is ignored where the activation has none.
+double Activate(const ExpertForm& form, double gate, double up);
+
+// gate (where the form has one) and up [width, hidden], down [hidden, width]; x and result [hidden]; biases may be empty. What stands between
 // the projections is rounded to bfloat16 when `bf16`.
 struct Expert {
   Values gate;
@@ -68,6 +72,19 @@ void Rotate(const AttentionShape& shape, int64_t position, double* x);
 // Causal attention over a prepared sequence -> [num_tokens, q_size]; `sinks` [num_heads] or empty. `score_magnitudes`
 // [num_tokens, num_heads]: the largest scale * sum |q||k| over the keys that the row sees.
 Result Attention(const AttentionShape& shape, const Values& qkv, const Values& sinks, Values* score_magnitudes);
+
+// What attention reads besides the shape. Row t of q [num_rows, q_size] stands at position first_position + t and sees
+// the keys [first_key(t), last_key(t)] of `kv` [num_keys, 2 * kv_size], each at the position of its number.
+struct AttentionOperands {
+  const Values& q;
+  const Values& kv;
+  int64_t first_position = 0;
+  std::function<int64_t(int64_t)> first_key;
+  std::function<int64_t(int64_t)> last_key;
+  Values sinks = {};          // [num_heads] or empty
+  Values relative_bias = {};  // [num_heads, 2 * relative_max_distance + 1] or empty
+};
+Result AttentionOver(const AttentionShape& shape, const AttentionOperands& operands, Values* score_magnitudes);
 
 }  // namespace switchyard::reference
 

@@ -154,7 +154,7 @@ inline void AttendTile(const AttentionTask& task, int first_row, int rows) {
     StartSoftmax(task, first_row + r, &tile.running_max[r], &tile.running_sum[r]);
     for (int d = 0; d < tile.value_pad; d += kW) Simd::Store(tile.sums + r * tile.dim_pad + d, Simd::Set(0.0f));
   }
-  const int32_t last_group = (task.first_position + last_token) / kKeyGroup;
+  const int32_t last_group = LastVisible(task, task.first_position + last_token) / kKeyGroup;
   const int32_t first_block = FirstVisible(task, task.first_position + first_token) / kBlockKeys;
   const bool few_rows = task.num_tokens * task.heads_per_kv <= kTileRows;
   for (int32_t first_group = first_block * kBlockGroups; first_group <= last_group; first_group += kBlockGroups) {
@@ -174,7 +174,9 @@ inline void AttendTile(const AttentionTask& task, int first_row, int rows) {
     for (int r = 0; r < rows; ++r) {
       float* const scores = tile.scores + r * kBlockKeys;
       const int32_t position = task.first_position + (first_row + r) / task.heads_per_kv;
-      for (int g = 0; g < num_groups; ++g) ScaleAndMask(task, groups[g], position, scores + g * kKeyGroup);
+      for (int g = 0; g < num_groups; ++g) {
+        ScaleAndMask(task, groups[g], first_row + r, position, scores + g * kKeyGroup);
+      }
       for (int i = num_groups * kKeyGroup; i < kBlockKeys; i += kW) {
         Simd::Store(scores + i, Simd::Set(-__builtin_inff()));
       }

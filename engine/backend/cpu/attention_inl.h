@@ -28,20 +28,37 @@ inline KeyGroup FindGroup(const AttentionTask& task, int32_t group) {
 }
 
 inline int32_t FirstVisible(const AttentionTask& task, int32_t position) {
+  if (task.num_keys > 0) return 0;
   if (task.chunk_size > 0) return position / task.chunk_size * task.chunk_size;
-  const int32_t first = position - task.sliding_window + 1;
-  return task.sliding_window > 0 && first > 0 ? first : 0;
+  const int32_t first = task.sliding_window > 0 ? position - task.sliding_window + 1 : 0;
+  return first > task.first_key ? first : task.first_key;
+}
+
+inline int32_t LastVisible(const AttentionTask& task, int32_t position) {
+  return task.num_keys > 0 ? task.num_keys - 1 : position;
+}
+
+// Adds to 16 scores what stands for the distances of their keys.
+inline void AddRelativeBias(const AttentionTask& task, int row, int32_t first_distance, float* scores) {
+  const int32_t limit = task.relative_max_distance;
+  const float* const bias = task.relative_bias + row % task.heads_per_kv * (int64_t{2} * limit + 1) + limit;
+  for (int j = 0; j < kKeyGroup; ++j) {
+    const int32_t distance = first_distance + j;
+    scores[j] += bias[distance < -limit ? -limit : distance > limit ? limit : distance];
+  }
 }
 
 // Scales the 16 raw scores of one row against one group and hides the keys that the row must not see.
-inline void ScaleAndMask(const AttentionTask& task, const KeyGroup& group, int32_t position, float* scores) {
+inline void ScaleAndMask(const AttentionTask& task, const KeyGroup& group, int row, int32_t position, float* scores) {
   const Simd::F scale = Simd::Set(task.scale);
   for (int i = 0; i < kKeyGroup; i += kW) Simd::Store(scores + i, Simd::Mul(Simd::Load(scores + i), scale));
+  if (task.relative_bias != nullptr) AddRelativeBias(task, row, group.first_position - position, scores);
   const int32_t first = FirstVisible(task, position);
-  if (group.first_position >= first && group.first_position + kKeyGroup - 1 <= position) return;
+  const int32_t last = LastVisible(task, position);
+  if (group.first_position >= first && group.first_position + kKeyGroup - 1 <= last) return;
   for (int j = 0; j < kKeyGroup; ++j) {
     const int32_t key = group.first_position + j;
-    if (key < first || key > position) scores[j] = -__builtin_inff();
+    if (key < first || key > last) scores[j] = -__builtin_inff();
   }
 }
 
@@ -156,7 +173,7 @@ inline void AttendRows(const AttentionTask& task, int first_row) {
     StartSoftmax(task, row, &running_max[r], &running_sum[r]);
     for (int d = 0; d < value_pad; d += kW) Simd::Store(sums + r * dim_pad + d, Simd::Set(0.0f));
   }
-  const int32_t last_group = position[kRows - 1] / kKeyGroup;
+  const int32_t last_group = LastVisible(task, position[kRows - 1]) / kKeyGroup;
   const int32_t first_block = FirstVisible(task, position[0]) / kBlockKeys;
   for (int32_t block = first_block; block * kBlockGroups <= last_group; ++block) {
     KeyGroup groups[kBlockGroups];
@@ -179,7 +196,9 @@ inline void AttendRows(const AttentionTask& task, int first_row) {
       } else {
         ScoreKeys<kRows, kBf16>(layout, groups[g], q, group_scores);
       }
-      for (int r = 0; r < kRows; ++r) ScaleAndMask(task, groups[g], position[r], group_scores + r * kBlockKeys);
+      for (int r = 0; r < kRows; ++r) {
+        ScaleAndMask(task, groups[g], first_row + r, position[r], group_scores + r * kBlockKeys);
+      }
     }
     for (int r = 0; r < kRows; ++r) {
       correction[r] = UpdateSoftmax(scores + r * kBlockKeys, &running_max[r], &running_sum[r]);

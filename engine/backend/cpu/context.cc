@@ -21,6 +21,7 @@ absl::Status Context::AllocateScratch(int32_t max_tokens) {
                    Buffer::Allocate(sizes.router_temp * num_threads * 4, "scratch for the router"));
   ASSIGN_OR_RETURN(scratch.weighed_in,
                    Buffer::Allocate(sizes.weighed_rows * sizes.expert_hidden * 4, "scratch for expert inputs"));
+  ASSIGN_OR_RETURN(scratch.capacity, Buffer::Allocate(sizes.capacity * 4, "scratch for expert capacity"));
   const int64_t thread_bytes = kChunkRows * kPanelCols * 4 + kChunkRows * static_cast<int64_t>(sizeof(float*)) +
                                AttentionScratchBytes(sizes.dim_pad);
   // A page between threads keeps prefetchers off the neighbour's lines.

@@ -27,6 +27,7 @@ struct ScratchSizes {
   int32_t dim_pad = 0;              // of KV heads
   int64_t router_temp = 0;          // floats per thread, for routers that are not plain
   int64_t weighed_rows = 0;         // expert inputs of a step that router weights multiply
+  int64_t capacity = 0;             // integers for choosing who is dropped
 };
 
 struct Scratch {
@@ -39,6 +40,7 @@ struct Scratch {
   Buffer router_scores;             // [max_tokens, num_experts]
   Buffer router_temp;               // [num_threads, router_temp]
   Buffer weighed_in;                // [weighed_rows, expert_hidden]
+  Buffer capacity;
   int64_t thread_bytes = 0;         // of one thread's part of `thread`
   Buffer thread;                    // per thread: panel results, row pointers, attention
   std::vector<int64_t> task_offsets;  // reserved: one per slice and one more

@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/backend/cpu/capacity.h"
 #include "engine/backend/cpu/context.h"
+#include "engine/backend/cpu/encoder_attention.h"
 #include "engine/backend/cpu/expert_mlp.h"
 #include "engine/backend/cpu/isa.h"
 #include "engine/backend/cpu/kv_attention.h"
@@ -68,6 +70,10 @@ class CpuBackend final : public Backend {
     RETURN_IF_ERROR(OwnArray(config.num_experts, &routing.probability_sums));
     context_.sizes.num_experts = std::max<int64_t>(context_.sizes.num_experts, config.num_experts);
     context_.sizes.router_temp = std::max(context_.sizes.router_temp, RouterTempElements(config));
+    if (config.capacity > 0) {
+      const int64_t elements = CapacityScratchElements(max_tokens, config.top_k, config.num_experts);
+      context_.sizes.capacity = std::max(context_.sizes.capacity, elements);
+    }
     return routing;
   }
 
@@ -133,7 +139,8 @@ class CpuBackend final : public Backend {
 
   void Attention(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
                  const KvCache& cache, Matrix qkv, Matrix out) override {
-    RunAttention(context_, shape, slices, layer, static_cast<const CpuKvCache&>(cache), Floats(qkv), Floats(out));
+    RunAttention(context_, shape, slices, layer, static_cast<const CpuKvCache&>(cache), {Floats(qkv), qkv.cols},
+                 KeysSeen::kUpToItself, Floats(out));
   }
 
   void Route(Matrix in, const Weight& router, const RouterConfig& config, Routing* routing) override {
@@ -152,6 +159,7 @@ class CpuBackend final : public Backend {
     const int32_t k = routing.top_k;
     ForRows(routing.num_tokens, out.cols * k, [&](int64_t t) {
       for (int64_t choice = t * k; choice < (t + 1) * k; ++choice) {
+        if (batches.choice_to_row[choice] == kDropped) continue;
         const float weight = routing.weigh_input ? 1.0f : routing.expert_weights[choice];
         context_.kernels.add_scaled(weight, Row(rows, batches.choice_to_row[choice]), out.cols, Row(out, t));
       }
@@ -184,6 +192,16 @@ class CpuBackend final : public Backend {
     ForRows(in.rows, in.cols, [&](int64_t r) {
       context_.kernels.layer_norm(Row(in, r), Cpu(weight).data.as<float>(), shift, in.cols, eps, Row(out, r));
     });
+  }
+
+  void Activate(Activation activation, Matrix matrix) override {
+    ForRows(matrix.rows, matrix.cols, [&](int64_t r) {
+      context_.kernels.activate(activation, matrix.cols, Row(matrix, r));
+    });
+  }
+
+  void LimitChoices(const RouterConfig& config, std::span<const RowGroup> groups, Routing* routing) override {
+    RunLimitChoices(context_, config, groups, routing);
   }
 
   void Scale(float factor, Matrix matrix) override {
@@ -238,6 +256,29 @@ class CpuBackend final : public Backend {
                      Floats(latent), Floats(queries));
   }
 
+  absl::Status PrepareBidirectional(const AttentionShape& shape, int32_t max_tokens, int32_t max_slices,
+                                    DType dtype) override {
+    ASSIGN_OR_RETURN(encoder_, EncoderAttention::Create(shape, max_tokens, max_slices, dtype));
+    context_.sizes.dim_pad = std::max(context_.sizes.dim_pad, encoder_->layout().dim_pad);
+    return absl::OkStatus();
+  }
+
+  void BidirectionalAttention(const AttentionShape& shape, std::span<const AttentionSlice> slices, Matrix qkv,
+                              Matrix out) override {
+    encoder_->Run(context_, shape, slices, Floats(qkv), Floats(out));
+  }
+
+  void StoreEncoderKv(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                      KvCache& cache, Matrix kv) override {
+    RunStoreEncoderKv(context_, shape, slices, layer, static_cast<const CpuKvCache&>(cache), Floats(kv));
+  }
+
+  void CrossAttention(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                      const KvCache& cache, Matrix q, Matrix out) override {
+    RunAttention(context_, shape, slices, layer, static_cast<const CpuKvCache&>(cache), {Floats(q), q.cols},
+                 KeysSeen::kOfEncoder, Floats(out));
+  }
+
   absl::Status Wait() override { return absl::OkStatus(); }
 
   std::span<const float> HostView(Matrix matrix) override {
@@ -280,6 +321,7 @@ class CpuBackend final : public Backend {
   Context context_;
   const std::string description_;
   std::vector<Buffer> owned_;
+  std::unique_ptr<EncoderAttention> encoder_;
 };
 
 }  // namespace

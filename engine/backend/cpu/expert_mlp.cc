@@ -27,7 +27,7 @@ struct TeamShape {
 };
 
 TeamShape ChooseTeams(const CpuExperts& experts, int num_threads) {
-  return experts.gate_up_panels() >= kMinPanelsPerThread * num_threads ? TeamShape{num_threads, 1}
+  return experts.up_panels() >= kMinPanelsPerThread * num_threads ? TeamShape{num_threads, 1}
                                                                        : TeamShape{1, num_threads};
 }
 
@@ -111,7 +111,7 @@ class ExpertWorker {
     Gather(unit, inputs_[0]);
     Meet();
     for (int turn = 0;; turn ^= 1) {
-      GateUp(unit, inputs_[turn]);
+      Up(unit, inputs_[turn]);
       Meet();
       Unit next = unit;
       const bool more = walk.Next(&next);
@@ -142,21 +142,20 @@ class ExpertWorker {
     return weighed_ == nullptr ? in_ + batches_.row_to_token[row] * experts_.hidden : weighed_ + row * experts_.hidden;
   }
 
-  // Between a gate/up panel's product and the intermediate rows.
-  void Activate(int64_t expert, int64_t panel, int num_rows, int cols) {
-    const int64_t first_col = panel * kTileCols;
-    float* const h_f32 = reinterpret_cast<float*>(middle_) + first_col;
-    uint16_t* const h_bf16 = reinterpret_cast<uint16_t*>(middle_);
-    const int64_t steps = KSteps(experts_.intermediate);
-    const float* const bias = experts_.gate_up_panel_bias(expert, panel);
+  // Between an up panel's product and the intermediate rows.
+  void Activate(int64_t expert, int64_t panel, int num_rows) {
+    const int64_t first_col = panel * experts_.up_panel_cols();
+    const float* const bias = experts_.up_panel_bias(expert, panel);
     if (bias != nullptr) kernels_.add_panel_bias(bias, num_rows, c_);
-    if (experts_.form.activation == Activation::kClampedSwiglu) {
-      const float limit = experts_.form.limit;
-      if (bf16()) return kernels_.clamped_swiglu_panel_bf16(c_, num_rows, first_col, limit, steps, h_bf16);
-      return kernels_.clamped_swiglu_panel_f32(c_, num_rows, cols, limit, h_f32, experts_.intermediate);
+    const ExpertForm& form = experts_.form;
+    if (bf16()) {
+      kernels_.activate_panel_bf16(form.activation, form.limit, c_, num_rows, first_col, KSteps(experts_.intermediate),
+                                   reinterpret_cast<uint16_t*>(middle_));
+      return;
     }
-    if (bf16()) return kernels_.silu_mul_panel_bf16(c_, num_rows, cols, first_col, steps, h_bf16);
-    kernels_.silu_mul_panel_f32(c_, num_rows, cols, h_f32, experts_.intermediate);
+    const int64_t cols = std::clamp<int64_t>(experts_.intermediate - first_col, 0, experts_.up_panel_cols());
+    kernels_.activate_panel_f32(form.activation, form.limit, c_, num_rows, static_cast<int>(cols),
+                                reinterpret_cast<float*>(middle_) + first_col, experts_.intermediate);
   }
 
   void Gather(const Unit& unit, uint16_t* to) {
@@ -174,21 +173,20 @@ class ExpertWorker {
     }
   }
 
-  void GateUp(const Unit& unit, const uint16_t* input) {
-    const auto [first, last] = WorkerPool::Part(experts_.gate_up_panels(), rank_, shape_.team_size);
+  void Up(const Unit& unit, const uint16_t* input) {
+    const auto [first, last] = WorkerPool::Part(experts_.up_panels(), rank_, shape_.team_size);
     if (!bf16()) {
       for (int r = 0; r < unit.num_rows; ++r) rows_[r] = InputRow(unit.first_row + r);
     }
     for (int64_t p = first; p < last; ++p) {
-      const char* const panel = experts_.gate_up_panel(unit.expert, p);
-      const int cols = static_cast<int>(std::clamp<int64_t>(experts_.intermediate - p * kTileCols, 0, kTileCols));
+      const char* const panel = experts_.up_panel(unit.expert, p);
       if (bf16()) {
         kernels_.gemm_bf16(input, unit.num_rows, reinterpret_cast<const uint16_t*>(panel), KSteps(experts_.hidden),
                            c_);
       } else {
         kernels_.gemm_f32(rows_, unit.num_rows, reinterpret_cast<const float*>(panel), experts_.hidden, c_);
       }
-      Activate(unit.expert, p, unit.num_rows, cols);
+      Activate(unit.expert, p, unit.num_rows);
     }
   }
 
@@ -232,7 +230,7 @@ class ExpertWorker {
   float* const c_;
   const float** const rows_;
   uint16_t* inputs_[2];  // packed rows of this unit and the next
-  char* middle_;         // silu(gate) * up of this unit, packed or fp32
+  char* middle_;         // activated rows of this unit, packed or fp32
 };
 
 // Every expert input times its router weight.

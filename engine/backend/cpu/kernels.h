@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "engine/backend/activation.h"
 #include "engine/backend/cpu/isa_kind.h"
 #include "engine/backend/cpu/layout.h"
 
@@ -27,6 +28,10 @@ struct AttentionTask {
   int32_t sliding_window = 0;            // 0 = all
   int32_t chunk_size = 0;                // 0 = all
   const float* sinks = nullptr;          // of the query heads; null = none
+  int32_t first_key = 0;                 // keys before this position are not seen
+  int32_t num_keys = 0;                  // > 0: every row sees keys [0, num_keys), whatever its position; 0: causal
+  const float* relative_bias = nullptr;  // of the query heads, [heads_per_kv][2 * relative_max_distance + 1]
+  int32_t relative_max_distance = 0;
   float scale = 0.0f;
   void* scratch = nullptr;               // AttentionScratchBytes, 64-byte aligned
 };
@@ -49,14 +54,14 @@ struct Kernels {
   // The same without bias, written past the caches: for outputs too large to be found there again. Visible to other
   // threads after the writer's next atomic read-modify-write, which the end of a parallel section is.
   void (*stream_panel)(const float* c, int num_rows, int cols, float* out, int64_t stride);
-  void (*silu_mul_panel_f32)(const float* c, int num_rows, int cols, float* h, int64_t stride);
-  // h: packed activations of the intermediate width; the columns start at `first_col`, a multiple of 16. Writes all 16,
-  // zeros beyond `cols`.
-  void (*silu_mul_panel_bf16)(const float* c, int num_rows, int cols, int64_t first_col, int64_t k_steps, uint16_t* h);
-  // The same for Activation::kClampedSwiglu.
-  void (*clamped_swiglu_panel_f32)(const float* c, int num_rows, int cols, float limit, float* h, int64_t stride);
-  void (*clamped_swiglu_panel_bf16)(const float* c, int num_rows, int64_t first_col, float limit, int64_t k_steps,
-                                    uint16_t* h);
+  // `limit` is of Activation::kClampedSwiglu. Gated activations make 16 columns of c's gate and up, others all 32; `cols`
+  // of them exist.
+  void (*activate_panel_f32)(Activation activation, float limit, const float* c, int num_rows, int cols, float* h,
+                             int64_t stride);
+  // h: packed activations of the intermediate width; the columns start at `first_col`, a multiple of 16 or 32. Writes
+  // all of them: those that do not exist have zero weights and biases, and every activation of zeros is 0.
+  void (*activate_panel_bf16)(Activation activation, float limit, const float* c, int num_rows, int64_t first_col,
+                              int64_t k_steps, uint16_t* h);
   void (*add_panel_bias)(const float* bias, int num_rows, float* c);  // c[r][0..32) += bias[0..32)
 
   void (*rms_norm)(const float* in, const float* weight, int64_t size, float eps, float* out);
@@ -64,6 +69,7 @@ struct Kernels {
   void (*layer_norm)(const float* in, const float* weight, const float* bias, int64_t size, float eps, float* out);
   void (*scale)(float factor, int64_t size, float* x);  // x *= factor
   void (*silu_mul)(const float* gate, const float* up, int64_t size, float* out);
+  void (*activate)(Activation activation, int64_t size, float* x);  // in place; one that is not gated
   void (*add_scaled)(float scale, const float* in, int64_t size, float* out);  // out += scale * in
   float (*dot)(const float* a, const float* b, int64_t size);
   // probabilities = exp(logits - max) / sum; returns both.

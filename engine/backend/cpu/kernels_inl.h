@@ -143,43 +143,54 @@ void StreamPanel(const float* c, int num_rows, int cols, float* out, int64_t str
   }
 }
 
-void SiluMulPanelF32(const float* c, int num_rows, int cols, float* h, int64_t stride) {
-  for (int r = 0; r < num_rows; ++r, c += kPanelCols, h += stride) {
-    for (int i = 0; i < cols; i += kW) {
-      Simd::StoreN(h + i, SiluMul(Simd::Load(c + i), Simd::Load(c + kTileCols + i)), cols - i);
-    }
+// Columns of the intermediate that one panel makes, and those of them that start at c + i.
+struct SiluOp {
+  static constexpr int kCols = kTileCols;
+  Simd::F operator()(const float* c) const { return SiluMul(Simd::Load(c), Simd::Load(c + kTileCols)); }
+};
+struct ClampedSwigluOp {
+  static constexpr int kCols = kTileCols;
+  float limit;
+  Simd::F operator()(const float* c) const { return ClampedSwiglu(Simd::Load(c), Simd::Load(c + kTileCols), limit); }
+};
+struct ReluOp {
+  static constexpr int kCols = kPanelCols;
+  Simd::F operator()(const float* c) const { return Relu(Simd::Load(c)); }
+};
+struct GeluTanhOp {
+  static constexpr int kCols = kPanelCols;
+  Simd::F operator()(const float* c) const { return GeluTanh(Simd::Load(c)); }
+};
+
+// body(op) with the activation's op.
+template <typename Body>
+inline void WithActivation(Activation activation, float limit, const Body& body) {
+  switch (activation) {
+    case Activation::kSilu: return body(SiluOp{});
+    case Activation::kClampedSwiglu: return body(ClampedSwigluOp{limit});
+    case Activation::kRelu: return body(ReluOp{});
+    case Activation::kGeluTanh: return body(GeluTanhOp{});
   }
 }
 
-// Columns beyond `cols` have zero weights, so silu(0) * 0 = 0 comes out by itself.
-void SiluMulPanelBf16(const float* c, int num_rows, int /*cols*/, int64_t first_col, int64_t k_steps, uint16_t* h) {
+void ActivatePanelF32(Activation activation, float limit, const float* c, int num_rows, int cols, float* h,
+                      int64_t stride) {
+  WithActivation(activation, limit, [&](const auto op) {
+    for (int r = 0; r < num_rows; ++r) {
+      for (int i = 0; i < cols; i += kW) Simd::StoreN(h + r * stride + i, op(c + r * kPanelCols + i), cols - i);
+    }
+  });
+}
+
+void ActivatePanelBf16(Activation activation, float limit, const float* c, int num_rows, int64_t first_col,
+                       int64_t k_steps, uint16_t* h) {
   h += first_col / kStepK * kTileElements + first_col % kStepK;
-  for (int r = 0; r < num_rows; ++r, c += kPanelCols) {
-    uint16_t* row = h + (r / kRowGroup) * k_steps * kTileElements + (r % kRowGroup) * kStepK;
-    for (int i = 0; i < kTileCols; i += kW) {
-      Simd::StoreBf16(row + i, SiluMul(Simd::Load(c + i), Simd::Load(c + kTileCols + i)));
+  WithActivation(activation, limit, [&](const auto op) {
+    for (int r = 0; r < num_rows; ++r) {
+      uint16_t* const row = h + (r / kRowGroup) * k_steps * kTileElements + (r % kRowGroup) * kStepK;
+      for (int i = 0; i < op.kCols; i += kW) Simd::StoreBf16(row + i, op(c + r * kPanelCols + i));
     }
-  }
-}
-
-void ClampedSwigluPanelF32(const float* c, int num_rows, int cols, float limit, float* h, int64_t stride) {
-  for (int r = 0; r < num_rows; ++r, c += kPanelCols, h += stride) {
-    for (int i = 0; i < cols; i += kW) {
-      Simd::StoreN(h + i, ClampedSwiglu(Simd::Load(c + i), Simd::Load(c + kTileCols + i), limit), cols - i);
-    }
-  }
-}
-
-// Columns beyond the last have zero weights and biases, and (0 + 1) * 0 * sigmoid(0) = 0.
-void ClampedSwigluPanelBf16(const float* c, int num_rows, int64_t first_col, float limit, int64_t k_steps,
-                            uint16_t* h) {
-  h += first_col / kStepK * kTileElements + first_col % kStepK;
-  for (int r = 0; r < num_rows; ++r, c += kPanelCols) {
-    uint16_t* row = h + (r / kRowGroup) * k_steps * kTileElements + (r % kRowGroup) * kStepK;
-    for (int i = 0; i < kTileCols; i += kW) {
-      Simd::StoreBf16(row + i, ClampedSwiglu(Simd::Load(c + i), Simd::Load(c + kTileCols + i), limit));
-    }
-  }
+  });
 }
 
 void AddPanelBias(const float* bias, int num_rows, float* c) {
@@ -252,6 +263,14 @@ void SiluMulVector(const float* gate, const float* up, int64_t size, float* out)
   for (int64_t i = 0; i < size; i += kW) {
     const int n = size - i >= kW ? kW : static_cast<int>(size - i);
     Simd::StoreN(out + i, SiluMul(Simd::LoadN(gate + i, n), Simd::LoadN(up + i, n)), n);
+  }
+}
+
+void ActivateVector(Activation activation, int64_t size, float* x) {
+  for (int64_t i = 0; i < size; i += kW) {
+    const int n = size - i >= kW ? kW : static_cast<int>(size - i);
+    const Simd::F value = Simd::LoadN(x + i, n);
+    Simd::StoreN(x + i, activation == Activation::kRelu ? Relu(value) : GeluTanh(value), n);
   }
 }
 
@@ -407,15 +426,14 @@ constexpr Kernels BaseKernels(Isa isa) {
   kernels.pack_row = PackRow;
   kernels.store_panel = StorePanel;
   kernels.stream_panel = StreamPanel;
-  kernels.silu_mul_panel_f32 = SiluMulPanelF32;
-  kernels.silu_mul_panel_bf16 = SiluMulPanelBf16;
-  kernels.clamped_swiglu_panel_f32 = ClampedSwigluPanelF32;
-  kernels.clamped_swiglu_panel_bf16 = ClampedSwigluPanelBf16;
+  kernels.activate_panel_f32 = ActivatePanelF32;
+  kernels.activate_panel_bf16 = ActivatePanelBf16;
   kernels.add_panel_bias = AddPanelBias;
   kernels.rms_norm = RmsNorm;
   kernels.layer_norm = LayerNorm;
   kernels.scale = ScaleVector;
   kernels.silu_mul = SiluMulVector;
+  kernels.activate = ActivateVector;
   kernels.add_scaled = AddScaled;
   kernels.dot = Dot;
   kernels.softmax = Softmax;

@@ -190,12 +190,29 @@ void RunPrepareLatent(Context& context, const AttentionShape& shape, std::span<c
   });
 }
 
+void RunStoreEncoderKv(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices,
+                       int32_t layer, const CpuKvCache& cache, const float* kv) {
+  const KvLayout& layout = cache.layout();
+  CHECK(!layout.is_latent);
+  ForSliceRows(context, slices, [&](int64_t row, int32_t position, const int32_t* block_table) {
+    const float* const keys = kv + row * 2 * shape.kv_size();
+    const int64_t group = GroupOffset(layout, {nullptr, position, block_table});
+    for (int32_t h = 0; h < shape.num_kv_heads; ++h) {
+      const float* const key = keys + int64_t{h} * shape.head_dim;
+      context.kernels.store_key_value(layout, cache.head(layer, h) + group, position % kKeyGroup, key,
+                                      key + shape.kv_size());
+    }
+  });
+}
+
 void RunAttention(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
-                  const CpuKvCache& cache, const float* qkv, float* out) {
+                  const CpuKvCache& cache, QueryRows queries, KeysSeen seen, float* out) {
   CHECK(shape.has_sinks == (shape.sinks != nullptr) && cache.layout().is_latent == (shape.latent_dim > 0));
   const bool latent = shape.latent_dim > 0;
   const float* const sinks =
       shape.has_sinks ? static_cast<const CpuWeight*>(shape.sinks)->data.as<float>() : nullptr;
+  const float* const relative_bias =
+      shape.relative_bias == nullptr ? nullptr : static_cast<const CpuWeight*>(shape.relative_bias)->data.as<float>();
   // A task's heads read one KV head.
   const int32_t heads_per_task =
       latent ? std::min(shape.num_heads, kLatentHeadsPerTask) : shape.num_heads / shape.num_kv_heads;
@@ -223,8 +240,8 @@ void RunAttention(Context& context, const AttentionShape& shape, std::span<const
       task.layout = &cache.layout();
       task.cache = cache.head(layer, latent ? 0 : part);
       task.block_table = slice.block_table;
-      task.q = qkv + first_row * shape.qkv_size() + int64_t{first_head} * shape.head_dim;
-      task.q_stride = shape.qkv_size();
+      task.q = queries.rows + first_row * queries.stride + int64_t{first_head} * shape.head_dim;
+      task.q_stride = queries.stride;
       task.out = out + first_row * shape.out_size() + int64_t{first_head} * cache.layout().value_dim;
       task.out_stride = shape.out_size();
       task.num_tokens = std::min(tokens_per_task, slice.num_tokens - first_token);
@@ -233,6 +250,12 @@ void RunAttention(Context& context, const AttentionShape& shape, std::span<const
       task.sliding_window = shape.sliding_window;
       task.chunk_size = shape.chunk_size;
       task.sinks = sinks == nullptr ? nullptr : sinks + first_head;
+      task.first_key = slice.num_encoder_tokens;
+      task.num_keys = seen == KeysSeen::kOfEncoder ? slice.num_encoder_tokens : 0;
+      task.relative_max_distance = shape.relative_max_distance;
+      if (relative_bias != nullptr) {
+        task.relative_bias = relative_bias + first_head * (int64_t{2} * shape.relative_max_distance + 1);
+      }
       task.scale = shape.scale;
       task.scratch = context.AttentionScratch(thread);
       context.kernels.attend(task);

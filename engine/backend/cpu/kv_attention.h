@@ -45,9 +45,25 @@ void RunPrepareLatent(Context& context, const AttentionShape& shape, std::span<c
                       const CpuWeight& norm, int32_t layer, const CpuKvCache& cache, const float* q, int64_t q_width,
                       float* latent, float* queries);
 
-// See Backend::Attention. Floor of decode: bytes of the keys and values seen / read bandwidth.
+// See Backend::StoreEncoderKv. Bytes: k and v once in and once into the cache.
+void RunStoreEncoderKv(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices,
+                       int32_t layer, const CpuKvCache& cache, const float* kv);
+
+// Which keys a row sees.
+enum class KeysSeen : uint8_t {
+  kUpToItself,  // from the slice's num_encoder_tokens on
+  kOfEncoder,   // all num_encoder_tokens of the slice
+};
+
+// Queries of all heads of a row lie side by side, rows `stride` floats apart.
+struct QueryRows {
+  const float* rows = nullptr;
+  int64_t stride = 0;
+};
+
+// See Backend::Attention and CrossAttention. Floor of decode: bytes of the keys and values seen / read bandwidth.
 void RunAttention(Context& context, const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
-                  const CpuKvCache& cache, const float* qkv, float* out);
+                  const CpuKvCache& cache, QueryRows queries, KeysSeen seen, float* out);
 
 }  // namespace switchyard::cpu
 

@@ -38,3 +38,12 @@ inline Simd::F ClampedSwiglu(Simd::F gate, Simd::F up, float limit) {
   const Simd::F denominator = Simd::Add(Simd::Set(1.0f), Exp(Simd::Mul(Simd::Set(-1.702f), g)));
   return Simd::Mul(Simd::Add(u, Simd::Set(1.0f)), Simd::Div(g, denominator));
 }
+
+inline Simd::F Relu(Simd::F x) { return Simd::Max(Simd::Set(0.0f), x); }  // NaN, the second operand, gets through
+
+// 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3).
+inline Simd::F GeluTanh(Simd::F x) {
+  constexpr float kTwiceRoot = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+  const Simd::F cubic = Simd::Fma(Simd::Mul(Simd::Set(0.044715f), Simd::Mul(x, x)), x, x);
+  return Simd::Div(x, Simd::Add(Simd::Set(1.0f), Exp(Simd::Mul(Simd::Set(-kTwiceRoot), cubic))));
+}

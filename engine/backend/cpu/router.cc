@@ -245,16 +245,24 @@ void RunRouter(Context& context, const float* in, int64_t num_tokens, const CpuW
 }
 
 void GroupChoicesByExpert(const Routing& routing, ExpertBatches* batches) {
-  const int32_t num_rows = routing.num_tokens * routing.top_k;
+  const int32_t num_choices = routing.num_tokens * routing.top_k;
   batches->num_experts = routing.num_experts;
-  batches->num_rows = num_rows;
   int32_t* const offsets = batches->expert_offsets;
   std::fill_n(offsets, routing.num_experts + 1, 0);
-  for (int32_t choice = 0; choice < num_rows; ++choice) ++offsets[routing.expert_ids[choice] + 1];
+  for (int32_t choice = 0; choice < num_choices; ++choice) {
+    const int32_t expert = routing.expert_ids[choice];
+    if (expert != kDropped) ++offsets[expert + 1];
+  }
   for (int32_t e = 0; e < routing.num_experts; ++e) offsets[e + 1] += offsets[e];
+  batches->num_rows = offsets[routing.num_experts];
   // Placing advances offsets[e] to the end of expert e, which is the start of e + 1; the shift back follows.
-  for (int32_t choice = 0; choice < num_rows; ++choice) {
-    const int32_t row = offsets[routing.expert_ids[choice]]++;
+  for (int32_t choice = 0; choice < num_choices; ++choice) {
+    const int32_t expert = routing.expert_ids[choice];
+    if (expert == kDropped) {
+      batches->choice_to_row[choice] = kDropped;
+      continue;
+    }
+    const int32_t row = offsets[expert]++;
     batches->choice_to_row[choice] = row;
     batches->row_to_token[row] = choice / routing.top_k;
     if (batches->row_weights != nullptr) batches->row_weights[row] = routing.expert_weights[choice];

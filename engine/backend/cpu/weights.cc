@@ -214,19 +214,23 @@ absl::Status ReadExpertBias(const TensorReader* reader, int64_t size, float* out
 }
 
 absl::Status LoadExpertBiases(std::span<const ExpertReaders> experts, CpuExperts* weights) {
-  const int64_t panels = weights->gate_up_panels();
-  ASSIGN_OR_RETURN(weights->gate_up_bias,
+  const int64_t panels = weights->up_panels();
+  ASSIGN_OR_RETURN(weights->up_bias,
                    Buffer::Allocate(weights->num_experts * panels * kPanelCols * 4, "expert biases"));
   ASSIGN_OR_RETURN(weights->down_bias, Buffer::Allocate(weights->num_experts * weights->hidden * 4, "expert biases"));
   std::vector<float> side(static_cast<size_t>(weights->intermediate));
   for (int64_t e = 0; e < weights->num_experts; ++e) {
     const ExpertReaders& expert = experts[static_cast<size_t>(e)];
-    float* const to = weights->gate_up_bias.as<float>() + e * panels * kPanelCols;
-    for (int tile = 0; tile < 2; ++tile) {
-      RETURN_IF_ERROR(ReadExpertBias(tile == 0 ? expert.gate_bias : expert.up_bias, weights->intermediate, side.data(),
-                                     &weights->nonfinite));
-      for (int64_t i = 0; i < weights->intermediate; ++i) {
-        to[i / kTileCols * kPanelCols + tile * kTileCols + i % kTileCols] = side[static_cast<size_t>(i)];
+    float* const to = weights->up_bias.as<float>() + e * panels * kPanelCols;
+    if (!weights->gated()) {
+      RETURN_IF_ERROR(ReadExpertBias(expert.up_bias, weights->intermediate, to, &weights->nonfinite));
+    } else {
+      for (int tile = 0; tile < 2; ++tile) {
+        RETURN_IF_ERROR(ReadExpertBias(tile == 0 ? expert.gate_bias : expert.up_bias, weights->intermediate,
+                                       side.data(), &weights->nonfinite));
+        for (int64_t i = 0; i < weights->intermediate; ++i) {
+          to[i / kTileCols * kPanelCols + tile * kTileCols + i % kTileCols] = side[static_cast<size_t>(i)];
+        }
       }
     }
     RETURN_IF_ERROR(ReadExpertBias(expert.down_bias, weights->hidden,
@@ -267,14 +271,17 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
   if (experts.empty()) return absl::InvalidArgumentError("a layer has no experts");
   auto weights = std::make_unique<CpuExperts>();
   weights->num_experts = static_cast<int64_t>(experts.size());
-  weights->intermediate = experts[0].gate->rows();
-  weights->hidden = experts[0].gate->cols();
+  weights->intermediate = experts[0].up->rows();
+  weights->hidden = experts[0].up->cols();
   weights->form = experts[0].form;
   weights->dtype = dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
   for (const ExpertReaders& expert : experts) {
-    const bool fits = expert.gate->rows() == weights->intermediate && expert.gate->cols() == weights->hidden &&
-                      expert.up->rows() == weights->intermediate && expert.up->cols() == weights->hidden &&
-                      expert.down->rows() == weights->hidden && expert.down->cols() == weights->intermediate;
+    const auto has_shape = [](const TensorReader* reader, int64_t rows, int64_t cols) {
+      return reader != nullptr && reader->rows() == rows && reader->cols() == cols;
+    };
+    const bool fits = has_shape(expert.up, weights->intermediate, weights->hidden) &&
+                      has_shape(expert.down, weights->hidden, weights->intermediate) &&
+                      (!weights->gated() || has_shape(expert.gate, weights->intermediate, weights->hidden));
     if (!fits) return absl::InvalidArgumentError("experts of one layer differ in shape");
   }
   ASSIGN_OR_RETURN(weights->data, Buffer::Allocate(weights->num_experts * weights->expert_bytes(), "experts"));
@@ -284,18 +291,23 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
 
   if (weights->form.biases) RETURN_IF_ERROR(LoadExpertBiases(experts, weights.get()));
   const CpuExperts& w = *weights;
-  const int64_t units_per_expert = w.gate_up_panels() + w.down_panels();
+  const int64_t units_per_expert = w.up_panels() + w.down_panels();
   const int64_t staging_bytes = kPanelCols * std::max(w.hidden, w.intermediate) * DTypeBytes(w.dtype);
   RETURN_IF_ERROR(LoadUnits(
       context, w.num_experts * units_per_expert, staging_bytes, &weights->nonfinite,
       [&](int64_t unit, char* staging, int64_t* num_nonfinite) -> absl::Status {
         const int64_t e = unit / units_per_expert;
         const int64_t p = unit % units_per_expert;
-        if (p >= w.gate_up_panels()) {
+        if (p >= w.up_panels()) {
           const TensorReader* const down[] = {experts[e].down};
-          const int64_t down_p = p - w.gate_up_panels();
+          const int64_t down_p = p - w.up_panels();
           return ReadPanel(StackedRows(down), down_p, w.hidden, w.intermediate, w.dtype, staging, num_nonfinite,
                            const_cast<char*>(w.down_panel(e, down_p)));
+        }
+        if (!w.gated()) {
+          const TensorReader* const up[] = {experts[e].up};
+          return ReadPanel(StackedRows(up), p, w.intermediate, w.hidden, w.dtype, staging, num_nonfinite,
+                           const_cast<char*>(w.up_panel(e, p)));
         }
         const TensorReader* const sides[] = {experts[e].gate, experts[e].up};
         const int64_t first = p * kTileCols;
@@ -303,7 +315,7 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
         for (int tile = 0; tile < 2; ++tile) {
           if (count > 0) RETURN_IF_ERROR(sides[tile]->ReadRows(first, count, w.dtype, staging));
           *num_nonfinite += CountNonfinite(staging, count * w.hidden, w.dtype);
-          PackTile(staging, static_cast<int>(count), w.hidden, w.dtype, const_cast<char*>(w.gate_up_panel(e, p)), tile);
+          PackTile(staging, static_cast<int>(count), w.hidden, w.dtype, const_cast<char*>(w.up_panel(e, p)), tile);
         }
         return absl::OkStatus();
       }));

@@ -36,26 +36,30 @@ class CpuWeight final : public Weight {
   int64_t nonfinite = 0;
 };
 
-// Each expert: gate/up panels (16 columns of each side by side, an even number of panels), then down panels.
+// Each expert: up panels, then down panels. Where there is a gate, an up panel is 16 columns of gate and of up side by
+// side, and their number is even.
 class CpuExperts final : public ExpertWeights {
  public:
-  int64_t bytes() const override { return data.bytes() + gate_up_bias.bytes() + down_bias.bytes(); }
+  int64_t bytes() const override { return data.bytes() + up_bias.bytes() + down_bias.bytes(); }
   int64_t num_nonfinite() const override { return nonfinite; }
 
-  int64_t gate_up_panels() const { return 2 * CeilDiv(intermediate, 2 * kTileCols); }
+  bool gated() const { return IsGated(form.activation); }
+  // Columns of the intermediate that one up panel makes.
+  int64_t up_panel_cols() const { return gated() ? kTileCols : kPanelCols; }
+  int64_t up_panels() const { return CeilDiv(intermediate, kPanelCols) * (gated() ? 2 : 1); }
   int64_t down_panels() const { return CeilDiv(hidden, kPanelCols); }
-  int64_t gate_up_bytes() const { return gate_up_panels() * PanelBytes(hidden, dtype); }
-  int64_t expert_bytes() const { return gate_up_bytes() + down_panels() * PanelBytes(intermediate, dtype); }
-  const char* gate_up_panel(int64_t expert, int64_t p) const {
+  int64_t up_bytes() const { return up_panels() * PanelBytes(hidden, dtype); }
+  int64_t expert_bytes() const { return up_bytes() + down_panels() * PanelBytes(intermediate, dtype); }
+  const char* up_panel(int64_t expert, int64_t p) const {
     return data.as<char>() + expert * expert_bytes() + p * PanelBytes(hidden, dtype);
   }
   const char* down_panel(int64_t expert, int64_t p) const {
-    return data.as<char>() + expert * expert_bytes() + gate_up_bytes() + p * PanelBytes(intermediate, dtype);
+    return data.as<char>() + expert * expert_bytes() + up_bytes() + p * PanelBytes(intermediate, dtype);
   }
 
   // Null without biases.
-  const float* gate_up_panel_bias(int64_t expert, int64_t p) const {
-    return form.biases ? gate_up_bias.as<float>() + (expert * gate_up_panels() + p) * kPanelCols : nullptr;
+  const float* up_panel_bias(int64_t expert, int64_t p) const {
+    return form.biases ? up_bias.as<float>() + (expert * up_panels() + p) * kPanelCols : nullptr;
   }
   const float* down_panel_bias(int64_t expert, int64_t p) const {
     return form.biases ? down_bias.as<float>() + expert * hidden + p * kPanelCols : nullptr;
@@ -67,7 +71,7 @@ class CpuExperts final : public ExpertWeights {
   ExpertForm form;
   DType dtype = DType::kF32;
   Buffer data;
-  Buffer gate_up_bias;  // fp32 [num_experts][gate_up_panels][32], as the panels' columns
+  Buffer up_bias;  // fp32 [num_experts][up_panels][32], as the panels' columns
   Buffer down_bias;     // fp32 [num_experts][hidden]
   int64_t nonfinite = 0;
 };

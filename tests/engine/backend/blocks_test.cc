@@ -48,6 +48,9 @@ TEST(ExtraBlocksTest, EachIsNamed) {
   const std::pair<const char*, std::function<void(Layer&)>> blocks[] = {
       {"layer norm", [](Layer& l) { l.blocks.layer_norm = true; }},
       {"mixture of attention heads", [](Layer& l) { l.blocks.attention_experts = true; }},
+      {"bidirectional attention", [](Layer& l) { l.blocks.bidirectional = true; }},
+      {"cross attention", [](Layer& l) { l.blocks.cross_attention = true; }},
+      {"relative position bias", [](Layer& l) { l.attention.relative_max_distance = 128; }},
       {"bias on the experts' sum", [](Layer& l) { l.blocks.moe_output_bias = true; }},
       {"latent attention (MLA)", [](Layer& l) { l.attention.latent_dim = 512; }},
       {"interleaved RoPE", [](Layer& l) { l.attention.rope_interleaved = true; }},
@@ -63,6 +66,8 @@ TEST(ExtraBlocksTest, EachIsNamed) {
       {"router bias", [](Layer& l) { l.blocks.router_bias = true; }},
       {"router weights on the experts' inputs", [](Layer& l) { l.router.weigh_input = true; }},
       {"clamped SwiGLU", [](Layer& l) { l.blocks.experts.activation = Activation::kClampedSwiglu; }},
+      {"experts without a gate", [](Layer& l) { l.blocks.experts.activation = Activation::kRelu; }},
+      {"expert capacity", [](Layer& l) { l.router.capacity = 8; }},
       {"expert biases", [](Layer& l) { l.blocks.experts.biases = true; }},
       {"router weights normalised by a p-norm", [](Layer& l) {
          l.router.normalize = true;

@@ -265,6 +265,18 @@ class ExpertTest : public MoeTest {
  protected:
   bool IsCublas() const { return GetParam().variant.starts_with("cublas"); }
 
+  static bool Serves(const Backend& backend, const ExpertForm& form) {
+    AttentionShape attention;
+    attention.num_heads = attention.num_kv_heads = 1;
+    attention.head_dim = 64;
+    const RouterConfig router = MakeLayer(5, 2, 0, 0).router;
+    LayerBlocks blocks;
+    blocks.attention = &attention;
+    blocks.router = &router;
+    blocks.experts = form;
+    return backend.CheckServed(blocks).ok();
+  }
+
   void LoadLayer(Backend& backend, const Layer& layer) {
     const int32_t n = layer.router.num_experts;
     std::vector<ExpertReaders> readers;
@@ -274,7 +286,7 @@ class ExpertTest : public MoeTest {
       tensors_.push_back(std::make_unique<MemoryReader>(RandomTensor(layer.hidden, layer.width, 3 * e + 2, dtype())));
       const auto* last = &tensors_.back();
       ExpertReaders reader;
-      reader.gate = last[-2].get();
+      if (IsGated(layer.form.activation)) reader.gate = last[-2].get();
       reader.up = last[-1].get();
       reader.down = last[0].get();
       reader.form = layer.form;
@@ -297,7 +309,7 @@ class ExpertTest : public MoeTest {
       tensors_.push_back(std::make_unique<MemoryReader>(1, static_cast<int64_t>(bias.size()), bias));
       return tensors_.back().get();
     };
-    reader->gate_bias = add(values.gate_bias);
+    if (IsGated(layer.form.activation)) reader->gate_bias = add(values.gate_bias);
     reader->up_bias = add(values.up_bias);
     reader->down_bias = add(values.down_bias);
   }
@@ -365,15 +377,25 @@ Layer WeighedInputLayer(int32_t num_experts, int32_t top_k, int64_t hidden, int6
   return layer;
 }
 
+Layer UngatedLayer(Activation activation, bool biases, int64_t hidden, int64_t width) {
+  Layer layer = MakeLayer(5, 2, hidden, width);
+  layer.form = {activation, 0.0f, biases};
+  return layer;
+}
+
 TEST_P(ExpertTest, LayerEqualsReference) {
   for (const Layer& layer : {MakeLayer(4, 2, 32, 24), MakeLayer(7, 3, 33, 17), MakeLayer(3, 1, 64, 130),
                              MakeLayer(60, 4, 48, 40), MakeLayer(2, 2, 96, 512), ClampedLayer(4, 2, 32, 24),
                              ClampedLayer(7, 3, 33, 17), ClampedLayer(2, 2, 96, 512), WeighedInputLayer(5, 1, 48, 40),
-                             WeighedInputLayer(5, 3, 33, 17)}) {
+                             WeighedInputLayer(5, 3, 33, 17), UngatedLayer(Activation::kRelu, false, 32, 24),
+                             UngatedLayer(Activation::kRelu, true, 33, 17),
+                             UngatedLayer(Activation::kGeluTanh, true, 48, 40),
+                             UngatedLayer(Activation::kGeluTanh, false, 64, 512)}) {
     constexpr int32_t kTokens = 37;
     tensors_.clear();
     experts_.clear();
     auto backend = MakeBackend();
+    if (!Serves(*backend, layer.form)) continue;
     LoadLayer(*backend, layer);
     Routed routed = AllocateRouted(*backend, kTokens, layer.router);
     ASSERT_TRUE(backend->PrepareScratch(kTokens).ok());
@@ -421,6 +443,29 @@ TEST_P(ExpertTest, TokenAloneEqualsTokenInAnyBatch) {
 TEST_P(ExpertTest, TokenAloneEqualsTokenInAnyBatchWithBiasesOrWeighedInputs) {
   ExpectBatchInvariance(ClampedLayer(5, 2, 70, 50), /*stride=*/7, {2, 40, 600});
   ExpectBatchInvariance(WeighedInputLayer(5, 2, 70, 50), /*stride=*/7, {2, 40, 600});
+}
+
+TEST_P(ExpertTest, TokenAloneEqualsTokenInAnyBatchOfExpertsWithoutAGate) {
+  const Layer layer = UngatedLayer(Activation::kGeluTanh, true, 70, 50);
+  if (!Serves(*MakeBackend(), layer.form)) GTEST_SKIP() << "experts without a gate are not served";
+  ExpectBatchInvariance(layer, /*stride=*/7, {2, 40, 600});
+}
+
+TEST_P(ExpertTest, ActivationsWithoutAGateEqualReferenceOverTheWholeRange) {
+  auto backend = MakeBackend();
+  for (const Activation activation : {Activation::kRelu, Activation::kGeluTanh}) {
+    if (!Serves(*backend, {activation})) continue;
+    Values x;
+    for (double value = -40.0; value <= 40.0; value += 0.0625) x.push_back(value);
+    x.insert(x.end(), {-1e30, 1e30, 1e-30, -1e-30, 0.0});
+    const Matrix matrix = Upload(*backend, 1, static_cast<int64_t>(x.size()), x);
+    backend->Activate(activation, matrix);
+    Values expected;
+    for (const double value : x) expected.push_back(reference::Activate({activation}, 0.0, static_cast<float>(value)));
+    // tanh itself leaves 1 + tanh with an absolute error, which is why the far negative side has a floor.
+    ExpectWithin(Download(*backend, matrix), expected,
+                 [&](size_t i) { return 40 * kEpsilonF32 * std::abs(expected[i]) + 1e-15; }, "activation");
+  }
 }
 
 TEST_P(ExpertTest, BiasesThatDoNotFitAreRefused) {

@@ -24,6 +24,7 @@ import sys
 import time
 import unicodedata
 
+import charsmap
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -266,6 +267,35 @@ def llama_kind(corpus, normalizer=None, pre_tokenizer=None, decoder=None, byte_t
     return tokenizer
 
 
+def unigram_kind(corpus, normalizer=None, pre_tokenizer=None, decoder=None, byte_tokens=0, vocab_size=2000):
+    """As transformers writes T5's: control tokens, what training finds, then the sentinels; the end of the text behind."""
+    learner = Tokenizer(models.Unigram())
+    learner.normalizer = normalizer or normalizers.NFC()
+    learner.pre_tokenizer = pre_tokenizers.Metaspace()
+    controls = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=vocab_size, special_tokens=controls, unk_token="<unk>", show_progress=False)
+    learner.train_from_iterator(Corpus.SENTENCES * 3 + corpus.code_lines + [corpus.prose() for _ in range(500)], trainer)
+    learned = [tuple(entry) for entry in json.loads(learner.to_str())["model"]["vocab"] if entry[0] not in controls]
+    vocabulary = [(control, 0.0) for control in controls]
+    vocabulary += [(f"<0x{byte:02X}>", 0.0) for byte in range(byte_tokens)] + learned
+    vocabulary += [(f"<extra_id_{i}>", 0.0) for i in reversed(range(20))]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2, byte_fallback=byte_tokens > 0))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer or pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoder or decoders.Metaspace()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
+                                  for token in controls + [f"<extra_id_{i}>" for i in range(20)]])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", tokenizer.token_to_id("</s>"))])
+    return tokenizer
+
+
+def t5_normalizer(fold_case=False):
+    return normalizers.Sequence([normalizers.Precompiled(charsmap.build(charsmap.nfkc(fold_case))),
+                                 normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), "▁")])
+
+
 def bos_template(tokenizer, bos, eos=None):
     template = f"{bos} $A" + (f" {eos}" if eos else "")
     names = [bos] + ([eos] if eos else [])
@@ -327,6 +357,14 @@ def kinds(corpus):
         decoder=decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip("e", 2, 0), decoders.Replace("a", "4")]))
     yield "word ends", llama_kind(corpus, pre_tokenizer=pre_tokenizers.WhitespaceSplit(), options={"end_of_word_suffix": "s"},
                                   decoder=decoders.Sequence([decoders.Replace(Regex("e+"), "3"), decoders.Fuse(), decoders.Strip("t", 1, 0)]))
+    yield "unigram t5", unigram_kind(corpus, t5_normalizer())
+    yield "unigram older t5, folded", unigram_kind(
+        corpus, normalizers.Precompiled(charsmap.build(charsmap.nfkc(fold_case=True))),
+        pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]))
+    yield "unigram bytes first", unigram_kind(corpus, None, metaspace("first"), metaspace_decoder("first"), byte_tokens=256)
+    yield "unigram some bytes", unigram_kind(corpus, t5_normalizer(), metaspace("first", True), metaspace_decoder("first"),
+                                             byte_tokens=0xC0, vocab_size=600)
+    yield "unigram whole text", unigram_kind(corpus, normalizers.NFKC(), metaspace("always"), vocab_size=8000)
     yield "oddities", byte_level_kind(corpus, steps(regex(ODDITIES, "merged_with_previous"), byte_level()))
     yield "oddities 2", byte_level_kind(corpus, steps(regex(ODDITIES, "merged_with_next"), split("a", "removed"), regex(r"\s", "contiguous", True),
                                                       regex(r"e*", "merged_with_next"), byte_level()))

@@ -73,8 +73,8 @@ TEST(TokenizerJsonTest, RefusesTextsThatAreNoGoodJson) {
       {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [\"b a\"]}}", "model.merges[0] needs the token \"b\""},
       {"{\"model\": {\"vocab\": {\"a\": 0}}}", "model.merges must be a list"},
       {"{\"model\": {\"merges\": []}}", "model.vocab must be an object"},
-      {"{\"model\": {\"vocab\": [[\"a\", -1.5]], \"type\": \"Unigram\"}}",
-       "model.type is \"Unigram\"; supported is BPE"},
+      {"{\"model\": {\"vocab\": {}, \"type\": \"WordPiece\"}}",
+       "model.type is \"WordPiece\"; supported are BPE, Unigram"},
       {"{\"model\": []}", "model must be an object"},
       {"{}", "model must be an object"},
   };
@@ -99,9 +99,9 @@ TEST(TokenizerJsonTest, RefusesDocumentsThatMakeNoTokenizer) {
       {[](json* j) { (*j)["model"]["continuing_subword_prefix"] = "##"; }, "lacks the continuing_subword_prefix"},
 
       {[](json* j) {
-         (*j)["normalizer"] = {{"type", "Precompiled"}};
+         (*j)["normalizer"] = {{"type", "Nmt"}};
        },
-       "normalizer.type is \"Precompiled\"; supported are"},
+       "normalizer.type is \"Nmt\"; supported are"},
       {[](json* j) {
          (*j)["normalizer"] = {{"type", "BertNormalizer"}};
        },

@@ -31,10 +31,13 @@ StepStats Step(int32_t num_tokens, std::vector<std::vector<int32_t>> layers) {
 TEST(ExpertLoadTest, TotalsAddUp) {
   ExpertLoad load(2, 4);
   load.Add(Step(2, {{1, 1, 1, 1}, {4, 0, 0, 0}}));
-  load.Add(Step(1, {{2, 0, 0, 0}, {0, 0, 1, 1}}));
+  StepStats second = Step(1, {{2, 0, 0, 0}, {0, 0, 1, 0}});
+  second.moe_layers[1].num_dropped = 1;
+  load.Add(second);
+  EXPECT_EQ(load.totals().dropped, (std::vector<uint64_t>{0, 1}));
   EXPECT_EQ(load.totals().num_tokens, 3u);
   EXPECT_EQ(load.totals().num_steps, 2u);
-  EXPECT_EQ(load.totals().tokens, (std::vector<uint64_t>{3, 1, 1, 1, 4, 0, 1, 1}));
+  EXPECT_EQ(load.totals().tokens, (std::vector<uint64_t>{3, 1, 1, 1, 4, 0, 1, 0}));
   EXPECT_EQ(load.totals().seconds[0], 1.5);
   EXPECT_EQ(load.totals().layer_seconds, (std::vector<double>{0.5, 0.5}));
 }

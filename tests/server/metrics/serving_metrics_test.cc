@@ -87,6 +87,17 @@ TEST(FamiliesTest, NamesAreUniqueAndFollowTheRules) {
   }
 }
 
+TEST(ServingMetricsTest, DroppedChoicesAreCountedPerLayer) {
+  ServingMetrics metrics("toy", "1");
+  metrics.SetModel(Facts(3, 8), "auto");
+  StepStats stats = Step(3, 8, 4);
+  stats.moe_layers[2].num_dropped = 3;
+  RunStep(&metrics, stats);
+  RunStep(&metrics, stats);
+  EXPECT_EQ(Value(metrics, "switchyard_moe_layer_dropped_tokens_total{model_name=\"toy\",layer=\"5\"}"), 6.0);
+  EXPECT_EQ(Value(metrics, "switchyard_moe_layer_dropped_tokens_total{model_name=\"toy\",layer=\"3\"}"), 0.0);
+}
+
 TEST(ServingMetricsTest, EverySeriesExistsAtZeroBeforeTheFirstRequest) {
   ServingMetrics metrics("toy", "1");
   metrics.SetModel(Facts(3, 8), "auto");
