@@ -460,7 +460,8 @@ std::string LastPathPart(std::string path) {
 }
 
 bool IsLoopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host == "[::1]" || host.substr(0, 4) == "127.";
+  const bool is_address = host.find_first_not_of("0123456789.") == std::string::npos;
+  return host == "localhost" || host == "::1" || host == "[::1]" || (is_address && host.substr(0, 4) == "127.");
 }
 
 void CheckAccess(const GrpcOptions& o, std::vector<std::string>* problems) {

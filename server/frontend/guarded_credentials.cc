@@ -56,8 +56,9 @@ class PortCredentials final : public grpc::ServerCredentials {
     if (newest == credentials->in_use_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     const TlsPem& pem = newest->pem;
     const grpc_ssl_pem_key_cert_pair pair = {pem.private_key.c_str(), pem.certificate_chain.c_str()};
-    *config =
-        grpc_ssl_server_certificate_config_create(pem.client_ca.empty() ? nullptr : pem.client_ca.c_str(), &pair, 1);
+    // gRPC aborts without trusted roots, even where it asks clients for no certificate and so never uses them.
+    const std::string& roots = pem.client_ca.empty() ? pem.certificate_chain : pem.client_ca;
+    *config = grpc_ssl_server_certificate_config_create(roots.c_str(), &pair, 1);
     credentials->in_use_ = std::move(newest);
     return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
   }

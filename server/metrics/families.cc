@@ -151,7 +151,7 @@ constexpr FamilyInfo kFamilies[] = {
     {Family::kCertificateExpiry,
      "switchyard_tls_certificate_expiry_timestamp_seconds",
      MetricType::Gauge,
-     "When the server's certificate in use expires, since the Unix epoch. Only with TLS.",
+     "When the server's certificate in use expires, since the Unix epoch; +Inf without TLS.",
      {}},
 
     {Family::kTimeToFirstToken, "switchyard_time_to_first_token_seconds", MetricType::Histogram,

@@ -424,8 +424,7 @@ std::string ServingMetrics::Scrape() const {
                  {{"what", kCredentialKindNames[kind]}, {"result", taken == 1 ? "taken" : "refused"}});
     }
   }
-  const int64_t expiry = certificate_expiry_.load(std::memory_order_relaxed);
-  if (expiry != 0) page.Value(Family::kCertificateExpiry, static_cast<double>(expiry));
+  page.Value(Family::kCertificateExpiry, certificate_expiry_.load(std::memory_order_relaxed));
   page.Process(start_time_seconds_);
   return page.Text();
 }

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -63,7 +64,7 @@ class ServingMetrics : public LoopObserver {
   void OnRejected(Rejection reason);
   void OnCredentialsChange(CredentialKind kind, bool taken);
   // Seconds since the Unix epoch; never called without TLS.
-  void SetCertificateExpiry(int64_t not_after) { certificate_expiry_.store(not_after, std::memory_order_relaxed); }
+  void SetCertificateExpiry(double not_after) { certificate_expiry_.store(not_after, std::memory_order_relaxed); }
   void OnOpenCalls(int change) { open_calls_.fetch_add(change, std::memory_order_relaxed); }
 
   // Gauges and totals of the scheduler after the latest step.
@@ -88,7 +89,7 @@ class ServingMetrics : public LoopObserver {
   std::array<std::atomic<uint64_t>, kNumRejections> rejected_{};
   std::atomic<int> open_calls_{0};
   std::array<std::array<std::atomic<uint64_t>, 2>, kNumCredentialKinds> credential_changes_{};  // [kind][taken]
-  std::atomic<int64_t> certificate_expiry_{0};                                                  // 0: no TLS
+  std::atomic<double> certificate_expiry_{std::numeric_limits<double>::infinity()};
   std::atomic<bool> ready_{false};
   std::atomic<uint64_t (*)()> internal_errors_{nullptr};
   std::atomic<uint64_t (*)()> dropped_log_lines_{nullptr};
