@@ -8,9 +8,11 @@
 #include "absl/strings/str_join.h"
 #include "engine/backend/backend.h"
 #include "engine/base/status_macros.h"
+#include "engine/checkpoint/weight_table.h"
 #include "engine/checkpoint/weights.h"
 #include "engine/config/generation_config.h"
 #include "engine/config/model_config.h"
+#include "engine/config/weight_dtype.h"
 #include "engine/model/transformer.h"
 #include "engine/sampling/sampler.h"
 
@@ -37,7 +39,7 @@ class ModelEngine : public Engine {
  private:
   ModelEngine() = default;
 
-  absl::Status DescribeModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
+  absl::Status DescribeModel(const EngineOptions& options, const ModelConfig& config);
   absl::StatusOr<KvCacheShape> SizeKvCache(const EngineOptions& options, const ModelConfig& config,
                                            int64_t kv_cache_bytes) const;
   absl::Status LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
@@ -65,29 +67,6 @@ class ModelEngine : public Engine {
   std::vector<Sampler> samplers_;  // one per host thread
   StepOutput output_;
 };
-
-int64_t CountActiveParameters(const ModelConfig& config, int64_t total) {
-  int64_t idle = 0;
-  for (const LayerConfig& layer : config.layers) {
-    if (!layer.is_moe) continue;
-    const int64_t expert = int64_t{3} * config.hidden_size * layer.moe.intermediate_size;
-    idle += expert * (layer.moe.router.num_experts - layer.moe.router.top_k);
-    const RouterConfig& heads = layer.attention.experts;
-    idle += 2 * layer.attention.shape.kv_size() * config.hidden_size * (heads.num_experts - heads.top_k);
-  }
-  return total - idle;
-}
-
-absl::StatusOr<DType> ChooseDType(const std::string& asked, DType stored) {
-  if (asked == "float32") return DType::kF32;
-  if (asked == "bfloat16") return DType::kBF16;
-  if (asked != "auto") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dtype is '", asked, "'; use auto, float32 or bfloat16"));
-  }
-  // float16 checkpoints are computed in bfloat16 when not asked otherwise: no CPU path multiplies float16.
-  return stored == DType::kF32 ? DType::kF32 : DType::kBF16;
-}
 
 SamplingDefaults DefaultsOf(const GenerationConfig& generation) {
   SamplingDefaults defaults;
@@ -151,12 +130,9 @@ struct MemoryNeeds {
   int64_t available_bytes = 0;
 };
 
-MemoryNeeds NeedsOf(const EngineOptions& options, const ModelConfig& config, const Weights& weights, DType dtype,
-                    const Backend& backend) {
-  int64_t num_elements = weights.num_parameters();
-  if (config.tie_word_embeddings) num_elements += int64_t{config.vocab_size} * config.hidden_size;  // kept twice
+MemoryNeeds NeedsOf(const EngineOptions& options, const ModelConfig& config, DType dtype, const Backend& backend) {
   MemoryNeeds needs;
-  needs.weight_bytes = num_elements * DTypeBytes(dtype);
+  needs.weight_bytes = CountParameters(config).in_memory * DTypeBytes(dtype);
   needs.activation_bytes = backend.ActivationBytes(Transformer::ActivationBytes(config, LimitsOf(options)));
   needs.available_bytes = backend.AvailableBytes();
   return needs;
@@ -191,15 +167,14 @@ absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions&
   engine->backend_ = std::move(created.backend);
   engine->facts_.backend_reason = std::move(created.reason);
   RETURN_IF_ERROR(Transformer::CheckServed(config, *engine->backend_));
-  RETURN_IF_ERROR(engine->DescribeModel(options, config, *weights));
+  RETURN_IF_ERROR(engine->DescribeModel(options, config));
   RETURN_IF_ERROR(engine->LoadModel(options, config, *weights));
   engine->ReserveStep(options);
   engine->facts_.load_seconds = SecondsSince(start);
   return engine;
 }
 
-absl::Status ModelEngine::DescribeModel(const EngineOptions& options, const ModelConfig& config,
-                                        const Weights& weights) {
+absl::Status ModelEngine::DescribeModel(const EngineOptions& options, const ModelConfig& config) {
   ASSIGN_OR_RETURN(facts_.dtype, ChooseDType(options.dtype, config.dtype));
   facts_.architecture = config.model_type;
   facts_.backend = backend_->description();
@@ -220,8 +195,9 @@ absl::Status ModelEngine::DescribeModel(const EngineOptions& options, const Mode
     facts_.num_experts = config.layers[l].moe.router.num_experts;
     facts_.top_k = config.layers[l].moe.router.top_k;
   }
-  facts_.num_parameters = weights.num_parameters();
-  facts_.num_active_parameters = CountActiveParameters(config, facts_.num_parameters);
+  const ParameterCounts parameters = CountParameters(config);
+  facts_.num_parameters = parameters.total;
+  facts_.num_active_parameters = parameters.active;
   return absl::OkStatus();
 }
 
@@ -251,7 +227,7 @@ absl::StatusOr<KvCacheShape> ModelEngine::SizeKvCache(const EngineOptions& optio
 
 // The KV cache first: its checks cost nothing, and scratch is sized by it.
 absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights) {
-  const MemoryNeeds needs = NeedsOf(options, config, weights, facts_.dtype, *backend_);
+  const MemoryNeeds needs = NeedsOf(options, config, facts_.dtype, *backend_);
   RETURN_IF_ERROR(CheckMemory(needs, 0));
   int64_t kv_cache_bytes = options.kv_cache_bytes;
   if (kv_cache_bytes == 0) {

@@ -60,6 +60,7 @@ void AddChatCommand(CLI::App* app, CommandContext* context);
 void AddExpertsCommand(CLI::App* app, CommandContext* context);
 void AddBenchCommand(CLI::App* app, CommandContext* context);
 void AddHealthCommand(CLI::App* app, CommandContext* context);
+void AddInspectCommand(CLI::App* app, CommandContext* context);
 void AddModelCommand(CLI::App* app, CommandContext* context);
 void AddServerCommand(CLI::App* app, CommandContext* context);
 void AddLoadCommand(CLI::App* app, CommandContext* context);

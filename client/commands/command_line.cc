@@ -41,6 +41,7 @@ void AddCommands(CLI::App* app, CommandContext* context) {
   AddExpertsCommand(app, context);
   AddBenchCommand(app, context);
   AddHealthCommand(app, context);
+  AddInspectCommand(app, context);
   AddModelCommand(app, context);
   AddServerCommand(app, context);
   AddLoadCommand(app, context);

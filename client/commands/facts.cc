@@ -1,26 +1,16 @@
 // switchyard model, server, load: facts as lines of "name  value", or as JSON.
 #include <memory>
 #include <ostream>
+#include <span>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/commands/command.h"
+#include "client/view/facts_text.h"
 
 namespace switchyard {
 namespace {
-
-std::string Fact(const std::string& name, const std::string& value) {
-  return absl::StrFormat("%-24s %s\n", name, MakePrintable(value));
-}
-
-// 1234567 as "1,234,567".
-std::string Count(int64_t number) {
-  std::string digits = absl::StrCat(number);
-  const size_t first = number < 0 ? 1 : 0;
-  for (size_t i = digits.size(); i > first + 3; i -= 3) digits.insert(i - 3, ",");
-  return digits;
-}
 
 std::string OnOff(bool on) { return on ? "on" : "off"; }
 
@@ -28,59 +18,58 @@ double Seconds(const google::protobuf::Duration& duration) {
   return static_cast<double>(duration.seconds()) + 1e-9 * duration.nanos();
 }
 
-// {0, 1, 2, 5} as "0-2, 5".
-template <class Numbers>
-std::string Ranges(const Numbers& numbers) {
-  std::vector<std::string> ranges;
-  for (int i = 0; i < numbers.size();) {
-    int end = i + 1;
-    while (end < numbers.size() && numbers.Get(end) == numbers.Get(end - 1) + 1) ++end;
-    ranges.push_back(end - i == 1 ? absl::StrCat(numbers.Get(i))
-                                  : absl::StrCat(numbers.Get(i), "-", numbers.Get(end - 1)));
-    i = end;
-  }
-  return absl::StrJoin(ranges, ", ");
-}
-
 std::string Render(const v1::Model& model) {
-  return Fact("name", model.name()) + Fact("architecture", model.architecture()) + Fact("dtype", model.dtype()) +
-         Fact("parameters", Count(model.num_parameters())) +
-         Fact("active per token", Count(model.num_active_parameters())) +
-         Fact("weight bytes", Count(model.weight_bytes())) + Fact("vocabulary", Count(model.vocab_size())) +
-         Fact("context tokens", Count(model.max_model_len())) + Fact("layers", Count(model.num_layers())) +
-         Fact("MoE layers", Ranges(model.moe_layers())) + Fact("experts per MoE layer", Count(model.num_experts())) +
-         Fact("experts per token", Count(model.top_k())) +
-         Fact("chat template", model.has_chat_template() ? "yes" : "no") +
-         Fact("end of sequence", absl::StrJoin(model.eos_token_ids(), ", "));
+  const std::span<const int32_t> moe_layers(model.moe_layers().data(), static_cast<size_t>(model.moe_layers_size()));
+  std::string text = FactLine("name", model.name());
+  text += FactLine("architecture", model.architecture());
+  text += FactLine("dtype", model.dtype());
+  text += FactLine("parameters", GroupDigits(model.num_parameters()));
+  text += FactLine("active per token", GroupDigits(model.num_active_parameters()));
+  text += FactLine("weight bytes", GroupDigits(model.weight_bytes()));
+  text += FactLine("vocabulary", GroupDigits(model.vocab_size()));
+  text += FactLine("context tokens", GroupDigits(model.max_model_len()));
+  text += FactLine("layers", GroupDigits(model.num_layers()));
+  text += FactLine("MoE layers", NumberRanges(moe_layers));
+  text += FactLine("experts per MoE layer", GroupDigits(model.num_experts()));
+  text += FactLine("experts per token", GroupDigits(model.top_k()));
+  text += FactLine("chat template", model.has_chat_template() ? "yes" : "no");
+  return text + FactLine("end of sequence", absl::StrJoin(model.eos_token_ids(), ", "));
 }
 
 std::string Render(const v1::Server& server) {
   const v1::ServerLimits& limits = server.limits();
-  return Fact("version", server.version()) + Fact("backend", server.backend()) + Fact("model", server.model()) +
-         Fact("uptime seconds", absl::StrFormat("%.1f", Seconds(server.uptime()))) +
-         Fact("load seconds", absl::StrFormat("%.3f", Seconds(server.load_duration()))) +
-         Fact("max_model_len", Count(limits.max_model_len())) + Fact("max_num_seqs", Count(limits.max_num_seqs())) +
-         Fact("max_num_batched_tokens", Count(limits.max_num_batched_tokens())) +
-         Fact("max_num_queued_reqs", Count(limits.max_num_queued_reqs())) +
-         Fact("max_num_queued_tokens", Count(limits.max_num_queued_tokens())) +
-         Fact("max_message_bytes", Count(limits.max_message_bytes())) +
-         Fact("max_prompt_bytes", Count(limits.max_prompt_bytes())) +
-         Fact("KV blocks", absl::StrCat(Count(limits.num_kv_blocks()), " of ", limits.block_size(), " tokens")) +
-         Fact("prefix caching", OnOff(server.features().prefix_caching())) +
-         Fact("chunked prefill", OnOff(server.features().chunked_prefill())) +
-         Fact("priority scheduling", OnOff(server.features().priority_scheduling()));
+  const v1::ServerFeatures& features = server.features();
+  std::string text = FactLine("version", server.version());
+  text += FactLine("backend", server.backend());
+  text += FactLine("model", server.model());
+  text += FactLine("uptime seconds", absl::StrFormat("%.1f", Seconds(server.uptime())));
+  text += FactLine("load seconds", absl::StrFormat("%.3f", Seconds(server.load_duration())));
+  text += FactLine("max_model_len", GroupDigits(limits.max_model_len()));
+  text += FactLine("max_num_seqs", GroupDigits(limits.max_num_seqs()));
+  text += FactLine("max_num_batched_tokens", GroupDigits(limits.max_num_batched_tokens()));
+  text += FactLine("max_num_queued_reqs", GroupDigits(limits.max_num_queued_reqs()));
+  text += FactLine("max_num_queued_tokens", GroupDigits(limits.max_num_queued_tokens()));
+  text += FactLine("max_message_bytes", GroupDigits(limits.max_message_bytes()));
+  text += FactLine("max_prompt_bytes", GroupDigits(limits.max_prompt_bytes()));
+  text += FactLine("KV blocks",
+                   absl::StrCat(GroupDigits(limits.num_kv_blocks()), " of ", limits.block_size(), " tokens"));
+  text += FactLine("prefix caching", OnOff(features.prefix_caching()));
+  text += FactLine("chunked prefill", OnOff(features.chunked_prefill()));
+  return text + FactLine("priority scheduling", OnOff(features.priority_scheduling()));
 }
 
 std::string Render(const v1::Load& load) {
-  return Fact("ready", load.ready() ? "yes" : "no") + Fact("open calls", Count(load.open_calls())) +
-         Fact("waiting requests", Count(load.waiting_requests())) +
-         Fact("running requests", Count(load.running_requests())) +
-         Fact("waiting tokens", Count(load.waiting_tokens())) +
-         Fact("KV blocks used", absl::StrCat(Count(load.kv_blocks_used()), " of ", Count(load.kv_blocks_total()),
-                                             absl::StrFormat(" (%.1f%%)", 100 * load.kv_cache_usage()))) +
-         Fact("prompt tokens", Count(static_cast<int64_t>(load.prompt_tokens_total()))) +
-         Fact("generated tokens", Count(static_cast<int64_t>(load.generation_tokens_total()))) +
-         Fact("preemptions", Count(static_cast<int64_t>(load.preemptions_total())));
+  const std::string share = absl::StrFormat(" (%.1f%%)", 100 * load.kv_cache_usage());
+  std::string text = FactLine("ready", load.ready() ? "yes" : "no");
+  text += FactLine("open calls", GroupDigits(load.open_calls()));
+  text += FactLine("waiting requests", GroupDigits(load.waiting_requests()));
+  text += FactLine("running requests", GroupDigits(load.running_requests()));
+  text += FactLine("waiting tokens", GroupDigits(load.waiting_tokens()));
+  text += FactLine("KV blocks used", absl::StrCat(GroupDigits(load.kv_blocks_used()), " of ",
+                                                  GroupDigits(load.kv_blocks_total()), share));
+  text += FactLine("prompt tokens", GroupDigits(static_cast<int64_t>(load.prompt_tokens_total())));
+  text += FactLine("generated tokens", GroupDigits(static_cast<int64_t>(load.generation_tokens_total())));
+  return text + FactLine("preemptions", GroupDigits(static_cast<int64_t>(load.preemptions_total())));
 }
 
 template <class Facts>

@@ -13,6 +13,7 @@ enum class Activation : uint8_t {
   kClampedSwiglu,  // gated: (clamp(up, -limit, limit) + 1) * g * sigmoid(1.702 g), g = min(gate, limit)   (gpt-oss)
   kRelu,           // max(up, 0)   (Switch Transformers)
   kGeluTanh,       // 0.5 up (1 + tanh(sqrt(2 / pi) (up + 0.044715 up^3)))   (V-MoE)
+  kTanh,           // tanh(up)   (before V-MoE's head)
 };
 
 constexpr bool IsGated(Activation activation) {

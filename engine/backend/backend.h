@@ -415,6 +415,8 @@ class Backend {
                          Matrix /*out*/) {
     CHECK(false);
   }
+  // matrix = values, row by row: what a model reads that is not tokens.
+  virtual void Upload(std::span<const float> /*values*/, Matrix /*matrix*/) { CHECK(false); }
   // matrix = activation(matrix), one that is not gated.
   virtual void Activate(Activation /*activation*/, Matrix /*matrix*/) { CHECK(false); }
   // Within each group, in the config's order, an expert takes config.capacity choices; the others become kDropped.

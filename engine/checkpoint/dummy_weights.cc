@@ -6,6 +6,7 @@
 
 #include "engine/base/bf16.h"
 #include "engine/base/status_macros.h"
+#include "engine/checkpoint/tensor_map.h"
 #include "engine/checkpoint/weight_table.h"
 #include "engine/checkpoint/weights.h"
 
@@ -155,6 +156,16 @@ std::unique_ptr<Weights> MakeDummyWeights(const ModelConfig& config, uint64_t se
     table->Add(spec, MakeReader(spec, seed, config.tie_word_embeddings));
   });
   return table;
+}
+
+std::unique_ptr<NamedTensors> MakeDummyTensors(std::span<const TensorSpec> specs, uint64_t seed) {
+  auto map = std::make_unique<TensorMap<DummyReader>>();
+  for (const TensorSpec& spec : specs) {
+    uint64_t key = Mix(seed);
+    for (const char letter : spec.name) key = Mix(key ^ static_cast<uint64_t>(letter));
+    map->Add(spec, {key, spec.rows(), spec.cols(), spec.dummy_deviation == 0.0 ? 1.0 : 0.0, spec.dummy_deviation});
+  }
+  return map;
 }
 
 }  // namespace switchyard

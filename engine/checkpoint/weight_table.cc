@@ -139,6 +139,26 @@ void ForEachWeight(const ModelConfig& config, const std::function<void(const Wei
   }
 }
 
+ParameterCounts CountParameters(const ModelConfig& config) {
+  ParameterCounts counts;
+  ForEachWeight(config, [&](const WeightSpec& spec) {
+    const int64_t size = spec.rows * spec.cols;
+    counts.total += size;
+    if (spec.expert < 0) {
+      counts.active += size;
+      return;
+    }
+    counts.in_experts += size;
+    const LayerConfig& layer = config.layers[static_cast<size_t>(spec.layer)];
+    const bool of_attention = static_cast<int64_t>(spec.name) >= kFirstAttentionExpert;
+    const RouterConfig& router = of_attention ? layer.attention.experts : layer.moe.router;
+    if (spec.expert < router.top_k) counts.active += size;  // experts of a layer are all of one size
+  });
+  counts.in_memory = counts.total;
+  if (config.tie_word_embeddings) counts.in_memory += int64_t{config.vocab_size} * config.hidden_size;
+  return counts;
+}
+
 // The model's own names come first, then those of all layers, then the experts layer by layer.
 WeightSlots::WeightSlots(const ModelConfig& config) {
   bool biases = false, attention = false;

@@ -27,6 +27,16 @@ struct WeightSpec {
 // up and down in a row. A tied kLmHead is not visited.
 void ForEachWeight(const ModelConfig& config, const std::function<void(const WeightSpec&)>& visit);
 
+// Elements of a model's weights, scales of quantised ones not counted.
+struct ParameterCounts {
+  int64_t total = 0;
+  int64_t active = 0;      // what one token meets: all but the experts that it does not choose
+  int64_t in_experts = 0;  // all experts of all layers
+  int64_t in_memory = 0;   // total, with a tied head counted twice: backends keep it in two layouts
+};
+
+ParameterCounts CountParameters(const ModelConfig& config);
+
 // Gives every possible (name, layer, expert) of a config a number from 0 on.
 class WeightSlots {
  public:

@@ -12,6 +12,7 @@
 #include "engine/config/config_reader.h"
 #include "engine/config/model_families.h"
 #include "engine/config/rope.h"
+#include "engine/config/weight_dtype.h"
 
 namespace switchyard {
 namespace {
@@ -27,17 +28,6 @@ constexpr int64_t kMaxExpertsOfAllLayers = 1 << 18;
 constexpr int32_t kMaxPositions = 1 << 30;
 constexpr int64_t kMaxParameters = int64_t{1} << 46;
 constexpr size_t kMaxEosTokens = 64;
-
-DType ReadDType(const ConfigReader& config) {
-  std::string name = config.Text(config.NameInUse({"torch_dtype", "dtype"}), "float32");
-  if (name.rfind("torch.", 0) == 0) name = name.substr(6);
-  if (name == "float32" || name == "auto" || name.empty()) return DType::kF32;
-  if (name == "float16") return DType::kF16;
-  if (name == "bfloat16") return DType::kBF16;
-  config.problems().AddUnimplemented(
-      absl::StrCat("the type \"", Printable(name), "\" is not served; float32, float16 and bfloat16 are"));
-  return DType::kF32;
-}
 
 // Where the class's default is no token of this model, the model has none.
 std::vector<int32_t> ReadEosTokens(const ConfigReader& config, const FamilyDefaults& defaults, int32_t vocab_size) {
@@ -233,7 +223,7 @@ ModelConfig ReadCommon(const ConfigReader& config, const Family& family, int32_t
       config.Int(defaults.keys.max_position_embeddings, defaults.max_position_embeddings, 1, kMaxPositions);
   model.rms_norm_eps = static_cast<float>(config.Real("rms_norm_eps", defaults.rms_norm_eps, 1e-30, 1.0));
   model.tie_word_embeddings = config.Bool("tie_word_embeddings", defaults.tie_word_embeddings);
-  model.dtype = ReadDType(config);
+  model.dtype = ReadWeightDType(config);
   model.eos_token_ids = ReadEosTokens(config, defaults, model.vocab_size);
 
   LayerConfig layer;
@@ -297,6 +287,18 @@ void CheckSizes(const ModelConfig& model, ConfigProblems* problems) {
 
 }  // namespace
 
+LayerBlocks BlocksOf(const ModelConfig& model, const LayerConfig& layer) {
+  LayerBlocks blocks;
+  blocks.attention = &layer.attention.shape;
+  blocks.router = layer.is_moe ? &layer.moe.router : nullptr;
+  blocks.experts = layer.moe.experts;
+  blocks.layer_norm = model.norm == NormKind::kLayer;
+  blocks.attention_experts = layer.attention.experts.num_experts > 0;
+  blocks.moe_output_bias = layer.moe.output_bias;
+  blocks.router_bias = layer.moe.router_bias;
+  return blocks;
+}
+
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& config_json, int32_t max_model_len) {
   ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(config_json, kLimits, "config.json"));
   if (!document.is_object()) return absl::InvalidArgumentError("config.json: is not a JSON object");
@@ -323,7 +325,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& config_json, int
   ModelConfig model = ReadCommon(*text, *family, max_model_len);
   model.quantization = quantization;
   // Of a model of several parts, the type of the weights may stand beside them.
-  if (!text->HasValue("torch_dtype") && !text->HasValue("dtype")) model.dtype = ReadDType(config);
+  if (!text->HasValue("torch_dtype") && !text->HasValue("dtype")) model.dtype = ReadWeightDType(config);
   family->fill(*text, family->defaults, &model);
   CheckSizes(model, &problems);
   RETURN_IF_ERROR(problems.ToStatus());

@@ -80,6 +80,9 @@ struct ModelConfig {
   int32_t num_layers() const { return static_cast<int32_t>(layers.size()); }
 };
 
+// What a layer asks of a device; points into `layer`.
+LayerBlocks BlocksOf(const ModelConfig& model, const LayerConfig& layer);
+
 // Reads the text of a config.json. RoPE that depends on the length of sequences (longrope) is settled here, once for
 // the engine's life, by `max_model_len` tokens per sequence (0: max_position_embeddings).
 // INVALID_ARGUMENT: not JSON, or values that are missing, out of range or contradict each other. The message lists

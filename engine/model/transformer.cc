@@ -97,15 +97,7 @@ class PartReader final : public TensorReader {
 
 absl::Status Transformer::CheckServed(const ModelConfig& config, const Backend& backend) {
   for (const LayerConfig& layer : config.layers) {
-    LayerBlocks blocks;
-    blocks.attention = &layer.attention.shape;
-    blocks.router = layer.is_moe ? &layer.moe.router : nullptr;
-    blocks.experts = layer.moe.experts;
-    blocks.layer_norm = config.norm == NormKind::kLayer;
-    blocks.attention_experts = layer.attention.experts.num_experts > 0;
-    blocks.moe_output_bias = layer.moe.output_bias;
-    blocks.router_bias = layer.moe.router_bias;
-    RETURN_IF_ERROR(backend.CheckServed(blocks));
+    RETURN_IF_ERROR(backend.CheckServed(BlocksOf(config, layer)));
   }
   return absl::OkStatus();
 }

@@ -71,7 +71,8 @@ def main():
     promtool = deployed.tool("promtool", "prometheus")
     run(promtool, "check", "config", deployed.DEPLOY / "prometheus" / "prometheus.yml")
     run(promtool, "test", "rules", *UNIT_TESTS)
-    run(sys.executable, deployed.DEPLOY / "grafana" / "generate.py", "--check")
+    for folder in ("grafana", "kubernetes"):
+        run(sys.executable, deployed.DEPLOY / folder / "generate.py", "--check")
     check_unit_tests()
     check_layout()
     check_runbooks()

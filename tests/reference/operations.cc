@@ -70,6 +70,7 @@ double Activate(const ExpertForm& form, double gate, double up) {
   if (form.activation == Activation::kGeluTanh) {
     return 0.5 * up * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (up + 0.044715 * up * up * up)));
   }
+  if (form.activation == Activation::kTanh) return std::tanh(up);
   const double limit = form.limit;
   const double g = std::min(gate, limit), u = std::clamp(up, -limit, limit);
   return (u + 1.0) * g / (1.0 + std::exp(-1.702 * g));

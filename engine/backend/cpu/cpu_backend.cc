@@ -194,6 +194,11 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void Upload(std::span<const float> values, Matrix matrix) override {
+    CHECK(static_cast<int64_t>(values.size()) == matrix.rows * matrix.cols);
+    std::copy(values.begin(), values.end(), Floats(matrix));
+  }
+
   void Activate(Activation activation, Matrix matrix) override {
     ForRows(matrix.rows, matrix.cols, [&](int64_t r) {
       context_.kernels.activate(activation, matrix.cols, Row(matrix, r));

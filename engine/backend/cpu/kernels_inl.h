@@ -161,6 +161,10 @@ struct GeluTanhOp {
   static constexpr int kCols = kPanelCols;
   Simd::F operator()(const float* c) const { return GeluTanh(Simd::Load(c)); }
 };
+struct TanhOp {
+  static constexpr int kCols = kPanelCols;
+  Simd::F operator()(const float* c) const { return Tanh(Simd::Load(c)); }
+};
 
 // body(op) with the activation's op.
 template <typename Body>
@@ -170,6 +174,7 @@ inline void WithActivation(Activation activation, float limit, const Body& body)
     case Activation::kClampedSwiglu: return body(ClampedSwigluOp{limit});
     case Activation::kRelu: return body(ReluOp{});
     case Activation::kGeluTanh: return body(GeluTanhOp{});
+    case Activation::kTanh: return body(TanhOp{});
   }
 }
 
@@ -270,7 +275,10 @@ void ActivateVector(Activation activation, int64_t size, float* x) {
   for (int64_t i = 0; i < size; i += kW) {
     const int n = size - i >= kW ? kW : static_cast<int>(size - i);
     const Simd::F value = Simd::LoadN(x + i, n);
-    Simd::StoreN(x + i, activation == Activation::kRelu ? Relu(value) : GeluTanh(value), n);
+    const Simd::F activated = activation == Activation::kRelu   ? Relu(value)
+                              : activation == Activation::kTanh ? Tanh(value)
+                                                                : GeluTanh(value);
+    Simd::StoreN(x + i, activated, n);
   }
 }
 

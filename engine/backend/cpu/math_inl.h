@@ -47,3 +47,9 @@ inline Simd::F GeluTanh(Simd::F x) {
   const Simd::F cubic = Simd::Fma(Simd::Mul(Simd::Set(0.044715f), Simd::Mul(x, x)), x, x);
   return Simd::Div(x, Simd::Add(Simd::Set(1.0f), Exp(Simd::Mul(Simd::Set(-kTwiceRoot), cubic))));
 }
+
+// 2 / (1 + exp(-2x)) - 1: right to 1e-7, but near 0 not to the last bits of what is left.
+inline Simd::F Tanh(Simd::F x) {
+  const Simd::F denominator = Simd::Add(Simd::Set(1.0f), Exp(Simd::Mul(Simd::Set(-2.0f), x)));
+  return Simd::Sub(Simd::Div(Simd::Set(2.0f), denominator), Simd::Set(1.0f));
+}

@@ -6,18 +6,17 @@
 #include <deque>
 #include <limits>
 #include <map>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "engine/backend/cuda/activations.h"
 #include "engine/backend/cuda/device_memory.h"
 #include "engine/backend/cuda/expert_gemm.h"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/recorder.h"
+#include "engine/backend/cuda/served_blocks.h"
 #include "engine/backend/cuda/step_inputs.h"
 #include "engine/backend/cuda/weights.h"
 #include "engine/base/status_macros.h"
@@ -391,31 +390,7 @@ int64_t CudaBackend::AvailableBytes() const {
   return std::max<int64_t>(0, static_cast<int64_t>(usable) - kReserveBytes);
 }
 
-absl::Status CudaBackend::CheckServed(const LayerBlocks& blocks) const {
-  const AttentionShape& attention = *blocks.attention;
-  // By name, so that a block which is new in the seam is refused until it is written here.
-  static const std::set<std::string>* const served = new std::set<std::string>{
-      "layer norm", "bias on the experts' sum", "interleaved RoPE", "q/k norm after RoPE", "chunked attention",
-      "query temperature", "attention sinks", "sigmoid router", "router that chooses by logits",
-      "router weights other than the scores", "router weights normalised by a p-norm", "grouped router",
-      "router choice bias", "router bias", "router weights on the experts' inputs", "clamped SwiGLU", "expert biases"};
-  std::vector<std::string> missing = ExtraBlocks(blocks);
-  std::erase_if(missing, [](const std::string& name) { return served->contains(name); });
-  if (attention.latent_dim == 0 && attention.head_dim > kMaxHeadDim) {
-    missing.push_back(absl::StrCat("heads of ", attention.head_dim, " (at most ", kMaxHeadDim, ")"));
-  }
-  if (attention.num_kv_heads > 0 && attention.num_heads / attention.num_kv_heads > kMaxGroup) {
-    missing.push_back(absl::StrCat(attention.num_heads / attention.num_kv_heads,
-                                   " query heads on one KV head (at most ", kMaxGroup, ")"));
-  }
-  if (blocks.router != nullptr && (blocks.router->num_experts > kMaxExperts || blocks.router->top_k > kMaxTopK)) {
-    missing.push_back(absl::StrCat(blocks.router->top_k, " of ", blocks.router->num_experts, " experts (at most ",
-                                   kMaxTopK, " of ", kMaxExperts, ")"));
-  }
-  if (missing.empty()) return absl::OkStatus();
-  return absl::UnimplementedError(
-      absl::StrCat("the CUDA backend does not compute: ", absl::StrJoin(missing, ", "), "; use device cpu"));
-}
+absl::Status CudaBackend::CheckServed(const LayerBlocks& blocks) const { return CheckServedByCuda(blocks); }
 
 absl::StatusOr<std::unique_ptr<KvCache>> CudaBackend::AllocateKvCache(const KvCacheShape& shape) {
   if (shape.latent_dim > 0) return absl::UnimplementedError("the CUDA backend does not compute latent attention (MLA)");

@@ -397,6 +397,20 @@ TEST_P(RowwiseTest, SelectRowsCopies) {
   for (size_t i = 0; i < 20; ++i) EXPECT_EQ(selected[i], x[rows[i / 10] * 10 + i % 10]);
 }
 
+TEST_P(RowwiseTest, UploadPutsEveryValueInItsPlace) {
+  auto backend = MakeBackend();
+  LayerBlocks blocks;
+  const AttentionShape attention;
+  blocks.attention = &attention;
+  blocks.bidirectional = true;
+  if (!backend->CheckServed(blocks).ok()) GTEST_SKIP() << backend->description() << " serves no encoders";
+  const Matrix out = Allocate(*backend, 3, 7);
+  std::vector<float> values(21);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  backend->Upload(values, out);
+  EXPECT_EQ(Download(*backend, out), values);
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, RowwiseTest, ::testing::ValuesIn(AllParams()), ParamName);
 
 }  // namespace

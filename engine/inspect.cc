@@ -1,0 +1,104 @@
+#include "engine/inspect.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "engine/backend/cuda/served_blocks.h"
+#include "engine/base/dtype.h"
+#include "engine/base/model_folder.h"
+#include "engine/base/status_macros.h"
+#include "engine/chat/chat_template.h"
+#include "engine/checkpoint/shard_set.h"
+#include "engine/checkpoint/weight_table.h"
+#include "engine/checkpoint/weights.h"
+#include "engine/config/model_config.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace switchyard {
+namespace {
+
+std::string DescribeAttention(const AttentionConfig& attention) {
+  const AttentionShape& shape = attention.shape;
+  if (shape.latent_dim > 0) {
+    return absl::StrCat("latent (MLA): ", shape.num_heads, " query heads on one latent of ", shape.latent_dim, " + ",
+                        shape.head_dim - shape.latent_dim);
+  }
+  std::string text = absl::StrCat(shape.num_heads, " query heads on ", shape.num_kv_heads, " KV heads of ",
+                                  shape.head_dim);
+  if (attention.experts.num_experts > 0) {
+    absl::StrAppend(&text, "; queries by ", attention.experts.top_k, " of ", attention.experts.num_experts, " experts");
+  }
+  return text;
+}
+
+int64_t KvElementsPerToken(const ModelConfig& config) {
+  int64_t elements = 0;
+  for (const LayerConfig& layer : config.layers) {
+    const AttentionShape& shape = layer.attention.shape;
+    elements += shape.latent_dim > 0 ? shape.head_dim : 2 * shape.kv_size();
+  }
+  return elements;
+}
+
+void DescribeLayers(const ModelConfig& config, ModelInspection* result) {
+  result->num_layers = config.num_layers();
+  for (int32_t l = 0; l < config.num_layers(); ++l) {
+    const LayerConfig& layer = config.layers[static_cast<size_t>(l)];
+    if (!layer.is_moe) continue;
+    result->moe_layers.push_back(l);
+    result->num_experts = layer.moe.router.num_experts;
+    result->top_k = layer.moe.router.top_k;
+    result->expert_width = layer.moe.intermediate_size;
+    result->shared_expert_width = layer.moe.shared_intermediate_size;
+  }
+  result->attention = DescribeAttention(config.layers.front().attention);
+}
+
+void DescribeSizes(const ModelConfig& config, ModelInspection* result) {
+  const ParameterCounts counts = CountParameters(config);
+  result->num_parameters = counts.total;
+  result->num_active_parameters = counts.active;
+  result->num_expert_parameters = counts.in_experts;
+  const int64_t kv_elements = KvElementsPerToken(config);
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    const int64_t bytes = DTypeBytes(dtype);
+    result->memory.push_back({DTypeName(dtype), counts.in_memory * bytes, kv_elements * bytes});
+  }
+}
+
+absl::StatusOr<int64_t> StoredBytes(const std::string& model_dir) {
+  ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model_dir));
+  ASSIGN_OR_RETURN(const std::unique_ptr<ShardSet> shards, ShardSet::Open(folder));
+  int64_t bytes = 0;
+  for (const ShardTensor& found : shards->tensors()) bytes += found.tensor->end - found.tensor->begin;
+  return bytes;
+}
+
+absl::Status CheckServedByCuda(const ModelConfig& config) {
+  for (const LayerConfig& layer : config.layers) {
+    RETURN_IF_ERROR(cuda::CheckServedByCuda(BlocksOf(config, layer)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ModelInspection> InspectModel(const std::string& model_dir) {
+  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(model_dir));
+  ModelInspection result;
+  result.architecture = config.model_type;
+  result.stored_dtype = DTypeName(config.dtype);
+  result.hidden_size = config.hidden_size;
+  result.vocab_size = config.vocab_size;
+  result.max_position_embeddings = config.max_position_embeddings;
+  DescribeLayers(config, &result);
+  DescribeSizes(config, &result);
+  result.weights = OpenWeights(config, model_dir).status();
+  result.stored_bytes = StoredBytes(model_dir).value_or(0);
+  result.tokenizer = Tokenizer::Load(absl::StrCat(model_dir, "/tokenizer.json")).status();
+  result.chat_template = ChatTemplate::Load(model_dir).status();
+  result.cuda = CheckServedByCuda(config);
+  return result;
+}
+
+}  // namespace switchyard
