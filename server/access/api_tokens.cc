@@ -65,7 +65,7 @@ absl::StatusOr<ApiTokens> ApiTokens::Parse(const std::string& text) {
     const size_t begin = line.find_first_not_of(" \t");
     if (begin == std::string::npos || line[begin] == '#') continue;
     const size_t end = line.find_first_of(" \t", begin);
-    const std::string name = end == std::string::npos ? "" : line.substr(end);
+    const std::string name = end == std::string::npos ? "" : line.substr(line.find_first_not_of(" \t", end));
     Hash hash;
     if (!ParseHash(line.substr(begin, end == std::string::npos ? end : end - begin), &hash)) {
       return BadLine(number, "does not begin with a SHA-256 hash of 64 hexadecimal digits (is it a token itself?)");

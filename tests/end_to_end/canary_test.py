@@ -87,26 +87,17 @@ def hostile_headers(server, secret):
         with Connection(port) as connection:
             connection.send(headers(1, GENERATE, *more) + message(1))
             connection.socket.settimeout(0.3)
-            try:
-                said.append(connection.read().decode("latin-1"))
-            except TimeoutError:
-                pass
+            said.append(connection.read().decode("latin-1"))
     for bad in (f"GET /{secret} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), secret.encode() * 10):
         with Connection(port, begin=False) as connection:
             connection.send(bad)
             connection.socket.settimeout(0.3)
-            try:
-                said.append(connection.read().decode("latin-1"))
-            except TimeoutError:
-                pass
+            said.append(connection.read().decode("latin-1"))
     for method in (f"/{secret}/Method", secret, f"/switchyard.v1.InferenceService/{secret}"):
         with Connection(port) as connection:
             connection.send(headers(1, method) + message(1))
             connection.socket.settimeout(0.3)
-            try:
-                said.append(connection.read().decode("latin-1"))
-            except TimeoutError:
-                pass
+            said.append(connection.read().decode("latin-1"))
     return said
 
 
@@ -142,7 +133,7 @@ def main():
     log = "".join(server.log)
     check("call_ended" in log and "credentials_refused" in log, f"the log is at its most verbose: {len(server.log)} lines")
     check("Error parsing metadata" in log, "gRPC's own complaints about headers are in it")
-    check(len(errors) == 11 and len(said) > 5, f"{len(errors)} calls failed, {len(said)} connections got an answer")
+    check(len(errors) == 11 and sum(map(len, said)) > 500, f"{len(errors)} calls failed, {len(said)} connections got an answer")
     secrets_of = {"prompt": prompt, "output": output, "token": token, "metadata": metadata_value, "hostile": hostile}
     for kind, secret in secrets_of.items():
         places = {"log": log, "metrics": metrics, "errors": "\n".join(errors), "raw answers": "\n".join(said)}

@@ -50,12 +50,12 @@ class Connection:
         return dict(struct.iter_unpack(">HI", self._exactly(size)))
 
     def read(self):
-        """All that comes until the server closes."""
+        """All that comes until the server closes, or is silent for the socket's timeout."""
         data = b""
         try:
             while piece := self.socket.recv(65536):
                 data += piece
-        except ConnectionResetError:
+        except (ConnectionResetError, TimeoutError):
             pass
         return data
 

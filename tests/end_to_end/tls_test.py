@@ -80,8 +80,11 @@ def check_versions(server):
         try:
             handshake(server, minimum_version=version, maximum_version=version)
             check(False, f"{version.name} is refused")
-        except ssl.SSLError as error:
-            check("ALERT_PROTOCOL_VERSION" in str(error), f"{version.name} is refused by the server: {error.reason}")
+        except (ssl.SSLError, ConnectionResetError) as error:
+            # An alert, or no word at all; not our own side, which has been told to speak these.
+            said = getattr(error, "reason", "reset")
+            closed = said in ("UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_PROTOCOL_VERSION", "reset")
+            check(closed, f"{version.name} is refused by the server: {said}")
 
 
 def model_code(channel):
