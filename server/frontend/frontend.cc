@@ -121,7 +121,8 @@ struct Frontend::Impl {
 
 absl::Status Frontend::Impl::OpenCredentials(const AccessOptions& options) {
   const auto show_expiry = [this] {
-    if (const auto identity = credentials->identity()) parts.metrics->SetCertificateExpiry(static_cast<double>(identity->not_after));
+    if (const auto identity = credentials->identity())
+      parts.metrics->SetCertificateExpiry(static_cast<double>(identity->not_after));
   };
   ASSIGN_OR_RETURN(credentials, CredentialFiles::Open(options));
   show_expiry();

@@ -24,7 +24,8 @@ bool MayLog() {
   return lines.fetch_add(1, std::memory_order_relaxed) < kLinesPerSecond;
 }
 
-// Headers that cannot be parsed are quoted in gRPC's text ("Error parsing metadata: ... value=..."), and may be secrets.
+// Headers that cannot be parsed are quoted in gRPC's text ("Error parsing metadata: ... value=..."), and may be
+// secrets.
 std::string WithoutValues(const std::string& text) {
   const size_t value = text.find("value=");
   return value == std::string::npos ? text : text.substr(0, value) + "...";
