@@ -188,7 +188,7 @@ def variable(name, label, query, multiple=True):
         "datasource": DATASOURCE,
         "refresh": 2,
         "sort": 3,
-        "query": {"query": query, "refId": name},
+        "query": {"qryType": 1, "query": query, "refId": name},
         "definition": query,
         "multi": multiple,
         "includeAll": multiple,

@@ -26,9 +26,15 @@ int64_t CountActiveParameters(const VisionConfig& config, int64_t total) {
   return total - expert * num_idle * static_cast<int64_t>(config.moe_layers.size());
 }
 
+// What CutPatches fills for a batch.
+int64_t NumPatchValues(const VisionConfig& config, int32_t max_batch) {
+  return int64_t{max_batch} * config.tokens_per_image() * config.patch_pixels();
+}
+
 // Everything large against what is free, before any of it is taken.
 absl::Status CheckMemory(const VisionConfig& config, int64_t weight_bytes, int32_t max_batch, const Backend& backend) {
-  const int64_t activations = backend.ActivationBytes(VisionTransformer::ActivationBytes(config, max_batch));
+  const int64_t activations = backend.ActivationBytes(VisionTransformer::ActivationBytes(config, max_batch)) +
+                              4 * NumPatchValues(config, max_batch);
   const int64_t available = backend.AvailableBytes();
   if (weight_bytes + activations <= available) return absl::OkStatus();
   return absl::ResourceExhaustedError(
@@ -79,8 +85,7 @@ absl::StatusOr<std::unique_ptr<ImageClassifier>> ImageClassifier::Load(const std
   RETURN_IF_ERROR(VisionTransformer::CheckServed(config, *backend));
   RETURN_IF_ERROR(CheckMemory(config, weights->num_parameters() * DTypeBytes(dtype), options.max_batch, *backend));
   ASSIGN_OR_RETURN(classifier->model_, VisionTransformer::Load(config, *weights, dtype, options.max_batch, backend));
-  classifier->patches_.resize(static_cast<size_t>(options.max_batch) * config.tokens_per_image() *
-                              config.patch_pixels());
+  classifier->patches_.resize(static_cast<size_t>(NumPatchValues(config, options.max_batch)));
   ImageClassifierInfo& info = classifier->info_;
   info = Describe(config, weights->num_parameters());
   info.backend = backend->description();

@@ -14,6 +14,7 @@
 #include "server/frontend/grpc_status.h"
 #include "server/frontend/health_service.h"
 #include "server/frontend/inference_service.h"
+#include "server/frontend/kserve/kserve_service.h"
 #include "server/frontend/library_log.h"
 #include "server/frontend/open_calls.h"
 #include "server/log.h"
@@ -67,9 +68,10 @@ struct Frontend::Impl {
   Impl(const GrpcOptions& grpc, const SchedulingOptions& scheduling, ServingMetrics* serving_metrics)
       : open_calls(grpc.max_open_calls),
         text_worker(kTextJobs, kTextJobBytes),
-        health({"switchyard.v1.InferenceService", "switchyard.v1.ExpertService"}),
+        health({"switchyard.v1.InferenceService", "switchyard.v1.ExpertService", "inference.GRPCInferenceService"}),
         inference(&parts),
-        expert(&parts) {
+        expert(&parts),
+        kserve(&parts) {
     parts.limits = LimitsFrom(grpc, scheduling);
     parts.metrics = serving_metrics;
     parts.writer = &writer;
@@ -95,6 +97,7 @@ struct Frontend::Impl {
   HealthService health;
   InferenceService inference;
   ExpertService expert;
+  kserve::KserveService kserve;
   std::unique_ptr<grpc::Server> server;
   int port = 0;
   bool shut_down = false;
@@ -117,6 +120,7 @@ absl::Status Frontend::Impl::Listen(const GrpcOptions& options) {
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&inference);
   builder.RegisterService(&expert);
+  builder.RegisterService(&kserve);
   builder.RegisterService(&health);
   server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
@@ -247,6 +251,7 @@ void Frontend::Shutdown(TimePoint deadline) {
   impl_->EndCalls();
   impl_->text_worker.Stop();
   impl_->expert.EndWatches();
+  impl_->kserve.EndStreams();
   impl_->health.EndWatches();
   const auto remaining = deadline - std::chrono::steady_clock::now();
   impl_->server->Shutdown(std::chrono::system_clock::now() +

@@ -133,7 +133,9 @@ void GenerationCall::Refuse(std::shared_ptr<CallTransport> transport, const absl
     MutexLock lock(&mutex_);
     transport_ = std::move(transport);
   }
-  Fail(status, Rejection::kInvalid);
+  Fail(status, absl::IsUnavailable(status) ? UnavailableReason()
+               : absl::IsNotFound(status)  ? Rejection::kNotFound
+                                           : Rejection::kInvalid);
 }
 
 // The client may have left while the prompt waited.
@@ -376,7 +378,7 @@ void GenerationCall::WritePending() {
   } else if (streaming_) {
     transport->WriteAndFinish(stream->TakeMessage());
   } else {
-    transport->WriteAndFinish(stream->TakeResponse());
+    transport->Respond(stream->TakeResponse());
   }
 }
 

@@ -1,5 +1,6 @@
-// One call of Generate or GenerateStream, from the parsed message to its one status. Knows no gRPC types: what it says
-// to the client goes through a CallTransport, so that tests drive it with events in any order.
+// One request for text, from the parsed message to its one status: a call of Generate or GenerateStream, or a request
+// of another protocol that was turned into the same message. Knows no gRPC types: what it says to the client goes
+// through a CallTransport, so that tests drive it with events in any order.
 //
 //   Start -> validate -> render a chat (TextWorker) -> tokenize (long texts: TextWorker) -> n Requests into the
 //   RequestQueue -> headers serving loop -> TokenStream -> Announce -> StreamWriter -> WritePending -> transport
@@ -25,16 +26,19 @@
 
 namespace switchyard {
 
-// The client's side of a call. One of SendRequestId, Write, WriteAndFinish, Finish at a time; after the last two, none.
+// The client's side of a call. One of SendRequestId, Write, WriteAndFinish, Respond, Finish at a time; after the last
+// three, none.
 class CallTransport {
  public:
   virtual ~CallTransport() = default;
   // Before any output, at most once.
   virtual void SendRequestId(const std::string& request_id) = 0;
-  // Answered by GenerationCall::OnWriteDone.
-  virtual void Write(const google::protobuf::MessageLite& message) = 0;
-  // With status OK.
-  virtual void WriteAndFinish(const google::protobuf::MessageLite& message) = 0;
+  // Of streaming calls; answered by GenerationCall::OnWriteDone.
+  virtual void Write(const v1::GenerateStreamResponse& message) = 0;
+  // Of streaming calls; with status OK.
+  virtual void WriteAndFinish(const v1::GenerateStreamResponse& message) = 0;
+  // Of calls that answer once; with status OK.
+  virtual void Respond(const v1::GenerateResponse& response) = 0;
   virtual void Finish(const absl::Status& status) = 0;
   // Breaks off a call whose client does not read: leads to OnWriteDone(false) and OnCancel. No-op after the end.
   virtual void Break() = 0;
@@ -50,7 +54,7 @@ class GenerationCall final : public StreamListener,
 
   // `metadata_id`: the caller's x-request-id, or "". Call once; may end in transport->Finish before it returns.
   void Start(std::shared_ptr<CallTransport> transport, v1::GenerateRequest request, const std::string& metadata_id);
-  // Instead of Start, for a message that cannot be parsed: ends the call at once.
+  // Instead of Start, for a message that is no request: ends the call at once.
   void Refuse(std::shared_ptr<CallTransport> transport, const absl::Status& status);
 
   // Events of the transport.

@@ -17,20 +17,16 @@ class GenerationReactor : public Reactor,
                           public CallTransport,
                           public std::enable_shared_from_this<GenerationReactor<Reactor>> {
  public:
-  GenerationReactor(FrontendParts* parts, bool streaming, grpc::CallbackServerContext* context)
-      : context_(context),
-        breakable_(context),
-        call_(std::make_shared<GenerationCall>(parts, streaming, SteadyDeadline(*context))) {}
+  GenerationReactor(FrontendParts* parts, bool streaming, TimePoint deadline, grpc::CallbackServerContext* context)
+      : context_(context), breakable_(context), call_(std::make_shared<GenerationCall>(parts, streaming, deadline)) {}
 
-  void Begin(const grpc::ByteBuffer& bytes) {
+  void Begin(absl::StatusOr<v1::GenerateRequest> request) {
     self_ = this->shared_from_this();
     const std::shared_ptr<GenerationReactor> alive = self_;
-    v1::GenerateRequest request;
-    const absl::Status parsed = ParseMessage(bytes, &request);
-    if (parsed.ok()) {
-      call_->Start(alive, std::move(request), MetadataRequestId(*context_));
+    if (request.ok()) {
+      call_->Start(alive, *std::move(request), MetadataRequestId(*context_));
     } else {
-      call_->Refuse(alive, parsed);
+      call_->Refuse(alive, request.status());
     }
   }
 
@@ -64,7 +60,7 @@ class GenerationReactor : public Reactor,
 class StreamReactor final : public GenerationReactor<grpc::ServerWriteReactor<grpc::ByteBuffer>> {
  public:
   StreamReactor(FrontendParts* parts, grpc::CallbackServerContext* context)
-      : GenerationReactor(parts, /*streaming=*/true, context) {}
+      : GenerationReactor(parts, /*streaming=*/true, SteadyDeadline(*context), context) {}
 
   // Headers go out at admission, so that the client knows the request's id before the first token. Not before it: with
   // headers sent gRPC's clients do not retry, and a refusal is the retry's very purpose.
@@ -73,15 +69,17 @@ class StreamReactor final : public GenerationReactor<grpc::ServerWriteReactor<gr
     StartSendInitialMetadata();
   }
 
-  void Write(const google::protobuf::MessageLite& message) override {
+  void Write(const v1::GenerateStreamResponse& message) override {
     buffer_ = SerializeMessage(message);
     StartWrite(&buffer_);
   }
 
-  void WriteAndFinish(const google::protobuf::MessageLite& message) override {
+  void WriteAndFinish(const v1::GenerateStreamResponse& message) override {
     buffer_ = SerializeMessage(message);
     StartWriteAndFinish(&buffer_, grpc::WriteOptions(), grpc::Status::OK);
   }
+
+  void Respond(const v1::GenerateResponse&) override {}  // it is a stream
 
   void OnWriteDone(bool ok) override { call_->OnWriteDone(ok); }
 
@@ -91,17 +89,22 @@ class StreamReactor final : public GenerationReactor<grpc::ServerWriteReactor<gr
 
 class UnaryReactor final : public GenerationReactor<grpc::ServerUnaryReactor> {
  public:
-  UnaryReactor(FrontendParts* parts, grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
-      : GenerationReactor(parts, /*streaming=*/false, context), response_(response) {}
+  UnaryReactor(FrontendParts* parts, grpc::CallbackServerContext* context, const UnaryExchange& exchange,
+               grpc::ByteBuffer* response)
+      : GenerationReactor(parts, /*streaming=*/false, exchange.deadline, context),
+        encode_(exchange.encode),
+        response_(response) {}
 
-  void Write(const google::protobuf::MessageLite&) override {}  // a unary call has one message, and it is the last
+  void Write(const v1::GenerateStreamResponse&) override {}  // it answers once
+  void WriteAndFinish(const v1::GenerateStreamResponse&) override {}
 
-  void WriteAndFinish(const google::protobuf::MessageLite& message) override {
-    *response_ = SerializeMessage(message);
+  void Respond(const v1::GenerateResponse& response) override {
+    *response_ = encode_(response);
     Finish(absl::OkStatus());
   }
 
  private:
+  const std::function<grpc::ByteBuffer(const v1::GenerateResponse&)> encode_;
   grpc::ByteBuffer* const response_;
 };
 
@@ -109,16 +112,16 @@ class UnaryReactor final : public GenerationReactor<grpc::ServerUnaryReactor> {
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStreamingCall(FrontendParts* parts,
                                                                grpc::CallbackServerContext* context,
-                                                               const grpc::ByteBuffer& request) {
+                                                               absl::StatusOr<v1::GenerateRequest> request) {
   auto reactor = std::make_shared<StreamReactor>(parts, context);
-  reactor->Begin(request);
+  reactor->Begin(std::move(request));
   return reactor.get();
 }
 
 grpc::ServerUnaryReactor* StartUnaryCall(FrontendParts* parts, grpc::CallbackServerContext* context,
-                                         const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-  auto reactor = std::make_shared<UnaryReactor>(parts, context, response);
-  reactor->Begin(request);
+                                         UnaryExchange exchange, grpc::ByteBuffer* response) {
+  auto reactor = std::make_shared<UnaryReactor>(parts, context, exchange, response);
+  reactor->Begin(std::move(exchange.request));
   return reactor.get();
 }
 

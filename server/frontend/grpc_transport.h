@@ -8,17 +8,28 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <functional>
+
+#include "absl/status/statusor.h"
 #include "server/frontend/frontend_parts.h"
+#include "switchyard/v1/inference_service.pb.h"
 
 namespace switchyard {
 
-// Parses the bytes and starts the call; what is returned belongs to gRPC.
+// Starts the call, or ends it with why its message is no request; what is returned belongs to gRPC.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStreamingCall(FrontendParts* parts,
                                                                grpc::CallbackServerContext* context,
-                                                               const grpc::ByteBuffer& request);
+                                                               absl::StatusOr<v1::GenerateRequest> request);
+
+// One request, one answer, in whatever form they travel.
+struct UnaryExchange {
+  absl::StatusOr<v1::GenerateRequest> request;
+  TimePoint deadline;
+  std::function<grpc::ByteBuffer(const v1::GenerateResponse&)> encode;
+};
 // `response` stays valid until the reactor is done.
 grpc::ServerUnaryReactor* StartUnaryCall(FrontendParts* parts, grpc::CallbackServerContext* context,
-                                         const grpc::ByteBuffer& request, grpc::ByteBuffer* response);
+                                         UnaryExchange exchange, grpc::ByteBuffer* response);
 
 }  // namespace switchyard
 

@@ -42,11 +42,12 @@ grpc::ServerUnaryReactor* AnswerOnWorker(FrontendParts* parts, grpc::CallbackSer
 }  // namespace
 
 grpc::ServerUnaryReactor* InferenceService::Generate(Context* context, const Bytes* request, Bytes* response) {
-  return StartUnaryCall(parts_, context, *request, response);
+  return StartUnaryCall(parts_, context,
+                        {ParseAs<v1::GenerateRequest>(*request), SteadyDeadline(*context), SerializeMessage}, response);
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::GenerateStream(Context* context, const Bytes* request) {
-  return StartStreamingCall(parts_, context, *request);
+  return StartStreamingCall(parts_, context, ParseAs<v1::GenerateRequest>(*request));
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(Context* context, const Bytes* request, Bytes* response) {

@@ -9,12 +9,21 @@
 #include <grpcpp/support/byte_buffer.h>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace switchyard {
 
 // INVALID_ARGUMENT: names the text field that is not valid UTF-8 and the byte, or says that the bytes are no such
 // message.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message* message);
+
+template <typename Message>
+absl::StatusOr<Message> ParseAs(const grpc::ByteBuffer& bytes) {
+  Message message;
+  const absl::Status parsed = ParseMessage(bytes, &message);
+  if (!parsed.ok()) return parsed;
+  return message;
+}
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::MessageLite& message);
 

@@ -27,8 +27,8 @@ from serving import Server, arguments, check, code_of, pb  # noqa: E402
 
 BROKEN_LAYER = "2"
 HOT, DEAD = {"0", "1"}, {"2", "3", "4", "5", "6", "7"}
-TOKENS = 16000  # more than the traffic that the alerts want to see
-PATIENCE = 120.0  # seconds
+TOKENS = 12000  # more than the traffic that the alerts want to see
+PATIENCE = 240.0  # seconds
 
 
 def break_router(source, target):

@@ -11,6 +11,7 @@ import sys
 import deployed
 import kubernetes_validate
 import yaml
+from program import Program
 
 sys.path.insert(0, str(deployed.ROOT / "tests" / "end_to_end"))
 from serving import SERVING, Server, arguments, check, health_pb2  # noqa: E402
@@ -65,25 +66,6 @@ def check_schemas(objects):
     check(objects, f"{len(objects)} objects are as the schemas of Kubernetes {SCHEMAS} want them")
 
 
-class Defaults:
-    """What the server says of itself in --help, and the image in the Dockerfile."""
-
-    def __init__(self, binary):
-        text = subprocess.run([binary, "--help"], capture_output=True, text=True).stdout
-        flags = re.findall(r"^  --(?:\[no-\])?([a-z-]+)", text, re.M)
-        self.flags = {"--" + flag for flag in flags}
-        self.variables = {"SWITCHYARD_" + flag.upper().replace("-", "_") for flag in flags}
-        self.port, self.admin_port, self.shutdown_timeout = (
-            int(re.search(rf"--{flag} .*\((\d+)\)", text)[1]) for flag in ("port", "admin-port", "shutdown-timeout")
-        )
-        dockerfile = (deployed.ROOT / "Dockerfile").read_text()
-        self.user = {int(user) for user in re.findall(r"^USER (\d+):", dockerfile, re.M)}
-        self.exposed = {int(port) for ports in re.findall(r"^EXPOSE (.*)$", dockerfile, re.M) for port in ports.split()}
-        check(
-            len(self.flags) > 30 and len(self.user) == 1, f"the server has {len(self.flags)} flags, the image one user"
-        )
-
-
 def environment(spec, objects):
     """The variables of the server's container, also those that come from a ConfigMap."""
     settings = {one["metadata"]["name"]: one["data"] for one in of_kind(objects, "ConfigMap")}
@@ -94,38 +76,40 @@ def environment(spec, objects):
     return found
 
 
-def check_pods(objects, defaults):
+def check_pods(objects, program):
     for labels, spec in pod_specs(objects):
         (container,) = spec["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         check(
-            set(ports.values()) <= {defaults.port, defaults.admin_port} == defaults.exposed,
+            set(ports.values()) <= {program.port, program.admin_port} == program.exposed,
             f"ports {ports} are those that the server has by default and the image exposes",
         )
         probes = {name: container[name] for name in PROBES if name in container}
         check(
             probes.keys() >= (set(PROBES) if labels else {"readinessProbe"})
-            and all(probe["grpc"] == {"port": defaults.port} for probe in probes.values()),
+            and all(probe["grpc"] == {"port": program.port} for probe in probes.values()),
             f"{', '.join(probes)} ask the gRPC port for the health of the whole server",
         )
+        release = container["image"].split(":")[1].removesuffix("-cuda")
+        check(release == program.version, f"the image {container['image']} is that of the sources")
         flags = {argument.split("=")[0] for argument in container.get("args", ())}
-        check(flags <= defaults.flags, f"flags exist: {sorted(flags)}")
+        check(flags <= program.flags, f"flags exist: {sorted(flags)}")
         variables = environment(spec, objects)
-        check(variables.keys() <= defaults.variables, f"settings exist: {sorted(variables)}")
+        check(variables.keys() <= program.variables, f"settings exist: {sorted(variables)}")
         mounts = [mount["mountPath"] for mount in container.get("volumeMounts", ())]
         check(
             not variables.get("SWITCHYARD_MODEL") or variables["SWITCHYARD_MODEL"].startswith(tuple(mounts)),
             "a model of its own lies on a volume",
         )
-        check_rights({**spec.get("securityContext", {}), **container["securityContext"]}, defaults)
+        check_rights({**spec.get("securityContext", {}), **container["securityContext"]}, program)
         if labels:
-            check_drain(spec, container, variables, defaults)
+            check_drain(spec, container, variables, program)
 
 
-def check_rights(context, defaults):
+def check_rights(context, program):
     check(
         context["runAsNonRoot"]
-        and context["runAsUser"] in defaults.user
+        and context["runAsUser"] in program.user
         and context["readOnlyRootFilesystem"]
         and not context["allowPrivilegeEscalation"]
         and context["capabilities"] == {"drop": ["ALL"]},
@@ -133,8 +117,8 @@ def check_rights(context, defaults):
     )
 
 
-def check_drain(spec, container, variables, defaults):
-    timeout = int(variables.get("SWITCHYARD_SHUTDOWN_TIMEOUT", defaults.shutdown_timeout))
+def check_drain(spec, container, variables, program):
+    timeout = int(variables.get("SWITCHYARD_SHUTDOWN_TIMEOUT", program.shutdown_timeout))
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     grace = spec["terminationGracePeriodSeconds"]
     check(
@@ -199,40 +183,19 @@ def paths(objects):
     }
 
 
-def check_compose(defaults):
-    """docker compose: what it mounts exists, its settings and ports are the server's."""
-    file = deployed.DEPLOY / "compose.yaml"
-    result = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)],
-        capture_output=True,
-        text=True,
-    )
-    check(
-        result.returncode == 0, f"compose.yaml is as its schema wants it {result.stdout if result.returncode else ''}"
-    )
-    services = yaml.safe_load(file.read_text())["services"]
-    server = services["switchyard"]
-    check({int(port.rsplit(":", 1)[1]) for port in server["ports"]} == defaults.exposed, "its ports are the image's")
-    check(server["environment"].keys() <= defaults.variables, "its settings exist")
-    mounts = [mount.split(":")[0] for one in services.values() for mount in one.get("volumes", ())]
-    missing = [mount for mount in mounts if mount.startswith(".") and not (deployed.DEPLOY / mount).exists()]
-    check(len(mounts) >= 4 and not missing, f"what it mounts exists {missing}")
-
-
 def main():
     args = arguments(__doc__)
     kubectl()
-    defaults = Defaults(args.server_binary)
+    program = Program(args.server_binary)
     asked, variables = set(), {}
     for folder in sorted((deployed.DEPLOY / "kubernetes" / "overlays").iterdir()):
         objects = render(folder)
         check_schemas(objects)
-        check_pods(objects, defaults)
+        check_pods(objects, program)
         check_names(objects)
         asked |= paths(objects)
         for labels, spec in pod_specs(objects):
             variables.update(environment(spec, objects))
-    check_compose(defaults)
 
     # What the manifests set, except for the model and the device, which this machine may not have.
     own = {name: value for name, value in variables.items() if name not in ("SWITCHYARD_MODEL", "SWITCHYARD_DEVICE")}

@@ -7,6 +7,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/config/generation_config.h"
 #include "engine/config/model_config.h"
+#include "engine/vision/vision_config.h"
 
 namespace switchyard {
 namespace {
@@ -34,6 +35,21 @@ void CheckLayer(const LayerConfig& layer) {
   CHECK(heads.num_experts == 0 || shape.num_heads == shape.num_kv_heads * heads.top_k);
 }
 
+void CheckVision(const VisionConfig& config) {
+  CHECK(config.image_size % config.patch_size == 0 && config.tokens_per_image() >= 2);
+  CHECK(config.head_dim() >= 2 && config.head_dim() <= 1024 && config.head_dim() % 2 == 0);
+  CHECK(config.num_classes > 0 && config.intermediate_size > 0 && config.layer_norm_eps > 0.0f);
+  const RouterConfig& router = config.router;
+  CHECK(router.top_k >= 1 && router.top_k <= router.num_experts);
+  CHECK(router.capacity >= 0 && router.capacity % 4 == 0 && router.capacity < config.tokens_per_image() + 4);
+  CHECK(!config.moe_layers.empty());
+  int32_t previous = -1;
+  for (const int32_t layer : config.moe_layers) {
+    CHECK(layer > previous && layer < config.num_hidden_layers);
+    previous = layer;
+  }
+}
+
 }  // namespace
 }  // namespace switchyard
 
@@ -47,6 +63,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     for (const switchyard::LayerConfig& layer : config->layers) switchyard::CheckLayer(layer);
   } else {
     CHECK(absl::IsInvalidArgument(config.status()) || absl::IsUnimplemented(config.status()));
+  }
+  const auto vision = switchyard::ParseVisionConfig(text);
+  if (vision.ok()) {
+    switchyard::CheckVision(*vision);
+  } else {
+    CHECK(absl::IsInvalidArgument(vision.status()) || absl::IsUnimplemented(vision.status()));
   }
   const auto generation = switchyard::ParseGenerationConfig(text);
   CHECK(generation.ok() || absl::IsInvalidArgument(generation.status()));

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 PLAIN_DATA = ["engine/step.h", "engine/sampling_params.h"]
 ENGINE_FACE = ["engine/engine.h", "engine/base/", *PLAIN_DATA]
-PROTO = ["switchyard/v1/"]
+PROTO = ["switchyard/v1/", "inference/"]
 SERVER_FACE = ["server/log.h", "server/options.h"]
 
 # The longest matching prefix of a file's path decides.
@@ -53,7 +53,7 @@ FORBIDDEN = {
     "engine/": re.compile(r"<grpc|<prometheus/|\.pb\.h"),
     "server/scheduler/": re.compile(r"<grpc|<prometheus/|\.pb\.h"),
 }
-OURS = {"engine", "server", "client", "tests", "switchyard"}
+OURS = {"engine", "server", "client", "tests", "switchyard", "inference"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<][^">]+[">])')
 
 

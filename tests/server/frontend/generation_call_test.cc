@@ -25,14 +25,19 @@ class FakeTransport : public CallTransport {
     EXPECT_EQ(request_id, "") << "headers twice";
     request_id = id;
   }
-  void Write(const google::protobuf::MessageLite& message) override {
+  void Write(const v1::GenerateStreamResponse& message) override {
     Begin();
     Take(message);
     write_in_flight = true;
   }
-  void WriteAndFinish(const google::protobuf::MessageLite& message) override {
+  void WriteAndFinish(const v1::GenerateStreamResponse& message) override {
     Begin();
     Take(message);
+    ++num_ends;
+  }
+  void Respond(const v1::GenerateResponse& response) override {
+    Begin();
+    Take(response);
     ++num_ends;
   }
   void Finish(const absl::Status& final_status) override {

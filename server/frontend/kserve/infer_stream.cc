@@ -1,0 +1,243 @@
+#include "server/frontend/kserve/infer_stream.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "server/frontend/generation_call.h"
+#include "server/frontend/kserve/text_request.h"
+#include "server/frontend/kserve/text_response.h"
+
+namespace switchyard::kserve {
+
+// One request of the stream: what its GenerationCall says becomes messages of the stream.
+class InferStream::Item final : public CallTransport, public std::enable_shared_from_this<Item> {
+ public:
+  Item(std::shared_ptr<InferStream> stream, TextReply reply) : stream_(std::move(stream)), answers_(std::move(reply)) {}
+
+  void SendRequestId(const std::string&) override {}  // the stream's headers are nobody's in particular
+  void Write(const v1::GenerateStreamResponse& message) override { Send(answers_.Next(message), /*last=*/false); }
+  void WriteAndFinish(const v1::GenerateStreamResponse& message) override { Send(answers_.Next(message), true); }
+  void Respond(const v1::GenerateResponse& response) override { Send(answers_.Whole(response), /*last=*/true); }
+  void Finish(const absl::Status& status) override { stream_->Fail(shared_from_this(), status); }
+  void Break() override { stream_->Break(); }
+
+  const std::string& id() const { return answers_.id(); }
+
+  std::shared_ptr<GenerationCall> call;
+  bool started = false;  // under the stream's lock: `call` is there and may be cancelled
+
+ private:
+  void Send(inference::ModelInferResponse response, bool last) {
+    (*response.mutable_parameters())["triton_final_response"].set_bool_param(last);
+    Outgoing outgoing{shared_from_this(), {}, last};
+    outgoing.message.mutable_infer_response()->Swap(&response);
+    stream_->Push(std::move(outgoing));
+  }
+
+  const std::shared_ptr<InferStream> stream_;
+  TextAnswers answers_;
+};
+
+InferStream::InferStream(FrontendParts* parts, Options options) : parts_(parts), options_(std::move(options)) {}
+
+InferStream::~InferStream() = default;
+
+void InferStream::Start(std::shared_ptr<Transport> transport) {
+  {
+    MutexLock lock(&mutex_);
+    transport_ = std::move(transport);
+  }
+  Advance();
+}
+
+void InferStream::End(const absl::Status& status) {
+  {
+    MutexLock lock(&mutex_);
+    if (end_.ok()) end_ = status;
+  }
+  Advance();
+}
+
+void InferStream::OnRequest(const absl::StatusOr<inference::ModelInferRequest>& request) {
+  absl::StatusOr<TextRequest> text = request.ok() ? ReadTextRequest(*request) : request.status();
+  // A server that does not serve says so first.
+  const auto admitting = parts_->AdmittingModel();
+  if (!admitting.ok()) text = admitting.status();
+  TimePoint deadline = options_.deadline;
+  if (text.ok() && text->timeout) deadline = std::min(deadline, std::chrono::steady_clock::now() + *text->timeout);
+  TextReply reply;
+  if (text.ok()) {
+    reply = std::move(text->reply);
+  } else if (request.ok() && request->id().size() <= static_cast<size_t>(kMaxRequestIdBytes)) {
+    reply.id = request->id();
+  }
+  const auto item = std::make_shared<Item>(shared_from_this(), std::move(reply));
+  {
+    MutexLock lock(&mutex_);
+    reading_ = false;
+    // A message may still arrive while the stream ends, or has ended: its status is the answer.
+    if (!TakesRequests()) return;
+    open_.push_back(item);
+  }
+  item->call = std::make_shared<GenerationCall>(parts_, text.ok() && text->stream, deadline);
+  if (text.ok()) {
+    item->call->Start(item, std::move(text->generate), options_.metadata_id);
+  } else {
+    item->call->Refuse(item, text.status());
+  }
+  bool dropping = false;
+  {
+    MutexLock lock(&mutex_);
+    item->started = true;
+    dropping = dropping_;
+  }
+  if (dropping) item->call->OnCancel();
+  Advance();
+}
+
+void InferStream::OnRequestsEnd() {
+  {
+    MutexLock lock(&mutex_);
+    reading_ = false;
+    half_closed_ = true;
+  }
+  Advance();
+}
+
+// The last word to a request that failed.
+void InferStream::Fail(const std::shared_ptr<Item>& item, const absl::Status& status) {
+  Outgoing outgoing{item, {}, /*last=*/true};
+  outgoing.message.set_error_message(std::string(status.message()));
+  inference::ModelInferResponse* response = outgoing.message.mutable_infer_response();
+  response->set_id(item->id());
+  (*response->mutable_parameters())["triton_final_response"].set_bool_param(true);
+  (*response->mutable_parameters())["status_code"].set_string_param(absl::StatusCodeToString(status.code()));
+  if (!options_.errors_end_stream) return Push(std::move(outgoing));
+  {
+    MutexLock lock(&mutex_);
+    if (end_.ok()) end_ = status;
+  }
+  DropAll();
+  Written(outgoing, /*ok=*/false);
+  Advance();
+}
+
+void InferStream::Push(Outgoing outgoing) {
+  bool dropped = false;
+  {
+    MutexLock lock(&mutex_);
+    dropped = dropping_;
+    if (!dropped) queue_.push_back(std::move(outgoing));
+  }
+  if (dropped) Written(outgoing, /*ok=*/false);
+  Advance();
+}
+
+// `outgoing` has left, or was dropped: its call may go on, or is over.
+void InferStream::Written(const Outgoing& outgoing, bool ok) {
+  if (!outgoing.last) return outgoing.item->call->OnWriteDone(ok);
+  outgoing.item->call->OnDone();  // first: the stream may end as soon as it has no open request
+  MutexLock lock(&mutex_);
+  open_.erase(std::remove(open_.begin(), open_.end(), outgoing.item), open_.end());
+}
+
+// Nobody reads what comes from here on: everything that runs is cancelled, what waits is thrown away.
+void InferStream::DropAll() {
+  std::deque<Outgoing> dropped;
+  std::vector<std::shared_ptr<Item>> running;
+  {
+    MutexLock lock(&mutex_);
+    if (dropping_) return;
+    dropping_ = true;
+    dropped.swap(queue_);
+    for (const auto& item : open_) {
+      if (item->started) running.push_back(item);
+    }
+  }
+  for (const Outgoing& outgoing : dropped) Written(outgoing, /*ok=*/false);
+  for (const auto& item : running) item->call->OnCancel();
+}
+
+void InferStream::OnWriteDone(bool ok) {
+  Outgoing written;
+  {
+    MutexLock lock(&mutex_);
+    std::swap(written, writing_);
+  }
+  Written(written, ok);
+  Advance();
+}
+
+void InferStream::OnCancel() {
+  {
+    MutexLock lock(&mutex_);
+    cancelled_ = true;
+  }
+  DropAll();
+  Advance();
+}
+
+void InferStream::OnDone() {
+  MutexLock lock(&mutex_);
+  transport_.reset();
+}
+
+void InferStream::Break() {
+  std::shared_ptr<Transport> transport;
+  {
+    MutexLock lock(&mutex_);
+    transport = transport_;
+  }
+  if (transport != nullptr) transport->Break();
+}
+
+bool InferStream::TakesRequests() const { return !half_closed_ && !cancelled_ && end_.ok(); }
+
+InferStream::Action InferStream::Next() {
+  if (finished_ || transport_ == nullptr) return Action::kNothing;
+  if (writing_.item == nullptr && !queue_.empty()) {
+    writing_ = std::move(queue_.front());
+    queue_.pop_front();
+    return Action::kWrite;
+  }
+  if (TakesRequests() && !reading_ && !read_call_ && open_.size() < kMaxRequests) {
+    reading_ = true;
+    read_call_ = true;
+    return Action::kRead;
+  }
+  if (TakesRequests() || writing_.item != nullptr || !open_.empty() || read_call_) return Action::kNothing;
+  finished_ = true;
+  return Action::kFinish;
+}
+
+absl::Status InferStream::FinalStatus() const {
+  if (cancelled_) return absl::CancelledError("the client went away");
+  return end_;
+}
+
+void InferStream::Advance() {
+  while (true) {
+    Action action = Action::kNothing;
+    std::shared_ptr<Transport> transport;
+    const inference::ModelStreamInferResponse* message = nullptr;
+    absl::Status status;
+    {
+      MutexLock lock(&mutex_);
+      action = Next();
+      transport = transport_;
+      message = &writing_.message;
+      status = FinalStatus();
+    }
+    if (action == Action::kNothing) return;
+    if (action == Action::kWrite) transport->Write(*message);
+    if (action == Action::kFinish) transport->Finish(status);
+    if (action == Action::kRead) {
+      transport->Read();
+      MutexLock lock(&mutex_);
+      read_call_ = false;
+    }
+  }
+}
+
+}  // namespace switchyard::kserve
