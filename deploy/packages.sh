@@ -10,6 +10,7 @@ SWITCHYARD_BUILD_PACKAGES=(
   g++ cmake ninja-build ccache pkg-config
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler
   libabsl-dev
+  libssl-dev
   prometheus-cpp-dev libcivetweb-dev
   nlohmann-json3-dev
   libpcre2-dev libutf8proc-dev
@@ -20,6 +21,7 @@ SWITCHYARD_BUILD_PACKAGES=(
 SWITCHYARD_TEST_PACKAGES=(
   libgtest-dev libgmock-dev
   python3 python3-venv
+  openssl
 )
 
 # A compiler of this code base wants up to 1 GiB: no more of them at once than fit, into the machine or the container.
@@ -32,18 +34,24 @@ num_jobs() {
   echo $((memory_gib < 1 ? 1 : memory_gib < cores ? memory_gib : cores))
 }
 
-# Puts prometheus and promtool into the folder $1 unless the machine has them. Unpacked, not installed: the package
-# would start a Prometheus server.
-unpack_prometheus() {
-  local folder
-  [ ! -x "$1/prometheus" ] && ! { command -v prometheus && command -v promtool; } >/dev/null || return 0
-  folder=$(mktemp -d)
-  if (cd "$folder" && apt-get -q download prometheus && dpkg-deb -x prometheus_*.deb .); then
-    mkdir -p "$1"
-    cp "$folder/usr/bin/promtool" "$folder/usr/bin/prometheus" "$1/"
+# unpack_programs FOLDER PACKAGE PROGRAMS... puts programs of a package into a folder, unless the machine has them all.
+# Unpacked, not installed: the package would start a service.
+unpack_programs() {
+  local folder=$1 package=$2 program unpacked missing=()
+  shift 2
+  for program in "$@"; do
+    [ -x "$folder/$program" ] || PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || missing+=("$program")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  unpacked=$(mktemp -d)
+  mkdir -p "$folder"
+  if (cd "$unpacked" && apt-get -q download "$package" && dpkg-deb -x "$package"_*.deb .); then
+    for program in "${missing[@]}"; do find "$unpacked/usr" -path "*bin/$program" -exec cp {} "$folder/" \;; done
   fi
-  rm -rf "$folder"
-  [ -x "$1/prometheus" ] || { echo "the package prometheus is missing and could not be fetched" >&2; return 1; }
+  rm -rf "$unpacked"
+  for program in "${missing[@]}"; do
+    [ -x "$folder/$program" ] || { echo "$program, of the package $package, is missing and could not be fetched" >&2; return 1; }
+  done
 }
 
 # Installs those of the named packages that are missing. Does nothing, and needs neither network nor rights, when all

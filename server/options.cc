@@ -128,6 +128,7 @@ class Table {
     AddDevice(&options->device);
     AddScheduling(&options->scheduling);
     AddGrpc(&options->grpc);
+    AddAccess(&options->grpc.access);
     AddAdmin(&options->admin);
     AddLifecycle(&options->lifecycle);
   }
@@ -189,6 +190,7 @@ class Table {
     Integer("max-concurrent-streams", 1, 1'000'000, "calls per connection", &o->max_concurrent_streams);
     Integer("max-open-calls", 1, 1'000'000, "generating calls in all", &o->max_open_calls);
     Integer("max-metadata-bytes", 1024, 1'048'576, "headers of one call", &o->max_metadata_bytes);
+    Seconds("handshake-timeout", 0.1, 3600, "for a new connection to begin HTTP/2", &o->handshake_timeout);
     Seconds("keepalive-time", 1, 86'400, "silence before a connection is probed", &o->keepalive_time);
     Seconds("keepalive-timeout", 0.1, 3600, "then, until it is closed", &o->keepalive_timeout);
     Seconds("max-connection-age", 0, 2'000'000, "until a connection is asked to reconnect; 0: never",
@@ -197,6 +199,16 @@ class Table {
     Seconds("max-request-seconds", 0.1, 604'800, "longest a request may take", &o->max_request_seconds);
     Bytes("stream-buffer-bytes", 4096, "unread output per call before it is ended", &o->stream_buffer_bytes);
     Switch("enable-reflection", "let tools list the services", &o->enable_reflection);
+  }
+
+  void AddAccess(AccessOptions* o) {
+    group_ = "Access to gRPC";
+    Text("ssl-certfile", "FILE", "PEM certificate chain of the server; without: plaintext", &o->ssl_certfile);
+    Text("ssl-keyfile", "FILE", "PEM private key of it", &o->ssl_keyfile);
+    Text("ssl-ca-certs", "FILE", "PEM certificates that sign clients'; with it, clients need one", &o->ssl_ca_certs);
+    Text("api-key-file", "FILE", "hashes of the tokens that may call (see `switchyard token`)", &o->api_key_file);
+    Switch("allow-insecure-tokens", "take tokens over plaintext that others can reach, behind a proxy that encrypts",
+           &o->allow_insecure_tokens);
   }
 
   void AddAdmin(AdminOptions* o) {
@@ -229,8 +241,9 @@ class Table {
       int64_t value = 0;
       const bool fits = AssignInteger(text, unit, high, &value).empty() && value % unit == 0;
       if (fits) *target = static_cast<T>(value);
-      return fits ? "" : "is " + Shown(text) + "; use a multiple of " + std::to_string(unit) + " up to " +
-                             std::to_string(high);
+      return fits ? ""
+                  : "is " + Shown(text) + "; use a multiple of " + std::to_string(unit) + " up to " +
+                        std::to_string(high);
     });
   }
   void Bytes(const char* name, int64_t low, const char* help, int64_t* target) {
@@ -446,6 +459,27 @@ std::string LastPathPart(std::string path) {
   return path.substr(path.find_last_of('/') + 1);
 }
 
+bool IsLoopback(const std::string& host) {
+  const bool is_address = host.find_first_not_of("0123456789.") == std::string::npos;
+  return host == "localhost" || host == "::1" || host == "[::1]" || (is_address && host.substr(0, 4) == "127.");
+}
+
+void CheckAccess(const GrpcOptions& o, std::vector<std::string>* problems) {
+  const AccessOptions& a = o.access;
+  if (a.ssl_certfile.empty() != a.ssl_keyfile.empty()) {
+    problems->push_back(a.ssl_keyfile.empty() ? "--ssl-keyfile is missing; --ssl-certfile needs it"
+                                              : "--ssl-certfile is missing; --ssl-keyfile needs it");
+  }
+  if (!a.ssl_ca_certs.empty() && a.ssl_certfile.empty()) {
+    problems->push_back("--ssl-ca-certs asks clients for certificates, which needs --ssl-certfile and --ssl-keyfile");
+  }
+  if (!a.api_key_file.empty() && a.ssl_certfile.empty() && !IsLoopback(o.host) && !a.allow_insecure_tokens) {
+    problems->push_back(
+        "--api-key-file without --ssl-certfile would send tokens readable to anyone on the way; use TLS, "
+        "or --host 127.0.0.1, or --allow-insecure-tokens where a proxy or mesh encrypts");
+  }
+}
+
 void CheckTogether(const ServerOptions& o, std::vector<std::string>* problems) {
   const SchedulingOptions& s = o.scheduling;
   if (o.model.model.empty()) problems->push_back("--model is missing; give the folder of a Hugging Face model");
@@ -466,6 +500,7 @@ void CheckTogether(const ServerOptions& o, std::vector<std::string>* problems) {
   if (o.grpc.max_message_bytes > int64_t{1} << 30) {
     problems->push_back("--max-message-bytes is " + std::to_string(o.grpc.max_message_bytes) + "; use at most 1G");
   }
+  CheckAccess(o.grpc, problems);
   if (o.device.device == "cuda" && o.device.cpu_isa != "auto") {
     problems->push_back("--cpu-isa is " + o.device.cpu_isa + ", but --device is cuda; leave one of them out");
   }

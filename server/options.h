@@ -25,23 +25,31 @@ struct ModelOptions {
 };
 
 struct DeviceOptions {
-  std::string device = "auto";   // auto | cpu | cuda
-  std::string cpu_isa = "auto";  // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
-  int32_t num_threads = 0;       // CPU workers; 0 = one per available core. More than cores: slower
+  std::string device = "auto";          // auto | cpu | cuda
+  std::string cpu_isa = "auto";         // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
+  int32_t num_threads = 0;              // CPU workers; 0 = one per available core. More than cores: slower
   std::string expert_gemm = "auto";     // of a GPU: auto | native | cublas_grouped | cublas_padded
   double gpu_memory_utilization = 0.9;  // share of the GPU's free memory to use. Raising: more KV, less for others
 };
 
 struct SchedulingOptions {
-  int32_t max_num_seqs = 64;             // sequences per step. Raising: more throughput, slower steps, larger buffers
-  int32_t max_num_batched_tokens = 512;  // tokens per step. Raising: faster prefill, longer pauses between tokens
-  int32_t block_size = 16;               // tokens per KV block. Raising: less bookkeeping, more waste per sequence
-  int64_t kv_cache_memory = 0;  // bytes of the KV pool; 0 = 1 GiB, on a GPU what is left. Raising: memory
-  bool enable_prefix_caching = true;           // reuse the KV of equal prompt beginnings
-  bool enable_chunked_prefill = true;          // long prompts run in pieces between decodes
-  std::string scheduling_policy = "fcfs";      // fcfs | priority (lower Request.priority first)
-  int64_t max_num_queued_reqs = 256;           // requests that may wait. Raising: longer waits instead of refusals
-  int64_t max_num_queued_tokens = 262'144;     // prompt tokens that may wait. As above, and 4 bytes each
+  int32_t max_num_seqs = 64;               // sequences per step. Raising: more throughput, slower steps, larger buffers
+  int32_t max_num_batched_tokens = 512;    // tokens per step. Raising: faster prefill, longer pauses between tokens
+  int32_t block_size = 16;                 // tokens per KV block. Raising: less bookkeeping, more waste per sequence
+  int64_t kv_cache_memory = 0;             // bytes of the KV pool; 0 = 1 GiB, on a GPU what is left. Raising: memory
+  bool enable_prefix_caching = true;       // reuse the KV of equal prompt beginnings
+  bool enable_chunked_prefill = true;      // long prompts run in pieces between decodes
+  std::string scheduling_policy = "fcfs";  // fcfs | priority (lower Request.priority first)
+  int64_t max_num_queued_reqs = 256;       // requests that may wait. Raising: longer waits instead of refusals
+  int64_t max_num_queued_tokens = 262'144;  // prompt tokens that may wait. As above, and 4 bytes each
+};
+
+struct AccessOptions {
+  std::string ssl_certfile;            // PEM: the server's certificate, then intermediates; none = plaintext
+  std::string ssl_keyfile;             // PEM: its private key
+  std::string ssl_ca_certs;            // PEM: who signs clients' certificates; set = every client needs one
+  std::string api_key_file;            // SHA-256 hashes of the tokens that are let in; none = no token is asked for
+  bool allow_insecure_tokens = false;  // tokens although the port is neither TLS nor on the loopback interface
 };
 
 struct GrpcOptions {
@@ -51,6 +59,7 @@ struct GrpcOptions {
   int32_t max_concurrent_streams = 1024;         // per connection. Raising: about 20 KB each
   int32_t max_open_calls = 4096;                 // generating calls in all. Raising: about 20 KB each and their buffers
   int32_t max_metadata_bytes = 16'384;           // of one call's headers. Raising: memory per call
+  double handshake_timeout = 10.0;         // seconds that a new connection has to begin HTTP/2. Raising: idle ones stay
   double keepalive_time = 10.0;            // seconds of silence before a connection is probed. Lowering: more pings
   double keepalive_timeout = 5.0;          // seconds until a silent connection is closed
   double max_connection_age = 0.0;         // seconds until a connection is asked to reconnect; 0 = never
@@ -58,6 +67,7 @@ struct GrpcOptions {
   double max_request_seconds = 600.0;      // longest that a request may take. Raising: stuck ones stay longer
   int64_t stream_buffer_bytes = int64_t{1} << 20;  // unread output per call before it is ended. Raising: that memory
   bool enable_reflection = true;                   // lets tools list the services
+  AccessOptions access;
 };
 
 struct AdminOptions {

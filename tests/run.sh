@@ -70,9 +70,10 @@ for lane in "${lanes[@]}"; do
   case "$lane" in
     default)
       python_environment
-      unpack_prometheus build/prometheus
+      unpack_programs build/programs prometheus prometheus promtool
+      unpack_programs build/programs nginx nginx
       configure_and_build build -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD_TEST_PYTHON="$PWD/build/test-venv/bin/python"
-      PATH=$PWD/build/prometheus:$PATH run_tests build
+      PATH=$PWD/build/programs:$PATH run_tests build
       ;;
     asan)
       # Optimised once: compiles in half the time of -O2, and the tests hardly notice.

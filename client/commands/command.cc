@@ -21,6 +21,9 @@ int PrintError(const CommandContext& context, const absl::Status& status) {
         << "Is a server running at " << context.client.address
         << "? `switchyard health --wait 60` waits for it; --address or SWITCHYARD_ADDRESS names another.\n";
   }
+  if (absl::IsUnauthenticated(status)) {
+    context.console.err << "Give a token that the server knows by SWITCHYARD_API_KEY or --api-key.\n";
+  }
   return kExitError;
 }
 

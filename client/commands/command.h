@@ -67,6 +67,7 @@ void AddLoadCommand(CLI::App* app, CommandContext* context);
 void AddTokenizeCommand(CLI::App* app, CommandContext* context);
 void AddDetokenizeCommand(CLI::App* app, CommandContext* context);
 void AddAbortCommand(CLI::App* app, CommandContext* context);
+void AddTokenCommand(CLI::App* app, CommandContext* context);
 
 }  // namespace switchyard
 

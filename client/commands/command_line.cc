@@ -48,6 +48,7 @@ void AddCommands(CLI::App* app, CommandContext* context) {
   AddTokenizeCommand(app, context);
   AddDetokenizeCommand(app, context);
   AddAbortCommand(app, context);
+  AddTokenCommand(app, context);
   for (CLI::App* command : app->get_subcommands(nullptr)) {
     command->fallthrough();
     command->footer("`switchyard --help` lists the options for connection and colour; they may stand here too.");

@@ -1,7 +1,6 @@
 #include "server/frontend/frontend.h"
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -9,9 +8,12 @@
 #include <thread>
 #include <utility>
 
+#include "engine/base/status_macros.h"
+#include "server/access/credential_files.h"
 #include "server/frontend/expert_service.h"
 #include "server/frontend/generation_call.h"
 #include "server/frontend/grpc_status.h"
+#include "server/frontend/guarded_credentials.h"
 #include "server/frontend/health_service.h"
 #include "server/frontend/inference_service.h"
 #include "server/frontend/kserve/kserve_service.h"
@@ -51,6 +53,7 @@ void SetChannelArguments(const GrpcOptions& options, grpc::ServerBuilder* builde
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, options.max_metadata_bytes);
   // Identity only: gRPC inflates a compressed message before it checks the size.
   builder->AddChannelArgument(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1);
+  builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, Millis(options.handshake_timeout));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Millis(options.keepalive_time));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Millis(options.keepalive_timeout));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -79,6 +82,7 @@ struct Frontend::Impl {
     parts.open_calls = &open_calls;
   }
 
+  absl::Status OpenCredentials(const AccessOptions& options);
   absl::Status Listen(const GrpcOptions& options);
   void Probe();
   bool StopAsked(std::chrono::milliseconds wait);
@@ -98,6 +102,9 @@ struct Frontend::Impl {
   InferenceService inference;
   ExpertService expert;
   kserve::KserveService kserve;
+  // The server asks these until it is gone.
+  std::unique_ptr<CredentialFiles> credentials;
+  std::shared_ptr<grpc::ServerCredentials> port_credentials;
   std::unique_ptr<grpc::Server> server;
   int port = 0;
   bool shut_down = false;
@@ -112,12 +119,33 @@ struct Frontend::Impl {
   std::thread probe;
 };
 
+absl::Status Frontend::Impl::OpenCredentials(const AccessOptions& options) {
+  const auto show_expiry = [this] {
+    if (const auto identity = credentials->identity())
+      parts.metrics->SetCertificateExpiry(static_cast<double>(identity->not_after));
+  };
+  ASSIGN_OR_RETURN(credentials, CredentialFiles::Open(options));
+  show_expiry();
+  credentials->Watch([=, this](CredentialKind kind, const absl::Status& result) {
+    parts.metrics->OnCredentialsChange(kind, result.ok());
+    show_expiry();
+  });
+  const auto tokens = credentials->tokens();
+  Log(LogLevel::kInfo, "access",
+      {{"tls", credentials->identity() != nullptr},
+       {"client_certificates", !options.ssl_ca_certs.empty()},
+       {"tokens", tokens == nullptr ? 0 : tokens->size()}});
+  return absl::OkStatus();
+}
+
 absl::Status Frontend::Impl::Listen(const GrpcOptions& options) {
+  RETURN_IF_ERROR(OpenCredentials(options.access));
   if (options.enable_reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   const std::string address = HostAndPort(options.host, options.port);
   grpc::ServerBuilder builder;
   SetChannelArguments(options, &builder);
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  port_credentials = GuardedCredentials(credentials.get(), parts.metrics);
+  builder.AddListeningPort(address, port_credentials, &port);
   builder.RegisterService(&inference);
   builder.RegisterService(&expert);
   builder.RegisterService(&kserve);

@@ -28,7 +28,8 @@ namespace switchyard {
 
 class Frontend {
  public:
-  // UNAVAILABLE: the address cannot be listened on; names host and port. `metrics` outlives the frontend.
+  // UNAVAILABLE: the address cannot be listened on; names host and port. INVALID_ARGUMENT: a certificate or token file
+  // cannot be used; names the setting. `metrics` outlives the frontend.
   static absl::StatusOr<std::unique_ptr<Frontend>> Listen(const GrpcOptions& grpc, const SchedulingOptions& scheduling,
                                                           ServingMetrics* metrics);
   ~Frontend();  // Shutdown at once, if that was not called

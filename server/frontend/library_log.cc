@@ -24,9 +24,17 @@ bool MayLog() {
   return lines.fetch_add(1, std::memory_order_relaxed) < kLinesPerSecond;
 }
 
+// Headers that cannot be parsed are quoted in gRPC's text ("Error parsing metadata: ... value=..."), and may be
+// secrets.
+std::string WithoutValues(const std::string& text) {
+  const size_t value = text.find("value=");
+  return value == std::string::npos ? text : text.substr(0, value) + "...";
+}
+
+// Below errors, as GRPC_VERBOSITY and GRPC_TRACE ask for, gRPC writes whole messages: never ours to log.
 void LogGrpc(gpr_log_func_args* line) {
   if (line->severity != GPR_LOG_SEVERITY_ERROR || !MayLog()) return;
-  Log(LogLevel::kWarning, "grpc", {{"text", line->message}});
+  Log(LogLevel::kWarning, "grpc", {{"text", WithoutValues(line->message)}});
 }
 
 // Its errors are about requests that we refuse with a better text, and name fields only.

@@ -43,6 +43,8 @@ enum class Family : int {
   kStepTokens,
   kInternalErrors,
   kLogDropped,
+  kCredentialReloads,
+  kCertificateExpiry,
   // Per request.
   kTimeToFirstToken,
   kInterTokenLatency,

@@ -363,6 +363,10 @@ void ServingMetrics::OnRejected(Rejection reason) {
   rejected_[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed);
 }
 
+void ServingMetrics::OnCredentialsChange(CredentialKind kind, bool taken) {
+  credential_changes_[static_cast<size_t>(kind)][taken ? 1 : 0].fetch_add(1, std::memory_order_relaxed);
+}
+
 SchedulerCounts ServingMetrics::counts() const {
   MutexLock lock(&mutex_);
   return shared_->counts;
@@ -413,6 +417,14 @@ std::string ServingMetrics::Scrape() const {
   uint64_t (*const dropped)() = dropped_log_lines_.load();
   page.Value(Family::kInternalErrors, internal_errors == nullptr ? 0.0 : static_cast<double>(internal_errors()));
   page.Value(Family::kLogDropped, dropped == nullptr ? 0.0 : static_cast<double>(dropped()));
+  for (size_t kind = 0; kind < kNumCredentialKinds; ++kind) {
+    for (size_t taken = 0; taken < 2; ++taken) {
+      page.Value(Family::kCredentialReloads,
+                 static_cast<double>(credential_changes_[kind][taken].load(std::memory_order_relaxed)),
+                 {{"what", kCredentialKindNames[kind]}, {"result", taken == 1 ? "taken" : "refused"}});
+    }
+  }
+  page.Value(Family::kCertificateExpiry, certificate_expiry_.load(std::memory_order_relaxed));
   page.Process(start_time_seconds_);
   return page.Text();
 }

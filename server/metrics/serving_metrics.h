@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,6 +19,7 @@
 
 #include "engine/base/mutex.h"
 #include "engine/engine.h"
+#include "server/access/credential_kind.h"
 #include "server/metrics/expert_load.h"
 #include "server/metrics/histogram.h"
 #include "server/scheduler/serving_loop.h"
@@ -60,6 +62,9 @@ class ServingMetrics : public LoopObserver {
   // Any thread ----------------------------------------------------------------------------------------------
   void OnCallAnswered(int grpc_code);
   void OnRejected(Rejection reason);
+  void OnCredentialsChange(CredentialKind kind, bool taken);
+  // Seconds since the Unix epoch; never called without TLS.
+  void SetCertificateExpiry(double not_after) { certificate_expiry_.store(not_after, std::memory_order_relaxed); }
   void OnOpenCalls(int change) { open_calls_.fetch_add(change, std::memory_order_relaxed); }
 
   // Gauges and totals of the scheduler after the latest step.
@@ -83,6 +88,8 @@ class ServingMetrics : public LoopObserver {
   std::array<std::atomic<uint64_t>, kNumGrpcCodes> answered_{};
   std::array<std::atomic<uint64_t>, kNumRejections> rejected_{};
   std::atomic<int> open_calls_{0};
+  std::array<std::array<std::atomic<uint64_t>, 2>, kNumCredentialKinds> credential_changes_{};  // [kind][taken]
+  std::atomic<double> certificate_expiry_{std::numeric_limits<double>::infinity()};
   std::atomic<bool> ready_{false};
   std::atomic<uint64_t (*)()> internal_errors_{nullptr};
   std::atomic<uint64_t (*)()> dropped_log_lines_{nullptr};

@@ -8,7 +8,7 @@ import tempfile
 import time
 
 import grpc
-from serving import Server, arguments, check, inference_service_pb2_grpc, pb
+from serving import Server, arguments, check, free_port, inference_service_pb2_grpc, pb
 
 
 def run(args, *flags, environment=None):
@@ -76,12 +76,6 @@ def check_refusals(args):
     )
     for text in (run(args, "--bogus")[2], text):
         check("terminate called" not in text and "Aborted" not in text, "no stack trace, no abort")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def check_blocked_log(args):

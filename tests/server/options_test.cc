@@ -211,5 +211,32 @@ TEST(OptionsTest, EachMistakeIsNamedWithItsRemedy) {
   }
 }
 
+TEST(OptionsTest, TokensNeedAWayThatNobodyReads) {
+  const auto problems = [](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"--model", "m", "--api-key-file", "t"});
+    return Parse({flags, {}, {}}).problems;
+  };
+  ASSERT_EQ(problems({}).size(), 1u);
+  EXPECT_NE(problems({})[0].find("--allow-insecure-tokens"), std::string::npos);
+  EXPECT_EQ(problems({"--host", "127.example.org"}).size(), 1u) << "that is a name";
+  EXPECT_TRUE(problems({"--ssl-certfile", "c", "--ssl-keyfile", "k"}).empty());
+  EXPECT_TRUE(problems({"--allow-insecure-tokens"}).empty());
+  for (const char* host : {"127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"}) {
+    EXPECT_TRUE(problems({"--host", host}).empty()) << host;
+  }
+}
+
+TEST(OptionsTest, CertificateAndKeyComeTogether) {
+  const auto problem = [](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"--model", "m"});
+    const auto problems = Parse({flags, {}, {}}).problems;
+    return problems.size() == 1 ? problems[0] : std::to_string(problems.size()) + " problems";
+  };
+  EXPECT_NE(problem({"--ssl-certfile", "c"}).find("--ssl-keyfile is missing"), std::string::npos);
+  EXPECT_NE(problem({"--ssl-keyfile", "k"}).find("--ssl-certfile is missing"), std::string::npos);
+  EXPECT_NE(problem({"--ssl-ca-certs", "a"}).find("needs --ssl-certfile"), std::string::npos);
+  EXPECT_EQ(problem({"--ssl-certfile", "c", "--ssl-keyfile", "k", "--ssl-ca-certs", "a"}), "0 problems");
+}
+
 }  // namespace
 }  // namespace switchyard

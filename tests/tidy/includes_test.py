@@ -38,8 +38,9 @@ ALLOWED = {
     "engine/vision/": ["engine/vision/", "engine/moe/", "engine/config/", "engine/checkpoint/named_tensors.h",
                        "engine/backend/backend.h", "engine/base/", *PLAIN_DATA],
     "server/scheduler/": ["server/scheduler/", *ENGINE_FACE],
-    "server/metrics/": ["server/metrics/", "server/scheduler/", *ENGINE_FACE, *SERVER_FACE],
-    "server/frontend/": ["server/frontend/", "server/metrics/", "server/scheduler/", "engine/tokenizer/",
+    "server/access/": ["server/access/", "engine/base/", *SERVER_FACE],
+    "server/metrics/": ["server/metrics/", "server/scheduler/", "server/access/credential_kind.h", *ENGINE_FACE, *SERVER_FACE],
+    "server/frontend/": ["server/frontend/", "server/access/", "server/metrics/", "server/scheduler/", "engine/tokenizer/",
                          "engine/chat/", "engine/jinja/from_json.h", *ENGINE_FACE,
                          *SERVER_FACE, *PROTO],
     "server/": ["server/", "engine/", *PROTO],
@@ -52,6 +53,7 @@ ALLOWED = {
 FORBIDDEN = {
     "engine/": re.compile(r"<grpc|<prometheus/|\.pb\.h"),
     "server/scheduler/": re.compile(r"<grpc|<prometheus/|\.pb\.h"),
+    "server/access/": re.compile(r"<grpc|<prometheus/|\.pb\.h"),
 }
 OURS = {"engine", "server", "client", "tests", "switchyard", "inference"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<][^">]+[">])')

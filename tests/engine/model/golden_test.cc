@@ -22,8 +22,12 @@ namespace {
 
 using testing::GoldenCheckpoint;
 
-// Of chunk sizes every one is tried, on the slow emulated device every fifth.
-constexpr int kChunkStep = std::string_view(SWITCHYARD_TEST_DEVICE) == "emulated" ? 5 : 1;
+// Of chunk sizes every one is tried with the fixtures, every third with the many further checkpoints, and every fifth on
+// the slow emulated device.
+int ChunkStep() {
+  if (std::string_view(SWITCHYARD_TEST_DEVICE) == "emulated") return 5;
+  return testing::IsGoldenFolderGiven() ? 3 : 1;
+}
 
 using GoldenParam = std::tuple<GoldenCheckpoint, testing::Variant>;
 
@@ -97,12 +101,12 @@ TEST_P(GoldenTest, TokenByTokenGivesTheGoldenLogits) { ExpectGolden(std::vector<
 
 TEST_P(GoldenTest, EverySplitInTwoGivesTheGoldenLogits) {
   const int length = run_->length();
-  for (int first = 1; first < length; first += kChunkStep) ExpectGolden({first, length - first});
+  for (int first = 1; first < length; first += ChunkStep()) ExpectGolden({first, length - first});
 }
 
 TEST_P(GoldenTest, EveryEqualChunkSizeGivesTheGoldenLogits) {
   const int length = run_->length();
-  for (int size = 2; size < length; size += kChunkStep) {
+  for (int size = 2; size < length; size += ChunkStep()) {
     std::vector<int> chunks(length / size, size);
     if (length % size != 0) chunks.push_back(length % size);
     ExpectGolden(chunks);

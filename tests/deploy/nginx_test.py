@@ -1,0 +1,162 @@
+"""deploy/nginx/switchyard.conf in a real nginx, before a real server: what passes, and what it keeps off.
+
+nginx runs as a process of this test, on free ports and in a temporary folder; a system's own nginx is not touched.
+"""
+
+import hashlib
+import os
+import pathlib
+import secrets
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import deployed
+import grpc
+
+sys.path.insert(0, str(deployed.ROOT / "tests" / "end_to_end"))
+from pki import Pki, secure_channel  # noqa: E402
+from serving import SERVING, Server, arguments, check, code_of, free_port  # noqa: E402
+from serving import health_pb2, health_pb2_grpc, inference_service_pb2_grpc, pb  # noqa: E402
+
+MAIN = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 512; }}
+http {{
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  include {folder}/switchyard.conf;
+}}
+"""
+
+
+class Nginx:
+    """The shipped file with this machine's ports and paths, and nothing else changed."""
+
+    def __init__(self, program, folder, server, identity):
+        self.folder = folder
+        self.port = free_port()
+        text = (deployed.DEPLOY / "nginx" / "switchyard.conf").read_text()
+        for shipped, here in [
+            ("listen 443 ssl", f"listen 127.0.0.1:{self.port} ssl"),
+            ("/etc/switchyard/tls/server.crt", str(identity.certificate)),
+            ("/etc/switchyard/tls/server.key", str(identity.key)),
+            ("server 127.0.0.1:50051", f"server {server.address}"),
+            ("http://127.0.0.1:8002", f"http://127.0.0.1:{server.facts['admin_port']}"),
+            ("/var/log/nginx/switchyard.log", f"{folder}/access.log"),
+        ]:
+            assert text.count(shipped) == 1, f"switchyard.conf has {shipped} once"
+            text = text.replace(shipped, here)
+        (folder / "switchyard.conf").write_text(text)
+        (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
+        command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+        tested = subprocess.run([*command, "-t"], capture_output=True, text=True)
+        check(tested.returncode == 0, f"nginx takes the configuration: {tested.stderr.strip().splitlines()[-1:]}")
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
+
+    def text_of(self, name):
+        return (self.folder / name).read_text()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def https(nginx, ca, path):
+    import ssl
+
+    context = ssl.create_default_context(cafile=ca.certificate)
+    try:
+        with urllib.request.urlopen(f"https://127.0.0.1:{nginx.port}{path}", context=context, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+
+
+def check_calls(stub, health, server, metadata):
+    check(health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20).status == SERVING,
+          "the health check passes, without a token")  # fmt: skip
+    code, text = code_of(lambda: stub.GetModel(pb.GetModelRequest()))
+    check(code == grpc.StatusCode.UNAUTHENTICATED and text == "authentication required", "the server asks for a token")
+    check(stub.GetModel(pb.GetModelRequest(), metadata=metadata).name, "the token reaches it")
+    arrivals = []
+    request = pb.GenerateRequest(text="The ", max_tokens=800, ignore_eos=True)
+    for _ in stub.GenerateStream(request, metadata=metadata):
+        arrivals.append(time.monotonic())
+    check(len(arrivals) > 100 and arrivals[0] < arrivals[-1] - 0.3, f"a stream comes as it is made, in {len(arrivals)} messages")
+    code, text = code_of(lambda: stub.Generate(pb.GenerateRequest(text="x", temperature=9), metadata=metadata))
+    check(code == grpc.StatusCode.INVALID_ARGUMENT and "temperature" in text, f"errors keep code and text: {text}")
+    stream = stub.GenerateStream(pb.GenerateRequest(text="The ", max_tokens=1000, n=16, ignore_eos=True), metadata=metadata)
+    next(stream)
+    stream.cancel()
+    check(server.wait_until_idle(10), "a cancel reaches the engine")
+    long = pb.GenerateRequest(text="The ", max_tokens=1000, n=16, ignore_eos=True)
+    code, _ = code_of(lambda: stub.Generate(long, metadata=metadata, timeout=0.3))
+    check(code == grpc.StatusCode.DEADLINE_EXCEEDED and server.wait_until_idle(10), "so does a deadline")
+
+
+def check_limits(stub, metadata):
+    code, text = code_of(lambda: stub.Generate(pb.GenerateRequest(text="x" * (9 << 20)), metadata=metadata))
+    check(code == grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message of 9 MiB: {code.name} {text}")
+    code, text = code_of(lambda: stub.GetModel(pb.GetModelRequest(), metadata=[*metadata, ("x-large", "x" * 70000)]))
+    check(code != grpc.StatusCode.OK, f"headers of 70 KB: {code.name}")
+    codes = []
+    request = pb.GenerateRequest(text="The ", max_tokens=1000, ignore_eos=True)
+    calls = [threading.Thread(target=lambda: codes.append(code_of(lambda: stub.GenerateStream(request, metadata=metadata))[0]))
+             for _ in range(80)]  # fmt: skip
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    refused = codes.count(grpc.StatusCode.UNAVAILABLE)
+    check(refused >= 80 - 64 and codes.count(grpc.StatusCode.OK) == 80 - refused,
+          f"of 80 calls at once from one address {refused} are told to come again")  # fmt: skip
+
+
+def main():
+    args = arguments(__doc__)
+    os.environ["PATH"] += ":/usr/sbin"
+    program = deployed.tool("nginx", "nginx")
+    token = secrets.token_hex(32)
+    with Pki() as pki:
+        ca, stranger = pki.authority("ca"), pki.authority("stranger")
+        tokens = pki.folder / "tokens"
+        tokens.write_text(hashlib.sha256(token.encode()).hexdigest() + "\n")
+        metadata = [("authorization", f"Bearer {token}")]
+        folder = pathlib.Path(pki.folder)
+        with Server(args, f"--api-key-file={tokens}") as server:
+            with Nginx(program, folder, server, pki.issue("edge", ca)) as nginx:
+                address = f"127.0.0.1:{nginx.port}"
+                with secure_channel(address, ca) as channel:
+                    stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+                    check_calls(stub, health_pb2_grpc.HealthStub(channel), server, metadata)
+                    check_limits(stub, metadata)
+                    check(https(nginx, ca, "/readyz") == (200, "ok\n"), "/readyz answers over HTTPS")
+                    check(https(nginx, ca, "/metrics")[0] != 200, "/metrics does not")
+                    with secure_channel(address, stranger) as wrong:
+                        other = inference_service_pb2_grpc.InferenceServiceStub(wrong)
+                        code, _ = code_of(lambda: other.GetModel(pb.GetModelRequest(), metadata=metadata, timeout=10))
+                        check(code == grpc.StatusCode.UNAVAILABLE, "a client that trusts another CA does not connect")
+                    server.process.kill()
+                    server.process.wait()
+                    code, _ = code_of(lambda: stub.GetModel(pb.GetModelRequest(), metadata=metadata, timeout=10))
+                    check(code == grpc.StatusCode.UNAVAILABLE, "with the server gone, calls get UNAVAILABLE")
+                logs = nginx.text_of("access.log") + nginx.text_of("error.log")
+                check('"grpc_status":"16"' in logs and '"grpc_status":"0"' in logs, "its log has gRPC's status")
+                check(token not in logs, "and no token")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Limits of connections: what is half-open is closed and its work given up; age, streams, messages and headers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import grpc
+from raw_http2 import MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE, Connection, headers
+from serving import Server, arguments, check, code_of, expert_service_pb2, inference_service_pb2_grpc, pb
+
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from serving import inference_service_pb2_grpc, pb
+import grpc
+stub = inference_service_pb2_grpc.InferenceServiceStub(grpc.insecure_channel(sys.argv[1]))
+for _ in stub.GenerateStream(pb.GenerateRequest(text="The ", max_tokens=1000, n=16, ignore_eos=True)):
+    print("token", flush=True)
+"""
+
+
+def closed_after(connection):
+    start = time.monotonic()
+    connection.read()
+    return time.monotonic() - start
+
+
+def check_half_open(args):
+    """Clients whose TCP connection is up, but that answer nothing."""
+    with Server(args, "--keepalive-time=1", "--keepalive-timeout=1", "--handshake-timeout=1.5") as server:
+        server.inference.GetModel(pb.GetModelRequest())
+        files = server.metric("process_open_fds")
+        with Connection(server.facts["port"]) as silent:
+            seconds = closed_after(silent)
+            check(1.5 < seconds < 6, f"a client that answers no ping is cut off after {seconds:.1f} s")
+        with Connection(server.facts["port"], begin=False) as mute:
+            seconds = closed_after(mute)
+            check(1 < seconds < 6, f"a client that never begins is cut off after {seconds:.1f} s")
+        with Connection(server.facts["port"]) as silent:
+            silent.send(headers(1, "/switchyard.v1.InferenceService/Generate"))  # and never the message
+            seconds = closed_after(silent)
+            check(seconds < 6, f"so is one that begins a call and then falls silent, after {seconds:.1f} s")
+        crowd = [Connection(server.facts["port"], begin=i % 2 == 0) for i in range(40)]
+        start = time.monotonic()
+        server.inference.Generate(pb.GenerateRequest(text="The ", max_tokens=5))
+        check(time.monotonic() - start < 2, "forty of them do not hold up others")
+        for connection in crowd:
+            connection.read()
+        check(server.metric("process_open_fds") <= files + 1, "all their descriptors are free again")
+        check_stopped_client(server)
+
+
+def check_stopped_client(server):
+    """A real client that is frozen in the middle of a stream, as by a dead machine or a cable that was cut."""
+    child = subprocess.Popen([sys.executable, "-c", CHILD, server.address, os.path.dirname(os.path.abspath(__file__))],
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        child.stdout.readline()
+        child.send_signal(signal.SIGSTOP)
+        check(server.metric("switchyard_num_requests_running") > 0, "a client is frozen while its stream runs")
+        start = time.monotonic()
+        check(server.wait_until_idle(10), f"its requests and KV blocks are free after {time.monotonic() - start:.1f} s")
+        check(server.metric("switchyard_request_success_total", finish_reason="cancelled") == 16, "because it was given up")
+    finally:
+        child.kill()
+        child.wait()
+
+
+def check_age(args):
+    with Server(args, "--max-connection-age=1", "--max-connection-age-grace=1") as server:
+        watch = server.experts.WatchExpertLoad(expert_service_pb2.WatchExpertLoadRequest())
+        start = time.monotonic()
+        code, _ = code_of(lambda: watch)
+        seconds = time.monotonic() - start
+        check(code == grpc.StatusCode.UNAVAILABLE and 1 < seconds < 8, f"an old connection ends after {seconds:.1f} s")
+        end = time.monotonic() + 5
+        answered = 0
+        while time.monotonic() < end:
+            server.inference.GetModel(pb.GetModelRequest(), timeout=10)
+            answered += 1
+        check(answered > 20, f"short calls do not notice: {answered} in a row were answered")
+
+
+def check_sizes(args):
+    flags = ["--max-concurrent-streams=7", "--max-message-bytes=4096", "--max-metadata-bytes=2048"]
+    with Server(args, *flags) as server:
+        with Connection(server.facts["port"]) as connection:
+            told = connection.settings()
+            check(told[MAX_CONCURRENT_STREAMS] == 7, "clients are told how many calls a connection may have")
+            check(told[MAX_HEADER_LIST_SIZE] == 2048, "and how large headers may be")
+        for what, request, metadata in [
+            ("a message", pb.GenerateRequest(text="x" * 5000, max_tokens=5), []),
+            ("headers", pb.GenerateRequest(text="x", max_tokens=5), [("x-large", "x" * 3000)]),
+        ]:
+            code, text = code_of(lambda: server.inference.Generate(request, metadata=metadata))
+            check(code == grpc.StatusCode.RESOURCE_EXHAUSTED, f"{what} over the limit: {code.name} {text[:100]}")
+        with server.new_channel() as channel:  # gRPC may close a connection that brought too large headers
+            stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+            small = pb.GenerateRequest(text="x" * 500, max_tokens=5)
+            check(stub.Generate(small, metadata=[("x-small", "x" * 500)]).choices, "smaller ones pass")
+
+
+def main():
+    args = arguments(__doc__)
+    check_half_open(args)
+    check_age(args)
+    check_sizes(args)
+
+
+if __name__ == "__main__":
+    main()
