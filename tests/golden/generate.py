@@ -1,6 +1,7 @@
 """Writes the further checkpoints of configurations.py with their golden logits.
 
-    generate.py FOLDER [NAME ...]      FOLDER/NAME/{config.json, model*.safetensors, golden.safetensors}; all, if no name
+    generate.py FOLDER [NAME ...]      writes FOLDER/NAME/{config.json, model*.safetensors, golden.safetensors};
+                                       without names, all
 
 golden.safetensors holds what the fixtures' files hold: input_ids, logits [tokens, vocabulary] in float64, and ids and
 weights of each router. Rounding in float32 may not decide a test, so the prompts have no close decisions: a token is
