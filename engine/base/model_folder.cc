@@ -102,8 +102,15 @@ absl::StatusOr<OpenedFile> ModelFolder::OpenFile(const std::string& name) const 
   RETURN_IF_ERROR(CheckPlainName(name));
   const std::string path = prefix_ + name;
   OpenedFile file{FileDescriptor(OpenBeneath(root_.get(), path))};
-  if (!file.fd.is_open()) return OpenError(name, errno);
   struct stat info {};
+  if (!file.fd.is_open()) {
+    const int error = errno;
+    // Otherwise a file that was there once would pass for one that the model never had.
+    if (error == ENOENT && fstatat(root_.get(), path.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) {
+      return absl::InvalidArgumentError(absl::StrCat(name, ": is a link to nothing"));
+    }
+    return OpenError(name, error);
+  }
   if (fstat(file.fd.get(), &info) != 0) return OpenError(name, errno);
   if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(name, ": is not a regular file"));
   file.size = info.st_size;

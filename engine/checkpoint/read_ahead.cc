@@ -38,20 +38,19 @@ void ReadAhead::Start() {
 }
 
 void ReadAhead::Run() {
-  int64_t asked = 0;
   for (const FileRange& range : ranges_) {
     for (int64_t begin = range.begin; begin < range.end; begin += kStep) {
-      if (!WaitForRoom(asked)) return;
+      if (!WaitForRoom()) return;
       const int64_t count = std::min(kStep, range.end - begin);
       range.file->WillRead(begin, count);
-      asked += count;
+      asked_.fetch_add(count);
     }
   }
 }
 
-bool ReadAhead::WaitForRoom(int64_t asked) const {
+bool ReadAhead::WaitForRoom() const {
   while (!stop_.load()) {
-    if (asked - (BytesRead(files_) - read_before_) < kDistance) return true;
+    if (asked_.load() - (BytesRead(files_) - read_before_) < kDistance) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   return false;

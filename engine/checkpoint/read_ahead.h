@@ -28,14 +28,18 @@ class ReadAhead {
   // Starts a thread; further calls do nothing. Without a thread to spare nothing is read ahead.
   void Start();
 
+  // Bytes that the kernel was asked for so far.
+  int64_t bytes_asked() const { return asked_.load(); }
+
  private:
   void Run();
   // False: stop.
-  bool WaitForRoom(int64_t asked) const;
+  bool WaitForRoom() const;
 
   const std::vector<FileRange> ranges_;
   std::vector<const SafetensorsFile*> files_;  // each once
   int64_t read_before_ = 0;                    // bytes of all files that were read before the start
+  std::atomic<int64_t> asked_{0};
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };

@@ -196,8 +196,14 @@ absl::StatusOr<std::unique_ptr<VisionTransformer>> VisionTransformer::Load(const
 
 int64_t VisionTransformer::ActivationBytes(const VisionConfig& config, int32_t max_images) {
   const int64_t hidden = config.hidden_size;
-  const int64_t per_token =
-      config.patch_pixels() + (6 + config.router.top_k) * hidden + config.intermediate_size;
+  // Backends keep heads padded, and for each MoE layer what the router decided.
+  constexpr int64_t kHeadPad = 32, kRoutingPerChoice = 4;
+  const int64_t padded_head = (config.head_dim() + kHeadPad - 1) / kHeadPad * kHeadPad;
+  const int64_t keys_and_values = 2 * config.num_attention_heads * padded_head;
+  const int64_t routing = config.router.num_experts + static_cast<int64_t>(config.moe_layers.size()) *
+                                                          kRoutingPerChoice * config.router.top_k;
+  const int64_t per_token = config.patch_pixels() + (6 + config.router.top_k) * hidden + config.intermediate_size +
+                            keys_and_values + routing;
   const int64_t per_image = hidden + config.representation_size + config.num_classes;
   return 4 * max_images * (config.tokens_per_image() * per_token + per_image);
 }

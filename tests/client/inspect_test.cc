@@ -125,6 +125,16 @@ TEST(InspectTest, ListsEveryProblemOfTheWeights) {
   EXPECT_EQ(printed.out.find("complete"), std::string::npos);
 }
 
+TEST(InspectTest, ALinkToNothingIsNoMissingFile) {
+  TempFolder folder;
+  std::filesystem::copy(kFixtures + "mixtral/config.json", folder.PathOf("config.json"));
+  EXPECT_EQ(Inspect(folder.path()).exit_code, kExitOk);
+  std::filesystem::create_symlink("gone", folder.PathOf("model.safetensors"));
+  const Printed printed = Inspect(folder.path());
+  EXPECT_EQ(printed.exit_code, kExitError);
+  EXPECT_THAT(printed.out, HasSubstr("model.safetensors: is a link to nothing"));
+}
+
 TEST(InspectTest, RefusesWhatItCannotServe) {
   TempFolder folder;
   EXPECT_THAT(Inspect(folder.path()).err, HasSubstr("NOT_FOUND"));

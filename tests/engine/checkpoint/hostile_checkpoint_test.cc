@@ -538,7 +538,7 @@ INSTANTIATE_TEST_SUITE_P(
             "model.safetensors: cannot be opened"),
         Folder(
             "WeightsDanglingLink", [](const TempFolder& folder) { folder.Link("model.safetensors", "nothing"); },
-            "neither model.safetensors nor model.safetensors.index.json"),
+            "model.safetensors: is a link to nothing"),
         Folder(
             "IndexIsFifo",
             [](const TempFolder& folder) {
