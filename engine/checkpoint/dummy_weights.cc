@@ -133,7 +133,8 @@ class DummyReader final : public TensorReader {
 bool IsNorm(WeightName name) {
   return name == WeightName::kFinalNorm || name == WeightName::kInputNorm || name == WeightName::kPostAttentionNorm ||
          name == WeightName::kQNorm || name == WeightName::kKNorm || name == WeightName::kQANorm ||
-         name == WeightName::kKvANorm || name == WeightName::kParallelNorm;
+         name == WeightName::kKvANorm || name == WeightName::kParallelNorm ||
+         name == WeightName::kEncoderFinalNorm || name == WeightName::kCrossNorm;
 }
 
 DummyReader MakeReader(const WeightSpec& spec, uint64_t seed, bool tied_embeddings) {
