@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -141,6 +142,7 @@ EngineOptions ToEngineOptions(const ServerOptions& options, const Tokenizer& tok
   engine.max_num_batched_tokens = options.scheduling.max_num_batched_tokens;
   engine.block_size = options.scheduling.block_size;
   engine.kv_cache_bytes = options.scheduling.kv_cache_memory;
+  engine.expert_capacity = options.model.expert_capacity;
   return engine;
 }
 
@@ -183,7 +185,10 @@ SchedulerOptions ToSchedulerOptions(const ServerOptions& options, const ModelFac
   scheduler.priority_step = PriorityStep(options.grpc.max_request_seconds);
   const bool by_priority = options.scheduling.scheduling_policy == "priority";
   scheduler.policy = by_priority ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
-  scheduler.enable_prefix_caching = options.scheduling.enable_prefix_caching;
+  const bool has_encoder = facts.num_encoder_layers > 0;
+  scheduler.enable_prefix_caching = options.scheduling.enable_prefix_caching && !has_encoder;
+  // An encoder's prompt cannot come in pieces, so it may be as long as a step beside decodes, too.
+  if (has_encoder) scheduler.max_prefill_tokens_while_decoding = scheduler.max_num_batched_tokens;
   scheduler.enable_chunked_prefill = options.scheduling.enable_chunked_prefill;
   return scheduler;
 }
@@ -194,7 +199,9 @@ RequestLimits ToRequestLimits(const ModelOptions& options, const ModelFacts& fac
   limits.vocab_size = facts.vocab_size;
   limits.max_model_len = scheduler.max_model_len;
   limits.eos_token_ids = facts.eos_token_ids;
-  limits.moe_layers = facts.moe_layers;
+  std::copy_if(facts.moe_layers.begin(), facts.moe_layers.end(), std::back_inserter(limits.moe_layers),
+               [&facts](int32_t layer) { return layer >= facts.num_encoder_layers; });
+  limits.decoder_start_token_id = facts.decoder_start_token_id;
   limits.defaults = facts.sampling_defaults;
   return limits;
 }

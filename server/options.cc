@@ -151,6 +151,9 @@ class Table {
            &o->load_format);
     Choice("dtype", {"auto", "float32", "bfloat16"}, "type of the weights in memory; auto: the checkpoint's",
            &o->dtype);
+    Choice("expert-capacity", {"none", "config"},
+           "rows that an expert takes of one prompt: all, or as many as config.json says (Switch); others pass it by",
+           &o->expert_capacity);
     Integer("seed", 0, std::numeric_limits<int64_t>::max(), "seed of dummy weights", &o->seed);
     Integer("max-model-len", 0, 10'000'000, "tokens of prompt and output together; 0: the model's own",
             &o->max_model_len);

@@ -21,6 +21,7 @@ struct ModelOptions {
   std::string load_format = "auto";  // auto | safetensors | dummy (random weights from config.json alone)
   std::string dtype = "auto";  // auto (the checkpoint's) | float32 | bfloat16. float32 doubles memory and bandwidth
   int64_t seed = 0;            // of dummy weights
+  std::string expert_capacity = "none";  // none | config: rows that an expert takes of one prompt, as trained
   int32_t max_model_len = 0;   // tokens, prompt and output; 0 = the model's own. Raising: longer requests hold more KV
 };
 

@@ -128,14 +128,19 @@ absl::Status InferenceService::DoGetModel(const v1::GetModelRequest& request, v1
   response->set_vocab_size(facts.vocab_size);
   response->set_max_model_len(model->limits.max_model_len);
   response->set_num_layers(facts.num_layers);
+  response->set_num_encoder_layers(facts.num_encoder_layers);
+  if (facts.num_encoder_layers > 0) response->set_decoder_start_token_id(facts.decoder_start_token_id);
   response->mutable_moe_layers()->Add(facts.moe_layers.begin(), facts.moe_layers.end());
   response->set_num_experts(facts.num_experts);
   response->set_top_k(facts.top_k);
   response->mutable_eos_token_ids()->Add(facts.eos_token_ids.begin(), facts.eos_token_ids.end());
-  // What the tokenizer puts before an empty text.
+  // What the tokenizer makes of an empty text and puts before any other; what only follows is no beginning.
   const auto start = model->tokenizer->Encode("", EncodeOptions());
+  const auto other = model->tokenizer->Encode("a", EncodeOptions());
+  const bool has_bos = start.ok() && !start->empty() &&
+                       (!other.ok() || (!other->empty() && other->front() == start->front()));
   response->set_has_chat_template(model->chat_template != nullptr);
-  response->set_bos_token_id(start.ok() && !start->empty() ? start->front() : -1);
+  response->set_bos_token_id(has_bos ? start->front() : -1);
   return absl::OkStatus();
 }
 
