@@ -310,7 +310,8 @@ void Scheduler::Schedule(Sequence* sequence, int32_t num_tokens, TimePoint now) 
                            .num_encoder_tokens = sequence->request->num_encoder_tokens,
                            .prompt_tokens = sequence->prompt().subspan(sequence->request->num_encoder_tokens),
                            .output_tokens = sequence->output(),
-                           .explain_routing = sequence->request->explain_routing});
+                           .explain_routing = sequence->request->explain_routing,
+                           .image = sequence->request->image});
 }
 
 // --- Apply -----------------------------------------------------------------------------------------------------
