@@ -173,7 +173,7 @@ TEST_F(InferStreamTest, AnswersAndEndsWhenTheClientHasNoMore) {
 // The writer may take the end along in a message that it sends as one of many; an empty answer is the last then.
 TEST_F(InferStreamTest, AnEndAtAnyMomentIsOneFinalAnswer) {
   for (int i = 0; i < 500; ++i) {
-    const auto stream = Start({.errors_end_stream = i % 2 == 0});
+    const auto stream = Start({.deadline = TimePoint::max(), .metadata_id = "", .errors_end_stream = i % 2 == 0});
     Send(stream.get(), Streaming());
     const auto batch = TakeAll();
     transport_->read_in_flight = false;
@@ -258,6 +258,7 @@ TEST_F(InferStreamTest, AStalledClientIsBrokenOff) {
   Send(stream.get(), Streaming());
   const auto batch = TakeAll();
   SendToken(*batch.requests[0], 'a');
+  AwaitWrite();
   const auto now = std::chrono::steady_clock::now();
   for (const auto& call : open_calls_.All()) call->BreakIfStalled(now + std::chrono::hours(1), kStalled);
   stream->Sweep(now + std::chrono::seconds(59), kStalled, kIdle);
