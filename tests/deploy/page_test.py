@@ -51,7 +51,7 @@ def wait_for_state(browser, text):
 
 def load(args, server, output_len, concurrency):
     command = [args.client_binary, "--address", server.address, "bench", "--num-prompts=1000000", "--ignore-eos"]
-    command += [f"--max-concurrency={concurrency}", f"--output-len={output_len}", "--input-len=60"]
+    command += ["--warmup=0", f"--max-concurrency={concurrency}", f"--output-len={output_len}", "--input-len=60"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -167,7 +167,9 @@ def check_end(args, browser, server):
     browser.open(address(server))
     wait_for_state(browser, "Serving")
     busy = load(args, server, output_len=300, concurrency=48)
-    time.sleep(2)
+    # Enough to do for the page to ask at least once while the server drains.
+    waits = "Number([...document.querySelectorAll('.tile .big')][3].textContent) > 10"
+    wait_for(browser, "many requests wait", waits)
     server.terminate()
     wait_for_state(browser, "Draining")
     check(not browser.complaints, f"the browser complained of nothing {browser.complaints}")
@@ -214,7 +216,7 @@ def main():
         browser.show_as(1280, "light")
         break_router(args.model, pathlib.Path(name) / "model")
         args.model = str(pathlib.Path(name) / "model")
-        with Server(args, "--max-num-seqs=4", "--shutdown-timeout=8", f"--served-model-name={NAME}") as server:
+        with Server(args, "--max-num-seqs=4", "--shutdown-timeout=15", f"--served-model-name={NAME}") as server:
             check_endpoint(server)
             busy = load(args, server, output_len=40, concurrency=8)
             try:
