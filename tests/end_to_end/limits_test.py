@@ -54,15 +54,21 @@ def check_half_open(args):
 
 def check_stopped_client(server):
     """A real client that is frozen in the middle of a stream, as by a dead machine or a cable that was cut."""
-    child = subprocess.Popen([sys.executable, "-c", CHILD, server.address, os.path.dirname(os.path.abspath(__file__))],
-                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, server.address, os.path.dirname(os.path.abspath(__file__))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         child.stdout.readline()
         child.send_signal(signal.SIGSTOP)
         check(server.metric("switchyard_num_requests_running") > 0, "a client is frozen while its stream runs")
         start = time.monotonic()
         check(server.wait_until_idle(10), f"its requests and KV blocks are free after {time.monotonic() - start:.1f} s")
-        check(server.metric("switchyard_request_success_total", finish_reason="cancelled") == 16, "because it was given up")
+        check(
+            server.metric("switchyard_request_success_total", finish_reason="cancelled") == 16,
+            "because it was given up",
+        )
     finally:
         child.kill()
         child.wait()

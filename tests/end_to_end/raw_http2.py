@@ -22,8 +22,15 @@ def _text(value):
 
 def headers(stream, path, *more):
     """The headers of a gRPC call, each a literal that is never indexed."""
-    fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost"), ("te", "trailers"),
-              ("content-type", "application/grpc"), *more]  # fmt: skip
+    fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *more,
+    ]
     return frame(HEADERS, END_HEADERS, stream, b"".join(b"\x10" + _text(name) + _text(value) for name, value in fields))
 
 
