@@ -89,6 +89,47 @@ def check_age(args):
         check(answered > 20, f"short calls do not notice: {answered} in a row were answered")
 
 
+def refused_at_once(port):
+    """Whether the server resets a new connection instead of greeting it."""
+    try:
+        with Connection(port) as connection:
+            return connection.read(at_most=1) == b""
+    except (ConnectionResetError, BrokenPipeError):
+        return True
+
+
+def check_connections(args):
+    flags = ["--max-connections=5", "--keepalive-time=1", "--keepalive-timeout=1", "--handshake-timeout=1.5"]
+    with Server(args, *flags) as server:
+        port = server.facts["port"]
+        server.inference.GetModel(pb.GetModelRequest())  # the first of the five, which answers pings
+        files = server.metric("process_open_fds")
+        crowd = [Connection(port, begin=i % 2 == 0) for i in range(4)]
+        check(all(refused_at_once(port) for _ in range(10)), "with five connections open, others are reset")
+        check(server.metric("switchyard_connections_refused_total") == 10, "and counted")
+        check(server.inference.GetModel(pb.GetModelRequest()).name, "those that are in are served")
+        for connection in crowd:
+            connection.read()
+        crowd = [Connection(port) for _ in range(4)]
+        check(all(connection.settings() for connection in crowd), "half-open ones make room once they are cut off")
+        for connection in crowd:
+            connection.socket.close()
+        with server.new_channel() as channel:
+            stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+            stub.GetModel(pb.GetModelRequest(), wait_for_ready=True, timeout=20)
+        check(server.wait_until_idle(), "clients that leave make room at once")
+        end = time.monotonic() + 10
+        while server.metric("process_open_fds") > files and time.monotonic() < end:
+            time.sleep(0.1)
+        check(server.metric("process_open_fds") <= files, "no descriptor is left behind")
+        stream = server.inference.GenerateStream(pb.GenerateRequest(text="The ", max_tokens=900, ignore_eos=True))
+        next(stream)
+        server.terminate()
+        check(
+            code_of(lambda: stream)[0] == grpc.StatusCode.OK and server.wait() == 0, "a drain ends as without the limit"
+        )
+
+
 def check_sizes(args):
     flags = ["--max-concurrent-streams=7", "--max-message-bytes=4096", "--max-metadata-bytes=2048"]
     with Server(args, *flags) as server:
@@ -112,6 +153,7 @@ def main():
     args = arguments(__doc__)
     check_half_open(args)
     check_age(args)
+    check_connections(args)
     check_sizes(args)
 
 

@@ -56,11 +56,11 @@ class Connection:
         assert kind == SETTINGS, "the first frame of a server is SETTINGS"
         return dict(struct.iter_unpack(">HI", self._exactly(size)))
 
-    def read(self):
+    def read(self, at_most=1 << 30):
         """All that comes until the server closes, or is silent for the socket's timeout."""
         data = b""
         try:
-            while piece := self.socket.recv(65536):
+            while len(data) < at_most and (piece := self.socket.recv(min(65536, at_most - len(data)))):
                 data += piece
         except (ConnectionResetError, TimeoutError):
             pass
