@@ -240,6 +240,7 @@ absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelCon
   facts_.block_size = shape.block_size;
   facts_.num_kv_blocks = shape.num_blocks;
   facts_.kv_bytes_per_token = block_bytes / shape.block_size;
+  weights.StartReading();
   ASSIGN_OR_RETURN(model_, Transformer::Load(config, weights, facts_.dtype, LimitsOf(options), backend_.get()));
   facts_.weight_bytes = model_->weight_bytes();
   facts_.num_nonfinite_weights = model_->num_nonfinite_weights();

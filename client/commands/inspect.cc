@@ -19,7 +19,7 @@ std::string Size(int64_t bytes) {
   double amount = static_cast<double>(bytes);
   size_t unit = 0;
   for (; amount >= 1024.0 && unit + 1 < std::size(units); ++unit) amount /= 1024.0;
-  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.1f %s", amount, units[unit]);
+  return absl::StrFormat("%.*f %s", unit == 0 ? 0 : 1, amount, units[unit]);
 }
 
 // What a check of part of the folder says: `good`, `absent` where there is no such part, or the problems.

@@ -258,6 +258,10 @@ absl::StatusOr<std::vector<StoredTensor>> ParseSafetensorsHeader(std::string_vie
   return tensors;
 }
 
+void SafetensorsFile::WillRead(int64_t offset, int64_t count) const {
+  posix_fadvise(fd_.get(), offset, count, POSIX_FADV_WILLNEED);  // a hint: whether it is taken does not matter
+}
+
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const ModelFolder& folder,
                                                                        const std::string& name) {
   static_assert(std::endian::native == std::endian::little);

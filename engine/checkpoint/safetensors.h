@@ -12,6 +12,7 @@
 #define SWITCHYARD_ENGINE_CHECKPOINT_SAFETENSORS_H_
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -67,7 +68,15 @@ class SafetensorsFile {
   const std::vector<StoredTensor>& tensors() const { return tensors_; }
 
   // Reads `count` bytes from byte `offset` of the file. DATA_LOSS: the file became shorter, or reading failed.
-  absl::Status Read(int64_t offset, int64_t count, void* out) const { return ReadAt(fd_, name_, offset, count, out); }
+  absl::Status Read(int64_t offset, int64_t count, void* out) const {
+    bytes_read_.fetch_add(count, std::memory_order_relaxed);
+    return ReadAt(fd_, name_, offset, count, out);
+  }
+
+  // Asks the kernel to fetch these bytes; returns before they are there.
+  void WillRead(int64_t offset, int64_t count) const;
+  // By all Reads so far.
+  int64_t bytes_read() const { return bytes_read_.load(std::memory_order_relaxed); }
 
  private:
   SafetensorsFile(std::string name, FileDescriptor fd, std::vector<StoredTensor> tensors)
@@ -76,6 +85,7 @@ class SafetensorsFile {
   std::string name_;
   FileDescriptor fd_;
   std::vector<StoredTensor> tensors_;
+  mutable std::atomic<int64_t> bytes_read_{0};
 };
 
 }  // namespace switchyard

@@ -92,4 +92,16 @@ void TensorFinder::NoteLeftOvers(const std::function<bool(const std::string&)>& 
   }
 }
 
+std::vector<FileRange> TensorFinder::UsedRanges() const {
+  std::vector<FileRange> ranges;
+  for (size_t i = 0; i < used_.size(); ++i) {
+    const ShardTensor& found = shards_.tensors()[i];
+    if (used_[i]) ranges.push_back({found.file, found.tensor->begin, found.tensor->end});
+  }
+  std::stable_sort(ranges.begin(), ranges.end(), [](const FileRange& a, const FileRange& b) {
+    return a.file != b.file && a.file->name() < b.file->name();
+  });
+  return ranges;
+}
+
 }  // namespace switchyard

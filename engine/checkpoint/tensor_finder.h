@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/checkpoint/read_ahead.h"
 #include "engine/checkpoint/shard_set.h"
 #include "engine/checkpoint/stored_elements.h"
 #include "engine/checkpoint/tensor_names.h"
@@ -48,6 +49,9 @@ class TensorFinder {
 
   // Notes the tensors that nobody has asked for.
   void NoteLeftOvers(const std::function<bool(const std::string& name)>& is_ignored);
+
+  // Where the tensors are that somebody has asked for: files in the order of their names, as checkpoints number them.
+  std::vector<FileRange> UsedRanges() const;
 
  private:
   const ShardTensor* FindTensor(const std::string& name, std::span<const int64_t> shape);  // null: noted

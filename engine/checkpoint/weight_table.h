@@ -63,8 +63,11 @@ class WeightTable final : public Weights {
     num_parameters_ += spec.rows * spec.cols;
     readers_[static_cast<size_t>(slots_.SlotOf(spec.name, spec.layer, spec.expert))] = std::move(reader);
   }
-  // What the readers read from.
-  void Keep(std::shared_ptr<const void> source) { source_ = std::move(source); }
+  // What the readers read from, and what StartReading calls.
+  void Keep(std::shared_ptr<const void> source, std::function<void()> start_reading) {
+    source_ = std::move(source);
+    start_reading_ = std::move(start_reading);
+  }
 
   const TensorReader* Find(WeightName name, int layer, int expert) const override {
     if (tied_ && name == WeightName::kLmHead) name = WeightName::kEmbedding;
@@ -73,11 +76,15 @@ class WeightTable final : public Weights {
     return &readers_[static_cast<size_t>(slot)];
   }
   int64_t num_parameters() const override { return num_parameters_; }
+  void StartReading() const override {
+    if (start_reading_) start_reading_();
+  }
 
  private:
   WeightSlots slots_;
   std::vector<Reader> readers_;  // by slot; no columns where the model has none
   std::shared_ptr<const void> source_;
+  std::function<void()> start_reading_;
   int64_t num_parameters_ = 0;
   bool tied_;
 };

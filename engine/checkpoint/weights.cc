@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "engine/base/model_folder.h"
 #include "engine/base/status_macros.h"
+#include "engine/checkpoint/read_ahead.h"
 #include "engine/checkpoint/shard_set.h"
 #include "engine/checkpoint/tensor_finder.h"
 #include "engine/checkpoint/tensor_names.h"
@@ -25,11 +26,11 @@ absl::StatusOr<std::unique_ptr<Weights>> OpenWeights(const ModelConfig& config, 
     std::shared_ptr<const ShardSet> shards;
     std::deque<StoredElements> tensors;  // stay where they are
     SourceCache cache;
+    std::optional<ReadAhead> read_ahead;
   };
   auto source = std::make_shared<Source>();
   source->shards = shards;
   auto table = std::make_unique<WeightTable<WeightReader>>(config);
-  table->Keep(source);
   TensorProblems problems;
   TensorFinder finder(config.quantization, *shards, &problems);
   absl::flat_hash_map<std::string, const StoredElements*> by_name;  // null: its problem is noted
@@ -48,6 +49,8 @@ absl::StatusOr<std::unique_ptr<Weights>> OpenWeights(const ModelConfig& config, 
   });
   finder.NoteLeftOvers([&](const std::string& name) { return names.IsIgnored(name); });
   RETURN_IF_ERROR(problems.ToStatus());
+  source->read_ahead.emplace(finder.UsedRanges());
+  table->Keep(source, [reader = &*source->read_ahead] { reader->Start(); });
   return table;
 }
 

@@ -56,6 +56,9 @@ class Weights {
   virtual const TensorReader* Find(WeightName name, int layer = -1, int expert = -1) const = 0;
 
   virtual int64_t num_parameters() const = 0;
+
+  // Says that all weights are about to be read, so that files are fetched ahead.
+  virtual void StartReading() const {}
 };
 
 // The weights of the folder: model.safetensors, or model.safetensors.index.json and its shards.

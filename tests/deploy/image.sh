@@ -5,7 +5,7 @@
 #   bash tests/deploy/image.sh                   the default image
 #   bash tests/deploy/image.sh --cuda FOLDER     also the target `cuda`, with the CUDA toolkit of that folder
 #
-# Needs: Debian 12, root, Debian's archive, 3 GB under $SWITCHYARD_IMAGE_STORE (default /var/tmp/switchyard-image), and
+# Needs: Debian 12, root, Debian's archive, 7 GB under $SWITCHYARD_IMAGE_STORE (default /var/tmp/switchyard-image), and
 # the packages buildah, podman, catatonit, runc and mmdebstrap, which it installs; for the pod, kubectl 1.21 or newer.
 # The base image is made by mmdebstrap; nothing else is fetched. It compiles everything, about 5 minutes on two cores
 # (less again with what ccache kept), and so is a command of its own, not among the tests of every change.

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests, rendered, against schemas and the real server: ports, probes, flags, settings, labels, drain.
+"""The Kubernetes manifests, rendered, against schemas and the real server: ports, probes, flags, labels, the drain.
 
 Of CustomResources, which have no schema here, it is checked what they name.
 """

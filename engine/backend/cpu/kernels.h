@@ -49,13 +49,17 @@ struct Kernels {
   // first step of its row group.
   void (*pack_row)(const float* in, int64_t cols, int64_t first_step, int64_t last_step, uint16_t* a_row);
 
+  // The first `steps` steps of one tile of a bfloat16 panel, from 16 rows of weights, row-major [16][in]. `to` is a
+  // multiple of 64 bytes. Visible to other threads like stream_panel's.
+  void (*pack_tile_bf16)(const uint16_t* rows, int64_t in, int64_t steps, uint16_t* to);
+
   // What becomes of a panel's c; `cols` of its 32 (or 16) columns exist. `bias` may be null.
   void (*store_panel)(const float* c, int num_rows, int cols, const float* bias, bool add, float* out, int64_t stride);
   // The same without bias, written past the caches: for outputs too large to be found there again. Visible to other
   // threads after the writer's next atomic read-modify-write, which the end of a parallel section is.
   void (*stream_panel)(const float* c, int num_rows, int cols, float* out, int64_t stride);
-  // `limit` is of Activation::kClampedSwiglu. Gated activations make 16 columns of c's gate and up, others all 32; `cols`
-  // of them exist.
+  // `limit` is of Activation::kClampedSwiglu. Gated activations make 16 columns of c's gate and up, others all 32;
+  // `cols` of them exist.
   void (*activate_panel_f32)(Activation activation, float limit, const float* c, int num_rows, int cols, float* h,
                              int64_t stride);
   // h: packed activations of the intermediate width; the columns start at `first_col`, a multiple of 16 or 32. Writes

@@ -12,6 +12,7 @@ namespace {
 #include "engine/backend/cpu/kernels_inl.h"  // NOLINT
 
 #include "engine/backend/cpu/gemm_amx_inl.h"  // NOLINT
+#include "engine/backend/cpu/pack_tile_avx512_inl.h"  // NOLINT
 #include "engine/backend/cpu/pack_bf16_inl.h"  // NOLINT
 
 #include "engine/backend/cpu/attention_amx_inl.h"  // NOLINT: uses all of the above
@@ -20,6 +21,7 @@ constexpr Kernels MakeKernels() {
   Kernels kernels = BaseKernels(Isa::kAmx);
   kernels.gemm_bf16 = GemmAmx;
   kernels.pack_row = PackRowBf16;
+  kernels.pack_tile_bf16 = PackTileAvx512;
   kernels.attend = AttendAmx;
   return kernels;
 }

@@ -10,9 +10,16 @@ namespace {
 
 #include "engine/backend/cpu/simd_avx512.h"      // NOLINT: inside the namespace on purpose
 #include "engine/backend/cpu/kernels_inl.h"  // NOLINT
+#include "engine/backend/cpu/pack_tile_avx512_inl.h"  // NOLINT
+
+constexpr Kernels MakeKernels() {
+  Kernels kernels = BaseKernels(Isa::kAvx512);
+  kernels.pack_tile_bf16 = PackTileAvx512;
+  return kernels;
+}
 
 }  // namespace
 
-constinit const Kernels kAvx512Kernels = BaseKernels(Isa::kAvx512);
+constinit const Kernels kAvx512Kernels = MakeKernels();
 
 }  // namespace switchyard::cpu

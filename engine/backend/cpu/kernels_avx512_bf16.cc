@@ -12,12 +12,14 @@ namespace {
 #include "engine/backend/cpu/kernels_inl.h"  // NOLINT
 
 #include "engine/backend/cpu/gemm_vdpbf16_inl.h"  // NOLINT
+#include "engine/backend/cpu/pack_tile_avx512_inl.h"  // NOLINT
 #include "engine/backend/cpu/pack_bf16_inl.h"     // NOLINT
 
 constexpr Kernels MakeKernels() {
   Kernels kernels = BaseKernels(Isa::kAvx512Bf16);
   kernels.gemm_bf16 = GemmVdpBf16;
   kernels.pack_row = PackRowBf16;
+  kernels.pack_tile_bf16 = PackTileAvx512;
   return kernels;
 }
 

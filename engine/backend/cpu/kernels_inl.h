@@ -121,6 +121,17 @@ void PackRow(const float* in, int64_t cols, int64_t first_step, int64_t last_ste
   }
 }
 
+void PackTileBf16(const uint16_t* rows, int64_t in, int64_t steps, uint16_t* to) {
+  for (int64_t step = 0; step < steps; ++step, to += kTileElements) {
+    for (int c = 0; c < kTileCols; ++c) {
+      const uint16_t* const from = rows + c * in + step * kStepK;
+      for (int pair = 0; pair < kStepK / 2; ++pair) {
+        __builtin_memcpy(to + (pair * kTileCols + c) * 2, from + 2 * pair, 4);
+      }
+    }
+  }
+}
+
 // ---- what becomes of a panel ----
 
 void StorePanel(const float* c, int num_rows, int cols, const float* bias, bool add, float* out, int64_t stride) {
@@ -432,6 +443,7 @@ constexpr Kernels BaseKernels(Isa isa) {
   kernels.gemm_f32 = GemmF32;
   kernels.gemm_bf16 = GemmBf16;
   kernels.pack_row = PackRow;
+  kernels.pack_tile_bf16 = PackTileBf16;
   kernels.store_panel = StorePanel;
   kernels.stream_panel = StreamPanel;
   kernels.activate_panel_f32 = ActivatePanelF32;

@@ -43,48 +43,47 @@ void PackTileF32(const float* rows, int num_rows, int64_t in, float* panel, int 
   }
 }
 
-void PackTileBf16(const uint16_t* rows, int num_rows, int64_t in, uint16_t* panel, int tile) {
+void PackTileBf16(const Kernels& kernels, const uint16_t* rows, int num_rows, int64_t in, uint16_t* panel, int tile) {
   const int64_t steps = KSteps(in);
-  for (int64_t step = 0; step < steps; ++step) {
-    uint16_t* to = panel + (tile * steps + step) * kTileElements;
-    for (int pair = 0; pair < kStepK / 2; ++pair, to += 2 * kTileCols) {
-      const int64_t k = step * kStepK + 2 * pair;
-      if (k + 1 < in) {
-        for (int c = 0; c < num_rows; ++c) {
-          to[2 * c] = rows[c * in + k];
-          to[2 * c + 1] = rows[c * in + k + 1];
-        }
-      } else {
-        for (int c = 0; c < num_rows; ++c) {
-          to[2 * c] = k < in ? rows[c * in + k] : uint16_t{0};
-          to[2 * c + 1] = 0;
-        }
-      }
-      for (int c = 2 * num_rows; c < 2 * kTileCols; ++c) to[c] = 0;
-    }
+  uint16_t* const to = panel + tile * steps * kTileElements;
+  // Full steps of full tiles, and what is left at the edges.
+  const int64_t full = num_rows == kTileCols ? in / kStepK : 0;
+  kernels.pack_tile_bf16(rows, in, full, to);
+  for (int64_t k = full * kStepK; k < steps * kStepK; ++k) {
+    uint16_t* const pairs = to + k / kStepK * kTileElements + k % kStepK / 2 * 2 * kTileCols + k % 2;
+    for (int c = 0; c < kTileCols; ++c) pairs[2 * c] = c < num_rows && k < in ? rows[c * in + k] : uint16_t{0};
   }
 }
 
-void PackTile(const char* rows, int num_rows, int64_t in, DType dtype, char* panel, int tile) {
+void PackTile(const Kernels& kernels, const char* rows, int num_rows, int64_t in, DType dtype, char* panel,
+              int tile) {
   if (dtype == DType::kF32) {
     PackTileF32(reinterpret_cast<const float*>(rows), num_rows, in, reinterpret_cast<float*>(panel), tile * kTileCols);
   } else {
-    PackTileBf16(reinterpret_cast<const uint16_t*>(rows), num_rows, in, reinterpret_cast<uint16_t*>(panel), tile);
+    PackTileBf16(kernels, reinterpret_cast<const uint16_t*>(rows), num_rows, in, reinterpret_cast<uint16_t*>(panel),
+                 tile);
   }
 }
 
-// NaN and infinities: all bits of the exponent are set. Plain loops, which the compiler turns into vectors; the
-// elements were just read, so this costs no memory traffic.
-int64_t CountNonfinite(const void* elements, int64_t count, DType dtype) {
+// How many elements have all bits of `exponent` set. Counted in blocks so small that the count fits an element, which
+// lets the compiler count as many at once as there are in a register.
+template <typename Bits>
+int64_t CountAllSet(const Bits* bits, int64_t count, Bits exponent) {
+  constexpr int64_t kBlock = 1 << 14;
   int64_t found = 0;
-  if (dtype == DType::kF32) {
-    const uint32_t* const bits = static_cast<const uint32_t*>(elements);
-    for (int64_t i = 0; i < count; ++i) found += (bits[i] & 0x7f800000u) == 0x7f800000u ? 1 : 0;
-  } else {
-    const uint16_t* const bits = static_cast<const uint16_t*>(elements);
-    for (int64_t i = 0; i < count; ++i) found += (bits[i] & 0x7f80u) == 0x7f80u ? 1 : 0;
+  for (int64_t first = 0; first < count; first += kBlock) {
+    Bits in_block = 0;
+    const int64_t end = std::min(count, first + kBlock);
+    for (int64_t i = first; i < end; ++i) in_block += (bits[i] & exponent) == exponent ? 1 : 0;
+    found += in_block;
   }
   return found;
+}
+
+// NaN and infinities: all bits of the exponent are set. The elements were just read, so this costs no memory traffic.
+int64_t CountNonfinite(const void* elements, int64_t count, DType dtype) {
+  if (dtype == DType::kF32) return CountAllSet<uint32_t>(static_cast<const uint32_t*>(elements), count, 0x7f800000u);
+  return CountAllSet<uint16_t>(static_cast<const uint16_t*>(elements), count, 0x7f80u);
 }
 
 // Several tensors seen as one matrix, stacked by rows.
@@ -141,16 +140,16 @@ absl::Status LoadUnits(Context& context, int64_t count, int64_t staging_bytes, i
   return error.Take();
 }
 
-absl::Status ReadPanel(const StackedRows& rows, int64_t p, int64_t out, int64_t in, DType dtype, char* staging,
-                       int64_t* num_nonfinite, char* panel) {
+absl::Status ReadPanel(const Kernels& kernels, const StackedRows& rows, int64_t p, int64_t out, int64_t in,
+                       DType dtype, char* staging, int64_t* num_nonfinite, char* panel) {
   const int64_t first = p * kPanelCols;
   const int64_t count = std::min<int64_t>(kPanelCols, out - first);
   RETURN_IF_ERROR(rows.Read(first, count, dtype, staging));
   *num_nonfinite += CountNonfinite(staging, count * in, dtype);
   const int64_t row_bytes = in * DTypeBytes(dtype);
-  PackTile(staging, static_cast<int>(std::min<int64_t>(count, kTileCols)), in, dtype, panel, 0);
-  PackTile(staging + kTileCols * row_bytes, static_cast<int>(std::max<int64_t>(count - kTileCols, 0)), in, dtype, panel,
-           1);
+  PackTile(kernels, staging, static_cast<int>(std::min<int64_t>(count, kTileCols)), in, dtype, panel, 0);
+  PackTile(kernels, staging + kTileCols * row_bytes, static_cast<int>(std::max<int64_t>(count - kTileCols, 0)), in,
+           dtype, panel, 1);
   return absl::OkStatus();
 }
 
@@ -159,8 +158,8 @@ absl::Status LoadPanels(Context& context, const StackedRows& rows, CpuWeight* we
   ASSIGN_OR_RETURN(weight->data, Buffer::Allocate(weight->num_panels() * panel_bytes, "a weight matrix"));
   return LoadUnits(context, weight->num_panels(), kPanelCols * weight->in * DTypeBytes(weight->dtype),
                    &weight->nonfinite, [&](int64_t p, char* staging, int64_t* num_nonfinite) {
-                     return ReadPanel(rows, p, weight->out, weight->in, weight->dtype, staging, num_nonfinite,
-                                      weight->data.as<char>() + p * panel_bytes);
+                     return ReadPanel(context.kernels, rows, p, weight->out, weight->in, weight->dtype, staging,
+                                      num_nonfinite, weight->data.as<char>() + p * panel_bytes);
                    });
 }
 
@@ -301,13 +300,13 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
         if (p >= w.up_panels()) {
           const TensorReader* const down[] = {experts[e].down};
           const int64_t down_p = p - w.up_panels();
-          return ReadPanel(StackedRows(down), down_p, w.hidden, w.intermediate, w.dtype, staging, num_nonfinite,
-                           const_cast<char*>(w.down_panel(e, down_p)));
+          return ReadPanel(context.kernels, StackedRows(down), down_p, w.hidden, w.intermediate, w.dtype, staging,
+                           num_nonfinite, const_cast<char*>(w.down_panel(e, down_p)));
         }
         if (!w.gated()) {
           const TensorReader* const up[] = {experts[e].up};
-          return ReadPanel(StackedRows(up), p, w.intermediate, w.hidden, w.dtype, staging, num_nonfinite,
-                           const_cast<char*>(w.up_panel(e, p)));
+          return ReadPanel(context.kernels, StackedRows(up), p, w.intermediate, w.hidden, w.dtype, staging,
+                           num_nonfinite, const_cast<char*>(w.up_panel(e, p)));
         }
         const TensorReader* const sides[] = {experts[e].gate, experts[e].up};
         const int64_t first = p * kTileCols;
@@ -315,7 +314,8 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
         for (int tile = 0; tile < 2; ++tile) {
           if (count > 0) RETURN_IF_ERROR(sides[tile]->ReadRows(first, count, w.dtype, staging));
           *num_nonfinite += CountNonfinite(staging, count * w.hidden, w.dtype);
-          PackTile(staging, static_cast<int>(count), w.hidden, w.dtype, const_cast<char*>(w.up_panel(e, p)), tile);
+          PackTile(context.kernels, staging, static_cast<int>(count), w.hidden, w.dtype,
+                   const_cast<char*>(w.up_panel(e, p)), tile);
         }
         return absl::OkStatus();
       }));
