@@ -15,6 +15,7 @@
 #include "engine/config/weight_dtype.h"
 #include "engine/model/transformer.h"
 #include "engine/sampling/sampler.h"
+#include "engine/vision/classifier_engine.h"
 
 namespace switchyard {
 namespace {
@@ -377,7 +378,25 @@ void ModelEngine::FillRoutingTrace(int32_t row, RoutingTrace* trace) const {
 
 }  // namespace
 
+namespace {
+
+// As many images per step as its tokens allow, but no fewer than are worth a batch.
+absl::StatusOr<std::unique_ptr<Engine>> CreateClassifier(const EngineOptions& options) {
+  ASSIGN_OR_RETURN(const VisionConfig config, ReadVisionConfig(options.model_dir));
+  ImageClassifierOptions classifier;
+  classifier.dummy_weights = options.load_format == LoadFormat::kDummy;
+  classifier.seed = options.seed;
+  classifier.dtype = options.dtype;
+  classifier.backend = BackendOptionsOf(options);
+  classifier.max_batch = std::min(
+      options.max_num_seqs, std::max(classifier.max_batch, options.max_num_batched_tokens / config.tokens_per_image()));
+  return CreateClassifierEngine(options.model_dir, classifier);
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options) {
+  if (HoldsImageClassifier(options.model_dir)) return CreateClassifier(options);
   return ModelEngine::Create(options);
 }
 

@@ -74,6 +74,12 @@ struct ModelFacts {
   int32_t num_kv_blocks = 0;
   int64_t kv_bytes_per_token = 0;     // in memory, with what the backend's layout adds
   double load_seconds = 0.0;
+  // Of an image classifier; 0: it is a language model.
+  int32_t num_classes = 0;
+  int32_t image_size = 0;             // pixels of a side; three channels
+  int32_t tokens_per_image = 0;
+
+  bool is_classifier() const { return num_classes > 0; }
 };
 
 class Engine {
@@ -91,6 +97,7 @@ class Engine {
   virtual absl::StatusOr<const StepOutput*> Collect() = 0;
 };
 
+// A folder with an image classifier gives an engine whose facts say so (vision/classifier_engine.h).
 // INVALID_ARGUMENT: config, weights or options are wrong; the message lists every problem found.
 // NOT_FOUND: no such folder, or no config or weights in it.
 // UNIMPLEMENTED: a model_type or a block of it that this engine does not serve.

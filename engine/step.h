@@ -29,6 +29,7 @@ struct SequenceSlice {
   std::span<const int32_t> prompt_tokens;    // for the repetition penalty
   std::span<const int32_t> output_tokens;    // generated so far: penalties, min_tokens
   bool explain_routing = false;              // report which experts the sampled row went to, per MoE layer
+  std::span<const float> image = {};         // of an image classifier: its patches are the tokens, without ids
 };
 
 struct StepBatch {
@@ -54,6 +55,7 @@ struct SampledToken {
   float logprob = 0.0f;                    // of `token`; set when num_logprobs >= 0
   std::vector<TokenLogprob> top_logprobs;  // most likely first, ties to the lower id; `num_logprobs` entries
   RoutingTrace routing;                    // set when `explain_routing`
+  std::vector<float> logits = {};          // of an image classifier: [num_classes]; `token` is the likeliest class
 };
 
 // Load and latency of one MoE layer in one step. Real rows only: padding and warm-up never count.

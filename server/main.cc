@@ -21,6 +21,7 @@
 #include "engine/config/model_config.h"
 #include "engine/engine.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "engine/vision/vision_config.h"
 #include "server/byte_tokenizer.h"
 #include "server/frontend/frontend.h"
 #include "server/frontend/step_observer.h"
@@ -99,7 +100,7 @@ int Refuse(const absl::Status& status) {
 // ------------------------------------------------------------------------------------------------------ the model
 
 struct LoadedModel {
-  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Tokenizer> tokenizer;               // null: an image classifier
   std::unique_ptr<const ChatTemplate> chat_template;  // null: none
   std::unique_ptr<Engine> engine;
   double tokenizer_seconds = 0.0;
@@ -124,14 +125,13 @@ std::unique_ptr<const ChatTemplate> LoadChatTemplate(const ModelOptions& options
   return nullptr;
 }
 
-EngineOptions ToEngineOptions(const ServerOptions& options, const Tokenizer& tokenizer) {
+EngineOptions ToEngineOptions(const ServerOptions& options) {
   EngineOptions engine;
   engine.model_dir = options.model.model;
   engine.load_format = options.model.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
   engine.dtype = options.model.dtype;
   engine.device = options.device.device;
   engine.seed = static_cast<uint64_t>(options.model.seed);
-  engine.num_tokenizer_ids = tokenizer.vocab_size();
   engine.num_threads = options.device.num_threads;
   engine.cpu_isa = options.device.cpu_isa;
   engine.expert_gemm = options.device.expert_gemm;
@@ -161,14 +161,18 @@ absl::Status CheckStepSize(const ServerOptions& options) {
 }
 
 absl::StatusOr<LoadedModel> LoadModel(const ServerOptions& options) {
-  RETURN_IF_ERROR(CheckStepSize(options));
   LoadedModel model;
   const auto start = Clock::now();
-  ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(options.model));
-  model.chat_template = LoadChatTemplate(options.model);
+  EngineOptions engine = ToEngineOptions(options);
+  if (!HoldsImageClassifier(options.model.model)) {
+    RETURN_IF_ERROR(CheckStepSize(options));
+    ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(options.model));
+    model.chat_template = LoadChatTemplate(options.model);
+    engine.num_tokenizer_ids = model.tokenizer->vocab_size();
+  }
   model.tokenizer_seconds = SecondsSince(start);
   const auto engine_start = Clock::now();
-  ASSIGN_OR_RETURN(model.engine, CreateEngine(ToEngineOptions(options, *model.tokenizer)));
+  ASSIGN_OR_RETURN(model.engine, CreateEngine(engine));
   model.engine_seconds = SecondsSince(engine_start);
   return model;
 }
@@ -185,6 +189,13 @@ SchedulerOptions ToSchedulerOptions(const ServerOptions& options, const ModelFac
   scheduler.policy = by_priority ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
   scheduler.enable_prefix_caching = options.scheduling.enable_prefix_caching;
   scheduler.enable_chunked_prefill = options.scheduling.enable_chunked_prefill;
+  if (!facts.is_classifier()) return scheduler;
+  // Whole images, as many per step as the engine has places for; none resembles another's beginning.
+  scheduler.max_num_seqs = facts.num_kv_blocks;
+  scheduler.max_num_batched_tokens = facts.num_kv_blocks * (facts.max_model_len + 1);
+  scheduler.enable_prefix_caching = false;
+  scheduler.enable_chunked_prefill = false;
+  scheduler.max_preemptions = 0;  // they end with the step, so none needs room to grow
   return scheduler;
 }
 

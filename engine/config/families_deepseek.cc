@@ -30,10 +30,11 @@ void FillSharedExperts(const ConfigReader& config, int32_t missing, ModelConfig*
   }
 }
 
-void FillNormalize(const ConfigReader& config, bool missing, ModelConfig* model) {
+// A single weight is left alone by the softmax routers of v1 and V2, and becomes 1 with the sigmoid ones of V3.
+void FillNormalize(const ConfigReader& config, bool missing, int32_t min_top_k, ModelConfig* model) {
   const bool norm_topk_prob = config.Bool("norm_topk_prob", missing);
   for (LayerConfig& layer : model->layers) {
-    layer.moe.router.normalize = norm_topk_prob && layer.moe.router.top_k > 1;
+    layer.moe.router.normalize = norm_topk_prob && layer.moe.router.top_k >= min_top_k;
     layer.moe.router.normalize_eps = kNormalizeEps;
   }
 }
@@ -68,7 +69,7 @@ void FillV3Router(const ConfigReader& config, const RouterConfig& defaults, Mode
   RequireText(config, "scoring_func", "sigmoid");
   RequireText(config, "topk_method", "noaux_tc");
   FillGroups(config, defaults.num_groups, defaults.topk_group, GroupScore::kTopTwoSum, model);
-  FillNormalize(config, true, model);
+  FillNormalize(config, true, /*min_top_k=*/1, model);
   const float scale = ReadRoutedScale(config, defaults.scale);
   for (LayerConfig& layer : model->layers) {
     layer.moe.router.score = RouterScore::kSigmoid;
@@ -88,7 +89,7 @@ void FillDeepseek(const ConfigReader& config, const FamilyDefaults& defaults, Mo
   RequireText(config, "topk_method", "greedy");
   const bool bias = config.Bool("attention_bias", false);
   SetBiases(bias, bias, model);
-  FillNormalize(config, false, model);
+  FillNormalize(config, false, /*min_top_k=*/2, model);
   FillSharedExperts(config, 0, model);
   FillDensePattern(config, defaults, 0, model);
 }
@@ -105,7 +106,7 @@ void FillDeepseekV2(const ConfigReader& config, const FamilyDefaults& defaults, 
   }
   const bool bias = config.Bool("attention_bias", false);
   SetBiases(bias, bias, model);
-  FillNormalize(config, false, model);
+  FillNormalize(config, false, /*min_top_k=*/2, model);
   const float scale = ReadRoutedScale(config, 1.0);
   for (LayerConfig& layer : model->layers) {
     if (!layer.moe.router.normalize) layer.moe.router.scale = scale;

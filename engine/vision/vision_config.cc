@@ -134,10 +134,26 @@ absl::StatusOr<VisionConfig> ParseVisionConfig(const std::string& config_json) {
   return model;
 }
 
-absl::StatusOr<VisionConfig> ReadVisionConfig(const std::string& model_dir) {
+namespace {
+
+absl::StatusOr<std::string> ReadConfigText(const std::string& model_dir) {
   ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model_dir));
-  ASSIGN_OR_RETURN(const std::string text, folder.ReadSmallFile("config.json", kLimits.max_bytes));
+  return folder.ReadSmallFile("config.json", kLimits.max_bytes);
+}
+
+}  // namespace
+
+absl::StatusOr<VisionConfig> ReadVisionConfig(const std::string& model_dir) {
+  ASSIGN_OR_RETURN(const std::string text, ReadConfigText(model_dir));
   return ParseVisionConfig(text);
+}
+
+bool HoldsImageClassifier(const std::string& model_dir) {
+  const absl::StatusOr<std::string> text = ReadConfigText(model_dir);
+  if (!text.ok()) return false;
+  const absl::StatusOr<nlohmann::json> document = ParseJson(*text, kLimits, "config.json");
+  return document.ok() && document->is_object() && document->contains("model_type") &&
+         (*document)["model_type"] == "vmoe";
 }
 
 }  // namespace switchyard

@@ -42,6 +42,9 @@ absl::StatusOr<VisionConfig> ParseVisionConfig(const std::string& config_json);
 // The same for the config.json in a model folder. NOT_FOUND: no folder, or no such file in it.
 absl::StatusOr<VisionConfig> ReadVisionConfig(const std::string& model_dir);
 
+// Does the config.json in this folder say that it is an image classifier's? False if it cannot be read.
+bool HoldsImageClassifier(const std::string& model_dir);
+
 }  // namespace switchyard
 
 #endif  // SWITCHYARD_ENGINE_VISION_VISION_CONFIG_H_

@@ -27,7 +27,7 @@ struct ServedModel {
   ModelFacts facts;
   RequestLimits limits;
   SchedulerOptions scheduler;
-  const Tokenizer* tokenizer = nullptr;
+  const Tokenizer* tokenizer = nullptr;  // null: an image classifier
   RequestQueue* queue = nullptr;
   const ChatTemplate* chat_template = nullptr;  // null: none
 };

@@ -1,42 +1,19 @@
 #include "server/frontend/generation_call.h"
 
-#include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <ctime>
-#include <random>
 #include <utility>
 
 #include "engine/base/status_macros.h"
+#include "server/frontend/call_admission.h"
 #include "server/frontend/chat_prompt.h"
 #include "server/frontend/errors.h"
-#include "server/frontend/open_calls.h"
 #include "server/log.h"
 
 namespace switchyard {
 namespace {
 
-// A cancel this close to the deadline is the deadline: gRPC reports both the same way, and the client's clock, which
-// started before the request travelled, runs out a little earlier. The loop ends what is past its deadline.
-constexpr std::chrono::milliseconds kDeadlineSlack{20};
-
 TimePoint Now() { return std::chrono::steady_clock::now(); }
-
-uint64_t RandomNumber() {
-  thread_local std::mt19937_64 generator{std::random_device{}() + (uint64_t{std::random_device{}()} << 32)};
-  return generator();
-}
-
-std::string MakeRequestId() {
-  char id[32];
-  std::snprintf(id, sizeof(id), "req-%016llx", static_cast<unsigned long long>(RandomNumber()));
-  return id;
-}
-
-TimePoint EffectiveDeadline(TimePoint arrival, TimePoint client_deadline, double max_seconds) {
-  return std::min(client_deadline, arrival + std::chrono::duration_cast<TimePoint::duration>(
-                                                 std::chrono::duration<double>(max_seconds)));
-}
 
 // What a template shows as today.
 std::tm LocalTime() {
@@ -44,12 +21,6 @@ std::tm LocalTime() {
   std::tm local{};
   localtime_r(&now, &local);
   return local;
-}
-
-// Full queues say when to come back; spread by +-20 % so that refused callers do not return together.
-double RetrySeconds(const ServingMetrics& metrics) {
-  const double jitter = 0.8 + 0.4 * static_cast<double>(RandomNumber() % 1024) / 1023.0;
-  return std::clamp(metrics.EstimateQueueSeconds() * jitter, 0.1, 30.0);
 }
 
 }  // namespace
@@ -66,31 +37,21 @@ GenerationCall::~GenerationCall() = default;
 
 void GenerationCall::Start(std::shared_ptr<CallTransport> transport, v1::GenerateRequest request,
                            const std::string& metadata_id) {
-  request_id_ = !request.request_id().empty() ? request.request_id() : metadata_id;
-  if (!IsValidRequestId(request_id_)) request_id_ = MakeRequestId();
+  request_id_ = RequestIdOf(request.request_id(), metadata_id);
   {
     MutexLock lock(&mutex_);
     transport_ = std::move(transport);
   }
-  // Whoever ends all open calls when the phase changes finds this one, or it sees the new phase here.
-  const bool has_place = parts_->open_calls->Add(request_id_, shared_from_this());
-  const absl::StatusOr<const ServedModel*> model = parts_->AdmittingModel();
-  if (!model.ok()) return Fail(model.status(), UnavailableReason());
-  if (!has_place) {
-    return Fail(
-        Overloaded("this server has " + std::to_string(parts_->limits.max_open_calls) + " open calls, its limit",
-                   "TOO_MANY_CALLS", RetrySeconds(*parts_->metrics)),
-        Rejection::kTooManyCalls);
-  }
+  const absl::StatusOr<const ServedModel*> model = AdmitCall(parts_, request_id_, shared_from_this());
+  if (!model.ok()) return Fail(model.status());
+  const absl::Status serves_text = CheckServesText(**model);
+  if (!serves_text.ok()) return Fail(serves_text);
   absl::StatusOr<GenerationSpec> spec = ValidateGenerateRequest(request, (*model)->limits);
-  if (!spec.ok()) {
-    return Fail(spec.status(), absl::IsNotFound(spec.status()) ? Rejection::kNotFound : Rejection::kInvalid);
-  }
+  if (!spec.ok()) return Fail(spec.status());
   if (spec->n > parts_->limits.max_num_queued_reqs) {
     return Fail(InvalidRequest("n", "n is " + std::to_string(spec->n) + ", but only " +
                                         std::to_string(parts_->limits.max_num_queued_reqs) +
-                                        " requests may wait at this server; use at most that"),
-                Rejection::kInvalid);
+                                        " requests may wait at this server; use at most that"));
   }
   if (request.has_chat()) return PostChat(**model, std::move(*request.mutable_chat()), *std::move(spec));
   if (request.has_text()) return PostText(**model, std::move(*request.mutable_text()), *std::move(spec));
@@ -103,8 +64,7 @@ void GenerationCall::PostChat(const ServedModel& model, v1::ChatPrompt chat, Gen
     return Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                                 "this model has no chat template, or one that this server cannot use; send text or "
                                 "token_ids",
-                                "NO_CHAT_TEMPLATE"),
-                Rejection::kInvalid);
+                                "NO_CHAT_TEMPLATE"));
   }
   const size_t num_bytes = chat.ByteSizeLong();
   PostPrompt(num_bytes,
@@ -125,7 +85,7 @@ void GenerationCall::PostText(const ServedModel& model, std::string text, Genera
 // `job` does nothing when the worker stops: EndUnavailable has ended the call then.
 void GenerationCall::PostPrompt(size_t num_bytes, TextWorker::Job job) {
   if (parts_->text_worker->Post(num_bytes, std::move(job))) return;
-  Fail(parts_->TextWorkerRefused(), parts_->AdmittingModel().ok() ? Rejection::kQueueFull : UnavailableReason());
+  Fail(parts_->TextWorkerRefused());
 }
 
 void GenerationCall::Refuse(std::shared_ptr<CallTransport> transport, const absl::Status& status) {
@@ -133,9 +93,7 @@ void GenerationCall::Refuse(std::shared_ptr<CallTransport> transport, const absl
     MutexLock lock(&mutex_);
     transport_ = std::move(transport);
   }
-  Fail(status, absl::IsUnavailable(status) ? UnavailableReason()
-               : absl::IsNotFound(status)  ? Rejection::kNotFound
-                                           : Rejection::kInvalid);
+  Fail(status);
 }
 
 // The client may have left while the prompt waited.
@@ -148,7 +106,7 @@ void GenerationCall::AdmitChat(const ServedModel& model, const v1::ChatPrompt& c
   if (HasEnded()) return;
   const absl::StatusOr<std::string> text =
       RenderChatPrompt(*model.chat_template, chat, LocalTime(), model.limits.max_prompt_bytes());
-  if (!text.ok()) return Fail(text.status(), Rejection::kInvalid);
+  if (!text.ok()) return Fail(text.status());
   AdmitText(model, *text, std::move(spec));
 }
 
@@ -160,16 +118,14 @@ void GenerationCall::AdmitText(const ServedModel& model, const std::string& text
   absl::StatusOr<std::vector<int32_t>> prompt = model.tokenizer->Encode(text, options);
   if (!prompt.ok()) {
     return Fail(
-        InvalidRequest(spec.prompt_field, "prompt cannot be tokenized: " + std::string(prompt.status().message())),
-        Rejection::kInvalid);
+        InvalidRequest(spec.prompt_field, "prompt cannot be tokenized: " + std::string(prompt.status().message())));
   }
   // A tokenizer may know more tokens than the model has rows for.
   for (int32_t id : *prompt) {
     if (id < model.limits.vocab_size) continue;
     return Fail(InvalidRequest(spec.prompt_field, "prompt has token " + std::to_string(id) +
                                                       ", but this model has tokens 0 to " +
-                                                      WithCommas(model.limits.vocab_size - 1)),
-                Rejection::kInvalid);
+                                                      WithCommas(model.limits.vocab_size - 1)));
   }
   Admit(model, *std::move(prompt), std::move(spec));
 }
@@ -177,11 +133,11 @@ void GenerationCall::AdmitText(const ServedModel& model, const std::string& text
 void GenerationCall::Admit(const ServedModel& model, std::vector<int32_t> prompt, GenerationSpec spec) {
   const int64_t num_tokens = static_cast<int64_t>(prompt.size());
   const absl::Status fits_model = FitPrompt(num_tokens, model.limits, &spec);
-  if (!fits_model.ok()) return Fail(fits_model, Rejection::kInvalid);
+  if (!fits_model.ok()) return Fail(fits_model);
   const absl::Status fits_pool = CheckFits(model.scheduler, num_tokens, spec.max_tokens);
-  if (!fits_pool.ok()) return Fail(InvalidRequest("max_tokens", std::string(fits_pool.message())), Rejection::kInvalid);
+  if (!fits_pool.ok()) return Fail(InvalidRequest("max_tokens", std::string(fits_pool.message())));
   const absl::Status queued = Enqueue(model, std::move(prompt), spec);
-  if (!queued.ok()) Fail(queued, absl::IsUnavailable(queued) ? UnavailableReason() : Rejection::kQueueFull);
+  if (!queued.ok()) Fail(queued);
 }
 
 absl::Status GenerationCall::Enqueue(const ServedModel& model, std::vector<int32_t> prompt,
@@ -214,11 +170,8 @@ absl::Status GenerationCall::Enqueue(const ServedModel& model, std::vector<int32
     queue_ = model.queue;
     queued_ids_ = std::move(ids);
   }
-  const absl::Status pushed = model.queue->Push(std::move(group));
-  if (absl::IsUnavailable(pushed)) return parts_->EndedByServer();
-  if (!pushed.ok()) {
-    return Overloaded(std::string(pushed.message()), "QUEUE_FULL", RetrySeconds(*parts_->metrics));
-  }
+  const absl::Status pushed = FromQueue(*parts_, model.queue->Push(std::move(group)));
+  if (!pushed.ok()) return pushed;
   bool over = false;
   {
     MutexLock lock(&mutex_);
@@ -251,8 +204,8 @@ std::shared_ptr<TokenStream> GenerationCall::MakeStream(const ServedModel& model
   return std::make_shared<TokenStream>(model.tokenizer, std::move(options), weak_from_this(), parts_->metrics);
 }
 
-void GenerationCall::Fail(const absl::Status& status, Rejection reason) {
-  parts_->metrics->OnRejected(reason);
+void GenerationCall::Fail(const absl::Status& status) {
+  parts_->metrics->OnRejected(RejectionOf(*parts_, status));
   {
     MutexLock lock(&mutex_);
     EndWith(status);
@@ -266,14 +219,6 @@ void GenerationCall::EndWith(const absl::Status& status) {
 }
 
 bool GenerationCall::IsOver() const { return sequencer_.cancelled() || !failure_.ok(); }
-
-Rejection GenerationCall::UnavailableReason() const {
-  switch (parts_->phase.load(std::memory_order_relaxed)) {
-    case ServingPhase::kStarting: return Rejection::kStarting;
-    case ServingPhase::kDraining: return Rejection::kDraining;
-    default: return Rejection::kEngineFailed;
-  }
-}
 
 void GenerationCall::CancelRequests() {
   RequestQueue* queue = nullptr;
@@ -301,7 +246,7 @@ void GenerationCall::OnCancel() {
     MutexLock lock(&mutex_);
     sequencer_.OnCancel();
   }
-  if (Now() + kDeadlineSlack < deadline_) CancelRequests();
+  if (!DeadlinePassed(deadline_)) CancelRequests();
   WritePending();
 }
 
@@ -410,25 +355,13 @@ void GenerationCall::LogEnd(const absl::Status& status, const TokenStream* strea
 // What the client is told at the end. After a cancel it hears nothing, but the code is counted.
 absl::Status GenerationCall::FinalStatus() const {
   if (!failure_.ok()) return failure_;
-  if (sequencer_.cancelled()) {
-    return Now() + kDeadlineSlack < deadline_ ? absl::CancelledError("the client went away")
-                                              : absl::DeadlineExceededError("the deadline passed");
-  }
-  switch (stream_->terminal_status()) {
-    case TerminalStatus::kOk: return absl::OkStatus();
-    case TerminalStatus::kCancelled: return absl::CancelledError("the request was aborted");
-    case TerminalStatus::kDeadlineExceeded: return absl::DeadlineExceededError("the deadline passed");
-    case TerminalStatus::kUnavailable: return parts_->EndedByServer();
-    case TerminalStatus::kDataLoss:
-      return ErrorWithReason(absl::StatusCode::kDataLoss, "the model produced a logit that is not finite",
-                             "NON_FINITE_LOGIT");
-    case TerminalStatus::kSlowReader:
-      return ErrorWithReason(absl::StatusCode::kResourceExhausted,
-                             streaming_ ? "the client reads too slowly; too much output waits for it"
-                                        : "the answer is larger than one message may be; use GenerateStream",
-                             streaming_ ? "SLOW_READER" : "ANSWER_TOO_LARGE");
-  }
-  return absl::OkStatus();
+  if (sequencer_.cancelled()) return CancelStatus(deadline_);
+  const TerminalStatus status = stream_->terminal_status();
+  if (status != TerminalStatus::kSlowReader) return FromLoop(*parts_, status);
+  return ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                         streaming_ ? "the client reads too slowly; too much output waits for it"
+                                    : "the answer is larger than one message may be; use GenerateStream",
+                         streaming_ ? "SLOW_READER" : "ANSWER_TOO_LARGE");
 }
 
 }  // namespace switchyard

@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "engine/base/mutex.h"
 #include "server/frontend/frontend_parts.h"
+#include "server/frontend/open_calls.h"
 #include "server/frontend/token_stream.h"
 #include "server/frontend/write_sequencer.h"
 #include "switchyard/v1/inference_service.pb.h"
@@ -44,7 +45,8 @@ class CallTransport {
   virtual void Break() = 0;
 };
 
-class GenerationCall final : public StreamListener,
+class GenerationCall final : public OpenCall,
+                             public StreamListener,
                              public StreamWriter::Stream,
                              public std::enable_shared_from_this<GenerationCall> {
  public:
@@ -57,18 +59,12 @@ class GenerationCall final : public StreamListener,
   // Instead of Start, for a message that is no request: ends the call at once.
   void Refuse(std::shared_ptr<CallTransport> transport, const absl::Status& status);
 
-  // Events of the transport.
-  void OnWriteDone(bool ok);
-  void OnCancel();  // the client went away, or its deadline passed
-  void OnDone();    // after the end: the transport is gone
-
-  // Ends the requests as cancelled; the client gets what there is so far.
-  void Abort();
-  // Ends the call as UNAVAILABLE, after what is pending, without waiting for the engine: it hangs, or the server goes
-  // down. No-op when all choices have ended.
-  void EndUnavailable();
-  // Breaks the call off if its client has not read anything for `stalled_for`.
-  void BreakIfStalled(TimePoint now, std::chrono::seconds stalled_for);
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+  void Abort() override;
+  void EndUnavailable() override;
+  void BreakIfStalled(TimePoint now, std::chrono::seconds stalled_for) override;
 
   void OnPending() override;
   void OnEnded() override;
@@ -85,10 +81,9 @@ class GenerationCall final : public StreamListener,
   absl::Status Enqueue(const ServedModel& model, std::vector<int32_t> prompt, const GenerationSpec& spec);
   std::shared_ptr<TokenStream> MakeStream(const ServedModel& model, size_t num_prompt_tokens,
                                           const GenerationSpec& spec, uint64_t seed);
-  void Fail(const absl::Status& status, Rejection reason);
+  void Fail(const absl::Status& status);
   void EndWith(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsOver() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Rejection UnavailableReason() const;
   void CancelRequests();
   void LogEnd(const absl::Status& status, const TokenStream* stream) const;
   WriteDemand Demand() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/base/status_macros.h"
+#include "server/frontend/call_admission.h"
 #include "server/frontend/errors.h"
 #include "server/frontend/generation_call.h"
 #include "server/frontend/grpc_transport.h"
@@ -89,6 +90,7 @@ grpc::ServerUnaryReactor* InferenceService::Abort(Context* context, const Bytes*
 absl::Status InferenceService::DoTokenize(const v1::TokenizeRequest& request, v1::TokenizeResponse* response) const {
   ASSIGN_OR_RETURN(const ServedModel* model, parts_->LoadedModel());
   RETURN_IF_ERROR(CheckModelName(request.model(), model->limits));
+  RETURN_IF_ERROR(CheckServesText(*model));
   RETURN_IF_ERROR(CheckTextBytes("text", static_cast<int64_t>(request.text().size()), model->limits));
   EncodeOptions options;
   options.add_special_tokens = !request.has_add_special_tokens() || request.add_special_tokens();
@@ -103,6 +105,7 @@ absl::Status InferenceService::DoDetokenize(const v1::DetokenizeRequest& request
                                             v1::DetokenizeResponse* response) const {
   ASSIGN_OR_RETURN(const ServedModel* model, parts_->LoadedModel());
   RETURN_IF_ERROR(CheckModelName(request.model(), model->limits));
+  RETURN_IF_ERROR(CheckServesText(*model));
   if (request.token_ids_size() > model->limits.max_model_len) {
     return InvalidRequest("token_ids", "token_ids has " + WithCommas(request.token_ids_size()) +
                                            " entries; use at most " + WithCommas(model->limits.max_model_len) +
@@ -132,10 +135,12 @@ absl::Status InferenceService::DoGetModel(const v1::GetModelRequest& request, v1
   response->set_num_experts(facts.num_experts);
   response->set_top_k(facts.top_k);
   response->mutable_eos_token_ids()->Add(facts.eos_token_ids.begin(), facts.eos_token_ids.end());
+  response->set_has_chat_template(model->chat_template != nullptr);
+  response->set_bos_token_id(-1);
+  if (model->tokenizer == nullptr) return absl::OkStatus();
   // What the tokenizer puts before an empty text.
   const auto start = model->tokenizer->Encode("", EncodeOptions());
-  response->set_has_chat_template(model->chat_template != nullptr);
-  response->set_bos_token_id(start.ok() && !start->empty() ? start->front() : -1);
+  if (start.ok() && !start->empty()) response->set_bos_token_id(start->front());
   return absl::OkStatus();
 }
 

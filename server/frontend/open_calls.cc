@@ -2,14 +2,14 @@
 
 namespace switchyard {
 
-bool OpenCalls::Add(const std::string& request_id, const std::shared_ptr<GenerationCall>& call) {
+bool OpenCalls::Add(const std::string& request_id, const std::shared_ptr<OpenCall>& call) {
   MutexLock lock(&mutex_);
   if (by_request_id_.size() >= max_calls_) return false;
   by_request_id_.emplace(request_id, call);
   return true;
 }
 
-void OpenCalls::Remove(const std::string& request_id, GenerationCall* call) {
+void OpenCalls::Remove(const std::string& request_id, OpenCall* call) {
   MutexLock lock(&mutex_);
   const auto [begin, end] = by_request_id_.equal_range(request_id);
   for (auto it = begin; it != end; ++it) {
@@ -19,8 +19,8 @@ void OpenCalls::Remove(const std::string& request_id, GenerationCall* call) {
   }
 }
 
-std::vector<std::shared_ptr<GenerationCall>> OpenCalls::Find(const std::string& request_id) const {
-  std::vector<std::shared_ptr<GenerationCall>> found;
+std::vector<std::shared_ptr<OpenCall>> OpenCalls::Find(const std::string& request_id) const {
+  std::vector<std::shared_ptr<OpenCall>> found;
   MutexLock lock(&mutex_);
   const auto [begin, end] = by_request_id_.equal_range(request_id);
   for (auto it = begin; it != end; ++it) {
@@ -29,8 +29,8 @@ std::vector<std::shared_ptr<GenerationCall>> OpenCalls::Find(const std::string& 
   return found;
 }
 
-std::vector<std::shared_ptr<GenerationCall>> OpenCalls::All() const {
-  std::vector<std::shared_ptr<GenerationCall>> all;
+std::vector<std::shared_ptr<OpenCall>> OpenCalls::All() const {
+  std::vector<std::shared_ptr<OpenCall>> all;
   MutexLock lock(&mutex_);
   for (const auto& [id, weak] : by_request_id_) {
     if (auto call = weak.lock()) all.push_back(std::move(call));

@@ -65,6 +65,7 @@ class TokenSink {
 struct Request {
   uint64_t id = 0;                      // unique within the process
   std::vector<int32_t> prompt_tokens;   // not empty
+  std::vector<float> image = {};        // for an image classifier: its values; the prompt stands for its patches
   SamplingParams sampling;              // stop_token_ids = own_stop_token_ids + EOS unless ignore_eos
   std::vector<int32_t> eos_token_ids;   // empty with ignore_eos; a hit finishes with kEos, other stop ids with kStop
   int32_t max_tokens = 0;               // > 0; prompt + max_tokens <= max_model_len

@@ -297,7 +297,8 @@ void Scheduler::Schedule(Sequence* sequence, int32_t num_tokens, TimePoint now) 
                            .sampling = &sequence->request->sampling,
                            .prompt_tokens = sequence->prompt(),
                            .output_tokens = sequence->output(),
-                           .explain_routing = sequence->request->explain_routing});
+                           .explain_routing = sequence->request->explain_routing,
+                           .image = sequence->request->image});
 }
 
 // --- Apply -----------------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
-// Any bytes as a ModelInferRequest: refused with a status, or a GenerateRequest that the usual checks can judge. The
-// bytes are taken as the message, and once more as the raw contents of its first tensor.
+// Any bytes as a ModelInferRequest: refused with a status, or a GenerateRequest that the usual checks can judge, or
+// whole images. The bytes are taken as the message, and once more as the raw contents of each of its tensors.
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
 #include "engine/base/status_macros.h"
 #include "engine/tokenizer/utf8.h"
+#include "server/frontend/kserve/image_request.h"
 #include "server/frontend/kserve/tensor.h"
 #include "server/frontend/kserve/text_request.h"
 #include "server/frontend/request_validation.h"
@@ -37,7 +38,23 @@ void ReadAsEverything(const Tensor& tensor) {
   CHECK(sum <= 255 * tensor.input->ByteSizeLong() + 255 * tensor.raw.size());
 }
 
+void JudgeImages(const inference::ModelInferRequest& request) {
+  ServedModel model;
+  model.facts.num_classes = 3;
+  model.facts.image_size = 2;
+  const auto images = ReadImageRequest(request, model, /*max_images=*/10);
+  CHECK(images.ok() || absl::IsFailedPrecondition(images.status()) || absl::IsInvalidArgument(images.status()) ||
+        absl::IsNotFound(images.status()));
+  if (!images.ok()) return;
+  CHECK(!images->images.empty() && images->images.size() <= 10);
+  for (const auto& image : images->images) {
+    CHECK(image.size() == 2 * 2 * 3);
+    for (const float value : image) CHECK(value >= -1.0f && value <= 1.0f);
+  }
+}
+
 void Judge(const inference::ModelInferRequest& request) {
+  JudgeImages(request);
   const auto tensors = ReadTensors(request);
   CheckCode(tensors.status());
   if (tensors.ok()) {

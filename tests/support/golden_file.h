@@ -3,6 +3,7 @@
 #define SWITCHYARD_TESTS_SUPPORT_GOLDEN_FILE_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,12 +18,11 @@ class GoldenFile {
  public:
   explicit GoldenFile(const std::string& path);
   bool Has(const std::string& name) const;
-  GoldenTensor Get(const std::string& name) const;
+  const GoldenTensor& Get(const std::string& name) const;
   std::vector<int32_t> GetIds(const std::string& name) const;
 
  private:
-  std::string bytes_;
-  std::string header_;
+  std::map<std::string, GoldenTensor> tensors_;
 };
 
 }  // namespace switchyard::testing

@@ -5,29 +5,24 @@
 #include <utility>
 
 #include "server/frontend/generation_call.h"
-#include "server/frontend/kserve/text_request.h"
+#include "server/frontend/kserve/classification_call.h"
 #include "server/frontend/kserve/text_response.h"
 
 namespace switchyard::kserve {
 
-// One request of the stream: what its GenerationCall says becomes messages of the stream.
-class InferStream::Item final : public CallTransport, public std::enable_shared_from_this<Item> {
+// One request of the stream, from its message to its last answer.
+class InferStream::Item : public std::enable_shared_from_this<Item> {
  public:
-  Item(std::shared_ptr<InferStream> stream, TextReply reply) : stream_(std::move(stream)), answers_(std::move(reply)) {}
+  virtual ~Item() = default;
 
-  void SendRequestId(const std::string&) override {}  // the stream's headers are nobody's in particular
-  void Write(const v1::GenerateStreamResponse& message) override { Send(answers_.Next(message), /*last=*/false); }
-  void WriteAndFinish(const v1::GenerateStreamResponse& message) override { Send(answers_.Next(message), true); }
-  void Respond(const v1::GenerateResponse& response) override { Send(answers_.Whole(response), /*last=*/true); }
-  void Finish(const absl::Status& status) override { stream_->Fail(shared_from_this(), status); }
-  void Break() override { stream_->Break(); }
+  const std::string& id() const { return id_; }
 
-  const std::string& id() const { return answers_.id(); }
-
-  std::shared_ptr<GenerationCall> call;
+  std::shared_ptr<OpenCall> call;
   bool started = false;  // under the stream's lock: `call` is there and may be cancelled
 
- private:
+ protected:
+  Item(std::shared_ptr<InferStream> stream, std::string id) : stream_(std::move(stream)), id_(std::move(id)) {}
+
   void Send(inference::ModelInferResponse response, bool last) {
     (*response.mutable_parameters())["triton_final_response"].set_bool_param(last);
     Outgoing outgoing{shared_from_this(), {}, last};
@@ -36,7 +31,34 @@ class InferStream::Item final : public CallTransport, public std::enable_shared_
   }
 
   const std::shared_ptr<InferStream> stream_;
+
+ private:
+  const std::string id_;
+};
+
+class InferStream::TextItem final : public Item, public CallTransport {
+ public:
+  TextItem(std::shared_ptr<InferStream> stream, TextReply reply)
+      : Item(std::move(stream), reply.id), answers_(std::move(reply)) {}
+
+  void SendRequestId(const std::string&) override {}  // the stream's headers are nobody's in particular
+  void Write(const v1::GenerateStreamResponse& message) override { Send(answers_.Next(message), /*last=*/false); }
+  void WriteAndFinish(const v1::GenerateStreamResponse& message) override { Send(answers_.Next(message), true); }
+  void Respond(const v1::GenerateResponse& response) override { Send(answers_.Whole(response), /*last=*/true); }
+  void Finish(const absl::Status& status) override { stream_->Fail(shared_from_this(), status); }
+  void Break() override { stream_->Break(); }
+
+ private:
   TextAnswers answers_;
+};
+
+class InferStream::ImageItem final : public Item, public ClassificationTransport {
+ public:
+  ImageItem(std::shared_ptr<InferStream> stream, std::string id) : Item(std::move(stream), std::move(id)) {}
+
+  void Respond(const std::string&, const Classification& images) override { Send(ToResponse(images), /*last=*/true); }
+  void Finish(const absl::Status& status) override { stream_->Fail(shared_from_this(), status); }
+  void Break() override { stream_->Break(); }
 };
 
 InferStream::InferStream(FrontendParts* parts, Options options) : parts_(parts), options_(std::move(options)) {}
@@ -60,32 +82,38 @@ void InferStream::End(const absl::Status& status) {
 }
 
 void InferStream::OnRequest(const absl::StatusOr<inference::ModelInferRequest>& request) {
-  absl::StatusOr<TextRequest> text = request.ok() ? ReadTextRequest(*request) : request.status();
   // A server that does not serve says so first.
-  const auto admitting = parts_->AdmittingModel();
-  if (!admitting.ok()) text = admitting.status();
-  TimePoint deadline = options_.deadline;
-  if (text.ok() && text->timeout) deadline = std::min(deadline, std::chrono::steady_clock::now() + *text->timeout);
-  TextReply reply;
-  if (text.ok()) {
-    reply = std::move(text->reply);
-  } else if (request.ok() && request->id().size() <= static_cast<size_t>(kMaxRequestIdBytes)) {
-    reply.id = request->id();
-  }
-  const auto item = std::make_shared<Item>(shared_from_this(), std::move(reply));
-  {
-    MutexLock lock(&mutex_);
-    reading_ = false;
-    // A message may still arrive while the stream ends, or has ended: its status is the answer.
-    if (!TakesRequests()) return;
-    open_.push_back(item);
-  }
-  item->call = std::make_shared<GenerationCall>(parts_, text.ok() && text->stream, deadline);
-  if (text.ok()) {
-    item->call->Start(item, std::move(text->generate), options_.metadata_id);
+  const absl::StatusOr<const ServedModel*> model = parts_->AdmittingModel();
+  const bool is_classifier = model.ok() && (*model)->facts.is_classifier();
+  const absl::Status readable = !model.ok() ? model.status() : request.status();
+  if (is_classifier) {
+    auto images = readable.ok() ? ReadImageRequest(*request, **model, parts_->limits.max_num_queued_reqs) : readable;
+    Run(request, std::move(images));
   } else {
-    item->call->Refuse(item, text.status());
+    Run(request, readable.ok() ? ReadTextRequest(*request) : readable);
   }
+}
+
+// The id of an answer to what could not be read.
+std::string InferStream::IdOf(const absl::StatusOr<inference::ModelInferRequest>& request) {
+  return request.ok() && request->id().size() <= static_cast<size_t>(kMaxRequestIdBytes) ? request->id() : "";
+}
+
+TimePoint InferStream::DeadlineOf(std::optional<std::chrono::microseconds> timeout) const {
+  return timeout ? std::min(options_.deadline, std::chrono::steady_clock::now() + *timeout) : options_.deadline;
+}
+
+// False: a message may still arrive while the stream ends, or has ended; its status is the answer.
+bool InferStream::Open(const std::shared_ptr<Item>& item) {
+  MutexLock lock(&mutex_);
+  reading_ = false;
+  if (!TakesRequests()) return false;
+  open_.push_back(item);
+  return true;
+}
+
+// The call of `item` runs, or has ended already.
+void InferStream::Started(const std::shared_ptr<Item>& item) {
   bool dropping = false;
   {
     MutexLock lock(&mutex_);
@@ -94,6 +122,38 @@ void InferStream::OnRequest(const absl::StatusOr<inference::ModelInferRequest>& 
   }
   if (dropping) item->call->OnCancel();
   Advance();
+}
+
+void InferStream::Run(const absl::StatusOr<inference::ModelInferRequest>& request, absl::StatusOr<TextRequest> text) {
+  TextReply reply;
+  reply.id = IdOf(request);
+  if (text.ok()) reply = std::move(text->reply);
+  const auto item = std::make_shared<TextItem>(shared_from_this(), std::move(reply));
+  if (!Open(item)) return;
+  const auto call = std::make_shared<GenerationCall>(parts_, text.ok() && text->stream,
+                                                     DeadlineOf(text.ok() ? text->timeout : std::nullopt));
+  item->call = call;
+  if (text.ok()) {
+    call->Start(item, std::move(text->generate), options_.metadata_id);
+  } else {
+    call->Refuse(item, text.status());
+  }
+  Started(item);
+}
+
+void InferStream::Run(const absl::StatusOr<inference::ModelInferRequest>& request,
+                      absl::StatusOr<ImageRequest> images) {
+  const auto item = std::make_shared<ImageItem>(shared_from_this(), IdOf(request));
+  if (!Open(item)) return;
+  const auto call =
+      std::make_shared<ClassificationCall>(parts_, DeadlineOf(images.ok() ? images->timeout : std::nullopt));
+  item->call = call;
+  if (images.ok()) {
+    call->Start(item, *std::move(images), options_.metadata_id);
+  } else {
+    call->Refuse(item, images.status());
+  }
+  Started(item);
 }
 
 void InferStream::OnRequestsEnd() {

@@ -1,18 +1,20 @@
 // One call of ModelStreamInfer: many requests whose answers share one stream. Knows no gRPC types.
 //
-//   message -> OnRequest -> GenerationCall --Item (its transport)--> queue of messages -> one write at a time
+//   message -> OnRequest -> GenerationCall or ClassificationCall --Item, its transport--> queue of messages -> write
 //
 // At most kMaxRequests run at a time: the next message is read when one has ended, so that a client which sends faster
-// is held up by its own flow control. A GenerationCall has one message under way, so the queue is as short. A request
+// is held up by its own flow control. A call has one message under way, so the queue is as short. A request
 // that fails ends with an error message, the others go on.
 //
 // Threads: all methods, any thread. Calls and transport are called without the lock.
 #ifndef SWITCHYARD_SERVER_FRONTEND_KSERVE_INFER_STREAM_H_
 #define SWITCHYARD_SERVER_FRONTEND_KSERVE_INFER_STREAM_H_
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,8 @@
 #include "engine/base/mutex.h"
 #include "inference/grpc_service.pb.h"
 #include "server/frontend/frontend_parts.h"
+#include "server/frontend/kserve/image_request.h"
+#include "server/frontend/kserve/text_request.h"
 
 namespace switchyard::kserve {
 
@@ -63,6 +67,8 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
 
  private:
   class Item;
+  class TextItem;
+  class ImageItem;
   struct Outgoing {
     std::shared_ptr<Item> item;
     inference::ModelStreamInferResponse message;
@@ -70,6 +76,12 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   };
   enum class Action : uint8_t { kNothing, kRead, kWrite, kFinish };
 
+  void Run(const absl::StatusOr<inference::ModelInferRequest>& request, absl::StatusOr<TextRequest> text);
+  void Run(const absl::StatusOr<inference::ModelInferRequest>& request, absl::StatusOr<ImageRequest> images);
+  static std::string IdOf(const absl::StatusOr<inference::ModelInferRequest>& request);
+  TimePoint DeadlineOf(std::optional<std::chrono::microseconds> timeout) const;
+  bool Open(const std::shared_ptr<Item>& item);
+  void Started(const std::shared_ptr<Item>& item);
   void Push(Outgoing outgoing);
   void Fail(const std::shared_ptr<Item>& item, const absl::Status& status);
   void Written(const Outgoing& outgoing, bool ok);

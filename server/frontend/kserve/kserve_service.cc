@@ -8,6 +8,7 @@
 #include "server/frontend/call_context.h"
 #include "server/frontend/errors.h"
 #include "server/frontend/grpc_transport.h"
+#include "server/frontend/kserve/classification_reactor.h"
 #include "server/frontend/kserve/envelope.h"
 #include "server/frontend/kserve/infer_stream_reactor.h"
 #include "server/frontend/kserve/text_request.h"
@@ -18,8 +19,8 @@ namespace switchyard::kserve {
 namespace {
 
 // The request of a call that answers once.
-absl::StatusOr<TextRequest> ReadUnary(const FrontendParts& parts, const grpc::ByteBuffer& bytes) {
-  RETURN_IF_ERROR(parts.AdmittingModel().status());  // a server that does not serve says so first
+absl::StatusOr<TextRequest> ReadUnary(const absl::Status& admitting, const grpc::ByteBuffer& bytes) {
+  RETURN_IF_ERROR(admitting);  // a server that does not serve says so first
   ASSIGN_OR_RETURN(const auto request, ParseAs<inference::ModelInferRequest>(bytes));
   ASSIGN_OR_RETURN(TextRequest text, ReadTextRequest(request));
   if (!text.stream) return text;
@@ -72,7 +73,11 @@ grpc::ServerUnaryReactor* KserveService::ModelMetadata(Context* context, const B
 }
 
 grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Bytes* request, Bytes* response) {
-  absl::StatusOr<TextRequest> text = ReadUnary(*parts_, *request);
+  const absl::StatusOr<const ServedModel*> model = parts_->AdmittingModel();
+  if (model.ok() && (*model)->facts.is_classifier()) {
+    return StartClassification(parts_, context, **model, *request, response);
+  }
+  absl::StatusOr<TextRequest> text = ReadUnary(model.status(), *request);
   if (!text.ok()) return StartUnaryCall(parts_, context, {text.status(), SteadyDeadline(*context), nullptr}, response);
   TimePoint deadline = SteadyDeadline(*context);
   if (text->timeout) deadline = std::min(deadline, std::chrono::steady_clock::now() + *text->timeout);
@@ -108,7 +113,11 @@ absl::Status KserveService::DoModelMetadata(const inference::ModelMetadataReques
   response->set_name(model->limits.served_model_name);
   response->add_versions(kModelVersion);
   response->set_platform("switchyard_" + model->facts.architecture);
-  DescribeTextTensors(response);
+  if (model->facts.is_classifier()) {
+    DescribeImageTensors(model->facts, response);
+  } else {
+    DescribeTextTensors(response);
+  }
   return absl::OkStatus();
 }
 

@@ -113,6 +113,16 @@ TEST(DeepseekTest, V2NormalizesOrScales) {
   EXPECT_TRUE(Parse(config).layers[1].moe.router.normalize);
 }
 
+// As DeepSeek's and Hugging Face's code of each version has it.
+TEST(DeepseekTest, ASingleWeightIsNormalizedFromV3On) {
+  for (const auto& [model_type, normalize] : {std::pair{"deepseek_v2", false}, std::pair{"deepseek_v3", true}}) {
+    json config = SmallLatent(model_type);
+    config["norm_topk_prob"] = true;
+    config["num_experts_per_tok"] = 1;
+    EXPECT_EQ(Parse(config).layers.back().moe.router.normalize, normalize) << model_type;
+  }
+}
+
 TEST(DeepseekTest, V2GroupsOnlyWhereTheMethodSaysSo) {
   json config = SmallLatent("deepseek_v2");
   EXPECT_EQ(Parse(config).layers[1].moe.router.num_groups, 1);
