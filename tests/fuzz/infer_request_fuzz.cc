@@ -62,7 +62,7 @@ void Judge(const inference::ModelInferRequest& request) {
   if (tensors.ok()) {
     for (const Tensor& tensor : *tensors) ReadAsEverything(tensor);
   }
-  const auto text = ReadTextRequest(request);
+  const auto text = ReadTextRequest(request, int64_t{8} << 20);
   CheckCode(text.status());
   if (!text.ok()) return;
   CHECK(tensors.ok() && !text->generate.text().empty());

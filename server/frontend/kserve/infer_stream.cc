@@ -110,7 +110,7 @@ void InferStream::OnRequest(const absl::StatusOr<inference::ModelInferRequest>& 
     auto images = readable.ok() ? ReadImageRequest(*request, **model, parts_->limits.max_num_queued_reqs) : readable;
     Run(request, std::move(images));
   } else {
-    Run(request, readable.ok() ? ReadTextRequest(*request) : readable);
+    Run(request, readable.ok() ? ReadTextRequest(*request, parts_->limits.max_message_bytes) : readable);
   }
 }
 

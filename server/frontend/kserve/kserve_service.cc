@@ -22,10 +22,11 @@ namespace {
 constexpr std::chrono::seconds kIdleStreamFor{600};  // a stream without a request for so long gives its place back
 
 // The request of a call that answers once.
-absl::StatusOr<TextRequest> ReadUnary(const absl::Status& admitting, const grpc::ByteBuffer& bytes) {
+absl::StatusOr<TextRequest> ReadUnary(const absl::Status& admitting, int64_t max_message_bytes,
+                                      const grpc::ByteBuffer& bytes) {
   RETURN_IF_ERROR(admitting);  // a server that does not serve says so first
   ASSIGN_OR_RETURN(const auto request, ParseAs<inference::ModelInferRequest>(bytes));
-  ASSIGN_OR_RETURN(TextRequest text, ReadTextRequest(request));
+  ASSIGN_OR_RETURN(TextRequest text, ReadTextRequest(request, max_message_bytes));
   if (!text.stream) return text;
   return InvalidRequest("inputs", "tensor \"stream\" is true, but ModelInfer answers once; use ModelStreamInfer");
 }
@@ -80,7 +81,7 @@ grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Byte
   if (model.ok() && (*model)->facts.is_classifier()) {
     return StartClassification(parts_, context, **model, *request, response);
   }
-  absl::StatusOr<TextRequest> text = ReadUnary(model.status(), *request);
+  absl::StatusOr<TextRequest> text = ReadUnary(model.status(), parts_->limits.max_message_bytes, *request);
   if (!text.ok()) return StartUnaryCall(parts_, context, {text.status(), SteadyDeadline(*context), nullptr}, response);
   TimePoint deadline = SteadyDeadline(*context);
   if (text->timeout) deadline = std::min(deadline, std::chrono::steady_clock::now() + *text->timeout);
