@@ -11,9 +11,9 @@
 #include "engine/base/status_macros.h"
 #include "server/access/credential_files.h"
 #include "server/frontend/connection_acceptor.h"
+#include "server/frontend/errors.h"
 #include "server/frontend/expert_service.h"
 #include "server/frontend/generation_call.h"
-#include "server/frontend/grpc_status.h"
 #include "server/frontend/guarded_credentials.h"
 #include "server/frontend/health_service.h"
 #include "server/frontend/inference_service.h"
@@ -260,6 +260,7 @@ void Frontend::Impl::CheckGrpc(grpc::health::v1::Health::Stub* stub) {
 void Frontend::Impl::BreakStalledCalls() {
   const TimePoint now = std::chrono::steady_clock::now();
   for (const auto& call : open_calls.All()) call->BreakIfStalled(now, kStalledFor);
+  kserve.SweepStreams(now, kStalledFor);
 }
 
 absl::StatusOr<std::unique_ptr<Frontend>> Frontend::Listen(const GrpcOptions& grpc, const SchedulingOptions& scheduling,
