@@ -36,8 +36,8 @@ std::string ContentSecurityPolicy(const std::string& page) {
 }  // namespace
 
 AdminPage StatusPage() {
-  static const AdminPage* const page = new AdminPage{
-      200, "text/html; charset=utf-8", kStatusPageText, ContentSecurityPolicy(kStatusPageText)};
+  static const AdminPage* const page =
+      new AdminPage{200, "text/html; charset=utf-8", kStatusPageText, ContentSecurityPolicy(kStatusPageText)};
   return *page;
 }
 

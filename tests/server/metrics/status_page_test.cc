@@ -35,10 +35,10 @@ TEST(StatusPageTest, PolicyAllowsItsOwnStyleAndScriptOnly) {
   EXPECT_EQ(page.content_type, "text/html; charset=utf-8");
   EXPECT_EQ(Count(page.body, "<script"), 1u);
   EXPECT_EQ(Count(page.body, "<style"), 1u);
-  EXPECT_EQ(page.content_security_policy,
-            "default-src 'none'; connect-src 'self'; style-src 'sha256-" + Sha256Base64(Element(page.body, "style")) +
-                "'; script-src 'sha256-" + Sha256Base64(Element(page.body, "script")) +
-                "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+  EXPECT_EQ(page.content_security_policy, "default-src 'none'; connect-src 'self'; style-src 'sha256-" +
+                                              Sha256Base64(Element(page.body, "style")) + "'; script-src 'sha256-" +
+                                              Sha256Base64(Element(page.body, "script")) +
+                                              "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
 }
 
 TEST(StatusPageTest, NothingComesFromElsewhere) {
