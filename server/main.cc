@@ -29,6 +29,7 @@
 #include "server/log.h"
 #include "server/metrics/admin_server.h"
 #include "server/metrics/serving_metrics.h"
+#include "server/metrics/status_page.h"
 #include "server/options.h"
 #include "server/scheduler/request_queue.h"
 #include "server/scheduler/serving_loop.h"
@@ -221,6 +222,7 @@ RequestLimits ToRequestLimits(const ModelOptions& options, const ModelFacts& fac
 
 AdminServer::Pages AdminPages(const ServingMetrics& metrics, const Frontend& frontend) {
   return {
+      {"/", [] { return StatusPage(); }},
       {"/metrics",
        [&metrics] {
          return AdminPage{200, "text/plain; version=0.0.4; charset=utf-8", metrics.Scrape()};

@@ -190,6 +190,7 @@ class Table {
     Text("host", "ADDRESS", "address to listen on", &o->host);
     Integer("port", 0, 65'535, "port to listen on; 0: any free one", &o->port);
     Bytes("max-message-bytes", 1024, "size of one request, at most 1G", &o->max_message_bytes);
+    Integer("max-connections", 0, 1'000'000, "connections in all; more are reset; 0: no limit", &o->max_connections);
     Integer("max-concurrent-streams", 1, 1'000'000, "calls per connection", &o->max_concurrent_streams);
     Integer("max-open-calls", 1, 1'000'000, "generating calls in all", &o->max_open_calls);
     Integer("max-metadata-bytes", 1024, 1'048'576, "headers of one call", &o->max_metadata_bytes);

@@ -425,6 +425,7 @@ std::string ServingMetrics::Scrape() const {
                  {{"what", kCredentialKindNames[kind]}, {"result", taken == 1 ? "taken" : "refused"}});
     }
   }
+  page.Value(Family::kConnectionsRefused, static_cast<double>(connections_refused_.load(std::memory_order_relaxed)));
   page.Value(Family::kCertificateExpiry, certificate_expiry_.load(std::memory_order_relaxed));
   page.Process(start_time_seconds_);
   return page.Text();
