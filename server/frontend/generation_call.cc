@@ -135,7 +135,7 @@ void GenerationCall::Admit(const ServedModel& model, std::vector<int32_t> prompt
   const absl::Status fits_encoder =
       has_encoder ? CheckEncoderFits(model.scheduler, static_cast<int64_t>(prompt.size())) : absl::OkStatus();
   if (!fits_encoder.ok()) {
-    return Fail(InvalidRequest(spec.prompt_field, std::string(fits_encoder.message())), Rejection::kInvalid);
+    return Fail(InvalidRequest(spec.prompt_field, std::string(fits_encoder.message())));
   }
   if (has_encoder && !prompt.empty()) prompt.push_back(model.limits.decoder_start_token_id);
   const int64_t num_tokens = static_cast<int64_t>(prompt.size());
