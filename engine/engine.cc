@@ -13,7 +13,7 @@
 #include "engine/config/generation_config.h"
 #include "engine/config/model_config.h"
 #include "engine/config/weight_dtype.h"
-#include "engine/model/transformer.h"
+#include "engine/model/language_model.h"
 #include "engine/sampling/sampler.h"
 #include "engine/vision/classifier_engine.h"
 
@@ -46,6 +46,7 @@ class ModelEngine : public Engine {
   absl::Status LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
   void ReserveStep(const EngineOptions& options);
   absl::Status CheckSlice(const SequenceSlice& slice) const;
+  absl::Status CheckEncoderTokens(const SequenceSlice& slice) const;
   absl::Status CheckBatch(const StepBatch& batch) const;
   void SampleRow(Sampler* sampler, int64_t i);
   void FillRoutingTrace(int32_t row, RoutingTrace* trace) const;
@@ -54,7 +55,7 @@ class ModelEngine : public Engine {
   int32_t max_num_seqs_ = 0;
   int32_t max_num_batched_tokens_ = 0;
   std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Transformer> model_;
+  std::unique_ptr<LanguageModel> model_;
   std::unique_ptr<KvCache> cache_;
 
   // The step in flight; capacity reserved for the largest one.
@@ -96,6 +97,9 @@ absl::Status CheckOptions(const EngineOptions& options) {
     problems.push_back(absl::StrCat("block_size is ", options.block_size, ", expected a multiple of ", kKvBlockUnit,
                                     " up to ", kMaxBlockSize));
   }
+  if (options.expert_capacity != "none" && options.expert_capacity != "config") {
+    problems.push_back(absl::StrCat("expert_capacity is '", options.expert_capacity, "'; use none or config"));
+  }
   const absl::Status dtype = ChooseDType(options.dtype, DType::kF32).status();
   if (!dtype.ok()) problems.emplace_back(dtype.message());
   return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
@@ -111,12 +115,16 @@ BackendOptions BackendOptionsOf(const EngineOptions& options) {
   return backend;
 }
 
+void RemoveExpertCapacity(ModelConfig* config) {
+  for (LayerConfig& layer : config->layers) layer.moe.router.capacity = 0;
+}
+
 // Ids that may be sampled: what lies behind the tokenizer's is padding.
 int32_t NumValidIds(const EngineOptions& options, int32_t vocab_size) {
   return options.num_tokenizer_ids > 0 ? std::min(vocab_size, options.num_tokenizer_ids) : vocab_size;
 }
 
-TransformerLimits LimitsOf(const EngineOptions& options) {
+ModelLimits LimitsOf(const EngineOptions& options) {
   return {.max_tokens = options.max_num_batched_tokens,
           .max_logit_rows = options.max_num_seqs,
           .num_valid_ids = options.num_tokenizer_ids};
@@ -134,7 +142,7 @@ struct MemoryNeeds {
 MemoryNeeds NeedsOf(const EngineOptions& options, const ModelConfig& config, DType dtype, const Backend& backend) {
   MemoryNeeds needs;
   needs.weight_bytes = CountParameters(config).in_memory * DTypeBytes(dtype);
-  needs.activation_bytes = backend.ActivationBytes(Transformer::ActivationBytes(config, LimitsOf(options)));
+  needs.activation_bytes = backend.ActivationBytes(ActivationBytes(config, LimitsOf(options)));
   needs.available_bytes = backend.AvailableBytes();
   return needs;
 }
@@ -154,7 +162,8 @@ absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions&
   const Clock::time_point start = Clock::now();
   RETURN_IF_ERROR(CheckOptions(options));
   std::unique_ptr<ModelEngine> engine(new ModelEngine);
-  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir, options.max_model_len));
+  ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(options.model_dir, options.max_model_len));
+  if (options.expert_capacity == "none") RemoveExpertCapacity(&config);
   ASSIGN_OR_RETURN(const GenerationConfig generation, ReadGenerationConfig(options.model_dir));
   engine->facts_.eos_token_ids = generation.eos_token_ids.empty() ? config.eos_token_ids : generation.eos_token_ids;
   engine->facts_.sampling_defaults = DefaultsOf(generation);
@@ -167,7 +176,7 @@ absl::StatusOr<std::unique_ptr<Engine>> ModelEngine::Create(const EngineOptions&
   ASSIGN_OR_RETURN(CreatedBackend created, CreateBackend(BackendOptionsOf(options)));
   engine->backend_ = std::move(created.backend);
   engine->facts_.backend_reason = std::move(created.reason);
-  RETURN_IF_ERROR(Transformer::CheckServed(config, *engine->backend_));
+  RETURN_IF_ERROR(CheckServed(config, *engine->backend_));
   RETURN_IF_ERROR(engine->DescribeModel(options, config));
   RETURN_IF_ERROR(engine->LoadModel(options, config, *weights));
   engine->ReserveStep(options);
@@ -190,6 +199,8 @@ absl::Status ModelEngine::DescribeModel(const EngineOptions& options, const Mode
     facts_.max_model_len = options.max_model_len;
   }
   facts_.num_layers = config.num_layers();
+  facts_.num_encoder_layers = config.num_encoder_layers;
+  facts_.decoder_start_token_id = config.decoder_start_token_id;
   for (int32_t l = 0; l < config.num_layers(); ++l) {
     if (!config.layers[l].is_moe) continue;
     facts_.moe_layers.push_back(l);
@@ -206,7 +217,7 @@ absl::StatusOr<KvCacheShape> ModelEngine::SizeKvCache(const EngineOptions& optio
                                                       int64_t kv_cache_bytes) const {
   const AttentionShape& attention = config.layers.front().attention.shape;
   KvCacheShape shape;
-  shape.num_layers = config.num_layers();
+  shape.num_layers = config.num_decoder_layers();
   shape.block_size = options.block_size;
   shape.num_kv_heads = attention.num_kv_heads;
   shape.head_dim = attention.head_dim;
@@ -242,7 +253,7 @@ absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelCon
   facts_.num_kv_blocks = shape.num_blocks;
   facts_.kv_bytes_per_token = block_bytes / shape.block_size;
   weights.StartReading();
-  ASSIGN_OR_RETURN(model_, Transformer::Load(config, weights, facts_.dtype, LimitsOf(options), backend_.get()));
+  ASSIGN_OR_RETURN(model_, LoadLanguageModel(config, weights, facts_.dtype, LimitsOf(options), backend_.get()));
   facts_.weight_bytes = model_->weight_bytes();
   facts_.num_nonfinite_weights = model_->num_nonfinite_weights();
   return absl::OkStatus();
@@ -269,6 +280,7 @@ absl::Status ModelEngine::CheckSlice(const SequenceSlice& slice) const {
       static_cast<int64_t>(slice.block_table.size()) < num_blocks || (slice.sample && slice.sampling == nullptr)) {
     return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " is malformed"));
   }
+  RETURN_IF_ERROR(CheckEncoderTokens(slice));
   for (const int32_t id : slice.tokens) {
     if (id >= 0 && id < facts_.vocab_size) continue;
     return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " has token id ", id,
@@ -280,6 +292,22 @@ absl::Status ModelEngine::CheckSlice(const SequenceSlice& slice) const {
                                             ", the pool ", facts_.num_kv_blocks));
   }
   return absl::OkStatus();
+}
+
+// An encoder reads its tokens at once, and only the decoder has logits.
+absl::Status ModelEngine::CheckEncoderTokens(const SequenceSlice& slice) const {
+  const int64_t end = slice.first_position + static_cast<int64_t>(slice.tokens.size());
+  const int32_t num_encoder_tokens = slice.num_encoder_tokens;
+  const bool has_encoder = facts_.num_encoder_layers > 0;
+  const bool whole = slice.first_position == 0 ? end >= num_encoder_tokens : slice.first_position >= num_encoder_tokens;
+  if (has_encoder == (num_encoder_tokens > 0) && num_encoder_tokens >= 0 && whole &&
+      (!slice.sample || end > num_encoder_tokens)) {
+    return absl::OkStatus();
+  }
+  return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " has positions ",
+                                          slice.first_position, " to ", end - 1, " and ", num_encoder_tokens,
+                                          " encoder tokens, ",
+                                          has_encoder ? "which run in one slice" : "but the model has no encoder"));
 }
 
 absl::Status ModelEngine::CheckBatch(const StepBatch& batch) const {
@@ -306,7 +334,9 @@ absl::Status ModelEngine::Launch(const StepBatch& batch) {
     slices_.push_back({.first_row = static_cast<int64_t>(ids_.size()),
                        .num_tokens = static_cast<int32_t>(slice.tokens.size()),
                        .first_position = slice.first_position,
-                       .block_table = slice.block_table.data()});
+                       .block_table = slice.block_table.data(),
+                       .num_encoder_tokens = slice.num_encoder_tokens,
+                       .prompt_end = slice.num_encoder_tokens + static_cast<int32_t>(slice.prompt_tokens.size())});
     ids_.insert(ids_.end(), slice.tokens.begin(), slice.tokens.end());
     if (!slice.sample) continue;
     logit_rows_.push_back(static_cast<int32_t>(ids_.size()) - 1);
@@ -365,14 +395,15 @@ void ModelEngine::FillRoutingTrace(int32_t row, RoutingTrace* trace) const {
   trace->expert_ids.clear();
   trace->expert_weights.clear();
   trace->margins.clear();
-  for (const MoeLayer* layer : model_->moe_layers()) {
+  const int32_t decoder_row = model_->DecoderRow(row);
+  for (const MoeLayer* layer : model_->decoder_moe_layers()) {
     const Routing& routing = layer->routing();
-    const int64_t first = int64_t{row} * routing.top_k;
+    const int64_t first = int64_t{decoder_row} * routing.top_k;
     trace->expert_ids.insert(trace->expert_ids.end(), routing.expert_ids + first,
                              routing.expert_ids + first + routing.top_k);
     trace->expert_weights.insert(trace->expert_weights.end(), routing.expert_weights + first,
                                  routing.expert_weights + first + routing.top_k);
-    trace->margins.push_back(routing.margins[row]);
+    trace->margins.push_back(routing.margins[decoder_row]);
   }
 }
 

@@ -42,6 +42,9 @@ struct EngineOptions {
   int32_t max_num_batched_tokens = 512;              // tokens per step; sizes buffers
   int32_t block_size = 16;                           // tokens per KV block, a multiple of 16
   int64_t kv_cache_bytes = 0;                        // size of the KV pool; 0 = what the backend thinks right
+  // Of models trained with a limit of rows per expert. none: experts take every row. config: the limit of config.json,
+  // counted over one request's prompt; rows beyond it pass the layer by. Tokens generated one by one are never limited.
+  std::string expert_capacity = "none";
 };
 
 // What the model's makers recommend (generation_config.json); a request's own values win.
@@ -68,6 +71,10 @@ struct ModelFacts {
   SamplingDefaults sampling_defaults;
   int32_t num_layers = 0;
   std::vector<int32_t> moe_layers;    // layer index of each MoE layer: position i in StepStats::moe_layers
+  // Encoder-decoders: layers [0, num_encoder_layers) are the encoder's; the prompt is its input and runs in one step,
+  // see SequenceSlice::num_encoder_tokens. 0: a decoder alone.
+  int32_t num_encoder_layers = 0;
+  int32_t decoder_start_token_id = -1;  // what the decoder of an encoder-decoder begins with
   int32_t num_experts = 0;
   int32_t top_k = 0;
   int32_t block_size = 0;

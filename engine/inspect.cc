@@ -34,6 +34,7 @@ std::string DescribeAttention(const AttentionConfig& attention) {
 int64_t KvElementsPerToken(const ModelConfig& config) {
   int64_t elements = 0;
   for (const LayerConfig& layer : config.layers) {
+    if (layer.attention.bidirectional) continue;  // an encoder caches nothing
     const AttentionShape& shape = layer.attention.shape;
     elements += shape.latent_dim > 0 ? shape.head_dim : 2 * shape.kv_size();
   }

@@ -6,6 +6,8 @@
 //   sequence A, decode, position 41          slice {tokens [t41], first_position 41, sample}
 //   sequence B, prompt of 700, second chunk  slice {tokens [t512..t699], first_position 512, sample}
 //   sequence C, prompt of 9000, first chunk  slice {tokens [t0..t310], first_position 0, no sample}
+//   sequence D, text of 20 for an encoder    slice {tokens [t0..t19, start], first_position 0, num_encoder_tokens 20,
+//                                                   sample}
 #ifndef SWITCHYARD_ENGINE_STEP_H_
 #define SWITCHYARD_ENGINE_STEP_H_
 
@@ -26,7 +28,10 @@ struct SequenceSlice {
   std::span<const int32_t> block_table;  // KV block of positions [i*block_size, (i+1)*block_size); covers all tokens
   bool sample = false;                   // draw the token that follows tokens.back()
   const SamplingParams* sampling = nullptr;  // REQUIRES: not null when `sample`
-  std::span<const int32_t> prompt_tokens;    // for the repetition penalty
+  // Encoder-decoders: positions below it are the encoder's tokens, and a slice has all of them or none; from there on
+  // stand the decoder's, beginning with its start token.
+  int32_t num_encoder_tokens = 0;
+  std::span<const int32_t> prompt_tokens;    // of the decoder: for the repetition penalty
   std::span<const int32_t> output_tokens;    // generated so far: penalties, min_tokens
   bool explain_routing = false;              // report which experts the sampled row went to, per MoE layer
   std::span<const float> image = {};         // of an image classifier: its patches are the tokens, without ids
@@ -41,7 +46,8 @@ struct TokenLogprob {
   float logprob = 0.0f;  // natural log, after penalties and bias, before temperature and truncation
 };
 
-// Which experts one row went to: [num_moe_layers][top_k] row-major, most wanted expert first.
+// Which experts one row went to: [num_moe_layers][top_k] row-major, most wanted expert first. Of an encoder-decoder the
+// MoE layers of the decoder only, which are those that the row passed through.
 struct RoutingTrace {
   std::vector<int32_t> expert_ids;
   std::vector<float> expert_weights;  // gate weights as applied to the expert outputs
@@ -60,6 +66,7 @@ struct SampledToken {
 
 // Load and latency of one MoE layer in one step. Real rows only: padding and warm-up never count.
 struct MoeLayerStats {
+  int32_t num_tokens = 0;                    // that the layer saw: all of the step, or those of its stack
   std::vector<int32_t> tokens_per_expert;    // [num_experts]; with num_dropped it sums to num_tokens * top_k
   int32_t num_dropped = 0;                   // choices whose expert had no room
   std::vector<float> seconds_per_expert;     // [num_experts] wall time of the expert's batch; 0 without rows

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -28,6 +29,7 @@
 #include "server/log.h"
 #include "server/metrics/admin_server.h"
 #include "server/metrics/serving_metrics.h"
+#include "server/metrics/status_page.h"
 #include "server/options.h"
 #include "server/scheduler/request_queue.h"
 #include "server/scheduler/serving_loop.h"
@@ -141,6 +143,7 @@ EngineOptions ToEngineOptions(const ServerOptions& options) {
   engine.max_num_batched_tokens = options.scheduling.max_num_batched_tokens;
   engine.block_size = options.scheduling.block_size;
   engine.kv_cache_bytes = options.scheduling.kv_cache_memory;
+  engine.expert_capacity = options.model.expert_capacity;
   return engine;
 }
 
@@ -187,7 +190,10 @@ SchedulerOptions ToSchedulerOptions(const ServerOptions& options, const ModelFac
   scheduler.priority_step = PriorityStep(options.grpc.max_request_seconds);
   const bool by_priority = options.scheduling.scheduling_policy == "priority";
   scheduler.policy = by_priority ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
-  scheduler.enable_prefix_caching = options.scheduling.enable_prefix_caching;
+  const bool has_encoder = facts.num_encoder_layers > 0;
+  scheduler.enable_prefix_caching = options.scheduling.enable_prefix_caching && !has_encoder;
+  // An encoder's prompt cannot come in pieces, so it may be as long as a step beside decodes, too.
+  if (has_encoder) scheduler.max_prefill_tokens_while_decoding = scheduler.max_num_batched_tokens;
   scheduler.enable_chunked_prefill = options.scheduling.enable_chunked_prefill;
   if (!facts.is_classifier()) return scheduler;
   // Whole images, as many per step as the engine has places for; none resembles another's beginning.
@@ -205,7 +211,9 @@ RequestLimits ToRequestLimits(const ModelOptions& options, const ModelFacts& fac
   limits.vocab_size = facts.vocab_size;
   limits.max_model_len = scheduler.max_model_len;
   limits.eos_token_ids = facts.eos_token_ids;
-  limits.moe_layers = facts.moe_layers;
+  std::copy_if(facts.moe_layers.begin(), facts.moe_layers.end(), std::back_inserter(limits.moe_layers),
+               [&facts](int32_t layer) { return layer >= facts.num_encoder_layers; });
+  limits.decoder_start_token_id = facts.decoder_start_token_id;
   limits.defaults = facts.sampling_defaults;
   return limits;
 }
@@ -214,6 +222,7 @@ RequestLimits ToRequestLimits(const ModelOptions& options, const ModelFacts& fac
 
 AdminServer::Pages AdminPages(const ServingMetrics& metrics, const Frontend& frontend) {
   return {
+      {"/", [] { return StatusPage(); }},
       {"/metrics",
        [&metrics] {
          return AdminPage{200, "text/plain; version=0.0.4; charset=utf-8", metrics.Scrape()};

@@ -151,6 +151,9 @@ class Table {
            &o->load_format);
     Choice("dtype", {"auto", "float32", "bfloat16"}, "type of the weights in memory; auto: the checkpoint's",
            &o->dtype);
+    Choice("expert-capacity", {"none", "config"},
+           "rows that an expert takes of one prompt: all, or as many as config.json says (Switch); others pass it by",
+           &o->expert_capacity);
     Integer("seed", 0, std::numeric_limits<int64_t>::max(), "seed of dummy weights", &o->seed);
     Integer("max-model-len", 0, 10'000'000, "tokens of prompt and output together; 0: the model's own",
             &o->max_model_len);
@@ -187,6 +190,7 @@ class Table {
     Text("host", "ADDRESS", "address to listen on", &o->host);
     Integer("port", 0, 65'535, "port to listen on; 0: any free one", &o->port);
     Bytes("max-message-bytes", 1024, "size of one request, at most 1G", &o->max_message_bytes);
+    Integer("max-connections", 0, 1'000'000, "connections in all; more are reset; 0: no limit", &o->max_connections);
     Integer("max-concurrent-streams", 1, 1'000'000, "calls per connection", &o->max_concurrent_streams);
     Integer("max-open-calls", 1, 1'000'000, "generating calls in all", &o->max_open_calls);
     Integer("max-metadata-bytes", 1024, 1'048'576, "headers of one call", &o->max_metadata_bytes);

@@ -21,6 +21,7 @@ struct ModelOptions {
   std::string load_format = "auto";  // auto | safetensors | dummy (random weights from config.json alone)
   std::string dtype = "auto";  // auto (the checkpoint's) | float32 | bfloat16. float32 doubles memory and bandwidth
   int64_t seed = 0;            // of dummy weights
+  std::string expert_capacity = "none";  // none | config: rows that an expert takes of one prompt, as trained
   int32_t max_model_len = 0;   // tokens, prompt and output; 0 = the model's own. Raising: longer requests hold more KV
 };
 
@@ -56,9 +57,10 @@ struct GrpcOptions {
   std::string host = "0.0.0.0";                  // address to listen on
   int32_t port = 50051;                          // 0 = any free one
   int64_t max_message_bytes = int64_t{8} << 20;  // of one request. Raising: memory per call before any check
-  int32_t max_concurrent_streams = 1024;         // per connection. Raising: about 20 KB each
-  int32_t max_open_calls = 4096;                 // generating calls in all. Raising: about 20 KB each and their buffers
-  int32_t max_metadata_bytes = 16'384;           // of one call's headers. Raising: memory per call
+  int32_t max_connections = 0;  // in all; more are reset; 0 = no limit. Raising: about 50 KB and 2 descriptors each
+  int32_t max_concurrent_streams = 1024;   // per connection. Raising: about 20 KB each
+  int32_t max_open_calls = 4096;           // generating calls in all. Raising: about 20 KB each and their buffers
+  int32_t max_metadata_bytes = 16'384;     // of one call's headers. Raising: memory per call
   double handshake_timeout = 10.0;         // seconds that a new connection has to begin HTTP/2. Raising: idle ones stay
   double keepalive_time = 10.0;            // seconds of silence before a connection is probed. Lowering: more pings
   double keepalive_timeout = 5.0;          // seconds until a silent connection is closed

@@ -128,6 +128,9 @@ struct AttentionSlice {
   // Of an encoder-decoder: positions below it hold keys and values of the encoder's output. CrossAttention sees these
   // and no others, Attention all others.
   int32_t num_encoder_tokens = 0;
+  // Where experts have a capacity: of the rows of a step, those at positions below it are the request's prompt and
+  // share the places; the others, which were generated one by one, always find one.
+  int32_t prompt_end = 0;
 };
 
 // Blocks hold whole groups of 16 positions: what a tile of keys is on every device that multiplies by tiles.
@@ -461,8 +464,9 @@ class Backend {
                              Matrix /*latent*/, Matrix /*queries*/) {
     CHECK(false);
   }
-  // Encoders. Memory for the keys and values of a call of BidirectionalAttention with at most max_tokens rows in at most
-  // max_slices slices, kept as `dtype`. Called once, for the one shape that all layers share, before PrepareScratch.
+  // Encoders. Memory for the keys and values of a call of BidirectionalAttention with at most max_tokens rows in at
+  // most max_slices slices, kept as `dtype`. Called once, for the one shape that all layers share, before
+  // PrepareScratch.
   // INVALID_ARGUMENT: a shape that the device does not serve. RESOURCE_EXHAUSTED: not enough memory.
   virtual absl::Status PrepareBidirectional(const AttentionShape& /*shape*/, int32_t /*max_tokens*/,
                                             int32_t /*max_slices*/, DType /*dtype*/) {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "engine/checkpoint/stored_elements.h"
+#include "engine/checkpoint/switch_names.h"
 
 namespace switchyard {
 
@@ -232,6 +233,7 @@ std::string TensorNames::FindRouter(const std::function<bool(const std::string&)
 }
 
 StoredPlace TensorNames::PlaceOf(const WeightSpec& spec) const {
+  if (config_.num_encoder_layers > 0) return PlainPlace(spec, SwitchTensorName(config_, spec));
   if (IsExpertMatrix(spec.name)) return ExpertPlaceOf(spec);
   if (IsExpertBias(spec.name)) return ExpertBiasPlaceOf(spec);
   if (spec.layer >= 0) {
@@ -326,6 +328,7 @@ StoredPlace TensorNames::ExpertBiasPlaceOf(const WeightSpec& spec) const {
 }
 
 bool TensorNames::IsIgnored(const std::string& tensor) const {
+  if (config_.num_encoder_layers > 0 && IsSwitchCopy(tensor)) return true;
   if (config_.tie_word_embeddings && tensor == prefix_ + "lm_head.weight") return true;
   for (int32_t i = 0; i < config_.num_nextn_predict_layers; ++i) {
     if (absl::StartsWith(tensor, LayerPrefix(config_.num_layers() + i))) return true;

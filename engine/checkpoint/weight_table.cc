@@ -21,8 +21,9 @@ class LayerVisitor {
   void Vector(WeightName name, int64_t size, int expert = -1) const {
     visit_({name, layer_, expert, 1, size, true});
   }
-  void Mlp(WeightName gate, WeightName up, WeightName down, int64_t width, int64_t hidden, int expert = -1) const {
-    Matrix(gate, width, hidden, expert);
+  void Mlp(WeightName gate, WeightName up, WeightName down, int64_t width, int64_t hidden, bool gated = true,
+           int expert = -1) const {
+    if (gated) Matrix(gate, width, hidden, expert);
     Matrix(up, width, hidden, expert);
     Matrix(down, hidden, width, expert);
   }
@@ -79,6 +80,16 @@ void VisitAttention(const AttentionConfig& attention, int64_t hidden, const Laye
     visit.Vector(WeightName::kVBias, shape.kv_size());
   }
   if (attention.output_bias) visit.Vector(WeightName::kOBias, hidden);
+  if (attention.owns_relative_bias) {
+    visit.Matrix(WeightName::kRelativeBias, attention.relative_num_buckets, shape.num_heads);
+  }
+  if (attention.cross_attention) {
+    visit.Vector(WeightName::kCrossNorm, hidden);
+    visit.Matrix(WeightName::kCrossQ, shape.q_size(), hidden);
+    visit.Matrix(WeightName::kCrossK, shape.kv_size(), hidden);
+    visit.Matrix(WeightName::kCrossV, shape.kv_size(), hidden);
+    visit.Matrix(WeightName::kCrossO, hidden, shape.q_size());
+  }
   if (shape.qk_norm != QkNorm::kFull && shape.qk_norm != QkNorm::kHead) return;
   const bool full = shape.qk_norm == QkNorm::kFull;
   visit.Vector(WeightName::kQNorm, full ? shape.q_size() : shape.head_dim);
@@ -97,9 +108,9 @@ void VisitMoe(const MoeConfig& moe, int64_t hidden, const LayerVisitor& visit) {
   }
   for (int expert = 0; expert < moe.router.num_experts; ++expert) {
     visit.Mlp(WeightName::kExpertGate, WeightName::kExpertUp, WeightName::kExpertDown, moe.intermediate_size, hidden,
-              expert);
+              IsGated(moe.experts.activation), expert);
     if (!moe.experts.biases) continue;
-    visit.Vector(WeightName::kExpertGateBias, moe.intermediate_size, expert);
+    if (IsGated(moe.experts.activation)) visit.Vector(WeightName::kExpertGateBias, moe.intermediate_size, expert);
     visit.Vector(WeightName::kExpertUpBias, moe.intermediate_size, expert);
     visit.Vector(WeightName::kExpertDownBias, hidden, expert);
   }
@@ -112,6 +123,7 @@ void ForEachWeight(const ModelConfig& config, const std::function<void(const Wei
   const LayerVisitor top(-1, visit);
   top.Matrix(WeightName::kEmbedding, config.vocab_size, hidden);
   top.Vector(WeightName::kFinalNorm, hidden);
+  if (config.num_encoder_layers > 0) top.Vector(WeightName::kEncoderFinalNorm, hidden);
   if (config.norm_bias) top.Vector(WeightName::kFinalNormBias, hidden);
   if (!config.tie_word_embeddings) top.Matrix(WeightName::kLmHead, config.vocab_size, hidden);
   if (config.lm_head_bias) top.Vector(WeightName::kLmHeadBias, config.vocab_size);
@@ -134,7 +146,7 @@ void ForEachWeight(const ModelConfig& config, const std::function<void(const Wei
       VisitMoe(layer.moe, hidden, in_layer);
     } else {
       in_layer.Mlp(WeightName::kMlpGate, WeightName::kMlpUp, WeightName::kMlpDown, layer.dense_intermediate_size,
-                   hidden);
+                   hidden, IsGated(layer.dense_activation));
     }
   }
 }

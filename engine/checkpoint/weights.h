@@ -22,6 +22,7 @@ enum class WeightName : uint8_t {
   kLmHead,     // [vocab_size, hidden_size]; the embedding when tied
   kFinalNormBias,
   kLmHeadBias,  // [vocab_size]
+  kEncoderFinalNorm,  // [hidden_size]
   // per layer
   kInputNorm, kPostAttentionNorm,           // [hidden_size]
   kInputNormBias, kPostAttentionNormBias,
@@ -29,6 +30,9 @@ enum class WeightName : uint8_t {
   kQBias, kKBias, kVBias, kOBias,
   kQNorm, kKNorm,                           // [head_dim] per head, or the full projected width
   kSinks,                                   // [heads]
+  kRelativeBias,                            // [buckets, heads] of a stack, in its first layer
+  kCrossNorm,                               // [hidden_size] of a decoder's attention to the encoder's output; likewise
+  kCrossQ, kCrossK, kCrossV, kCrossO,
   kQA, kQABias, kQANorm, kQB,               // MLA: queries through q_lora_rank; without it kQ is whole
   kKvA, kKvABias, kKvANorm,                 // [kv_lora_rank + rope dim, hidden_size], ..., [kv_lora_rank]
   kKvB,                                     // [heads * (nope dim + value dim), kv_lora_rank]

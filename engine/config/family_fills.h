@@ -26,6 +26,7 @@ void FillPhimoe(const ConfigReader& config, const FamilyDefaults& defaults, Mode
 void FillArctic(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillGptOss(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillJetmoe(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
+void FillSwitch(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillLlama4(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 
 // ---- the same in every layer ----

@@ -20,7 +20,6 @@ namespace {
 // Far above every published model. With them no product of sizes overflows 64 bits, and no table made from a config
 // alone takes more than some megabytes.
 constexpr JsonLimits kLimits = {.max_bytes = size_t{1} << 20, .max_depth = 32, .max_values = 100'000};
-constexpr int32_t kMaxLayers = 1000;
 constexpr int32_t kMaxVocab = 1 << 24;
 constexpr int32_t kMaxHeadDim = 1024;  // what the backends take
 constexpr int32_t kMaxExperts = 65536;
@@ -113,6 +112,7 @@ AttentionConfig ReadAttention(const ConfigReader& config, const FamilyDefaults& 
   shape.head_dim = ReadHeadDim(config, defaults, model.hidden_size, shape.num_heads);
   if (shape.head_dim == 0) return attention;
   shape.scale = static_cast<float>(1.0 / std::sqrt(shape.head_dim));
+  if (!defaults.has_rope) return attention;
   const int32_t rotated = ReadRotatedDim(config, defaults, shape.head_dim);
   if (rotated > 0) SetRope(ReadRope(config, MakeRopeSpec(defaults, rotated, model, max_model_len)), &shape);
   return attention;
@@ -178,9 +178,11 @@ MoeConfig ReadMoe(const ConfigReader& config, const FamilyDefaults& defaults) {
 }
 
 void CheckAct(const ConfigReader& config, const FamilyDefaults& defaults) {
-  const std::string act = config.Text(defaults.keys.hidden_act, "silu");
-  if (act == "silu" || act == "swish") return;
-  config.problems().AddUnimplemented(config.Describe(defaults.keys.hidden_act) + "; only \"silu\" is served");
+  const std::string served = defaults.hidden_act;
+  const std::string act = config.Text(defaults.keys.hidden_act, served);
+  if (act == served || (served == "silu" && act == "swish")) return;
+  config.problems().AddUnimplemented(
+      absl::StrCat(config.Describe(defaults.keys.hidden_act), "; only \"", served, "\" is served"));
 }
 
 void ReadFp8Blocks(const ConfigReader& config, Quantization* quantization) {
@@ -221,7 +223,7 @@ ModelConfig ReadCommon(const ConfigReader& config, const Family& family, int32_t
   model.hidden_size = config.Int(defaults.keys.hidden_size, defaults.hidden_size, 1, kMaxWidth);
   model.max_position_embeddings =
       config.Int(defaults.keys.max_position_embeddings, defaults.max_position_embeddings, 1, kMaxPositions);
-  model.rms_norm_eps = static_cast<float>(config.Real("rms_norm_eps", defaults.rms_norm_eps, 1e-30, 1.0));
+  model.rms_norm_eps = static_cast<float>(config.Real(defaults.keys.rms_norm_eps, defaults.rms_norm_eps, 1e-30, 1.0));
   model.tie_word_embeddings = config.Bool("tie_word_embeddings", defaults.tie_word_embeddings);
   model.dtype = ReadWeightDType(config);
   model.eos_token_ids = ReadEosTokens(config, defaults, model.vocab_size);
@@ -249,15 +251,16 @@ int64_t NumAttentionParameters(const AttentionConfig& attention, int64_t hidden_
   const AttentionShape& shape = attention.shape;
   if (shape.latent_dim > 0) return NumLatentParameters(attention, hidden_size);
   if (attention.experts.num_experts > 0) return 2 * (attention.experts.num_experts + 1) * shape.kv_size() * hidden_size;
-  return (shape.qkv_size() + shape.q_size()) * hidden_size;
+  return (shape.qkv_size() + shape.q_size()) * hidden_size * (attention.cross_attention ? 2 : 1);
 }
 
 int64_t NumParameters(const LayerConfig& layer, int64_t hidden_size) {
   const int64_t attention = NumAttentionParameters(layer.attention, hidden_size);
-  if (!layer.is_moe) return attention + 3 * hidden_size * layer.dense_intermediate_size;
+  const int64_t matrices = IsGated(layer.is_moe ? layer.moe.experts.activation : layer.dense_activation) ? 3 : 2;
+  if (!layer.is_moe) return attention + matrices * hidden_size * layer.dense_intermediate_size;
   const int64_t experts = int64_t{layer.moe.router.num_experts} * layer.moe.intermediate_size;
   return attention +
-         3 * hidden_size * (experts + layer.moe.shared_intermediate_size + layer.parallel_mlp_size);
+         matrices * hidden_size * (experts + layer.moe.shared_intermediate_size + layer.parallel_mlp_size);
 }
 
 void CheckSizes(const ModelConfig& model, ConfigProblems* problems) {
@@ -294,6 +297,8 @@ LayerBlocks BlocksOf(const ModelConfig& model, const LayerConfig& layer) {
   blocks.experts = layer.moe.experts;
   blocks.layer_norm = model.norm == NormKind::kLayer;
   blocks.attention_experts = layer.attention.experts.num_experts > 0;
+  blocks.bidirectional = layer.attention.bidirectional;
+  blocks.cross_attention = layer.attention.cross_attention;
   blocks.moe_output_bias = layer.moe.output_bias;
   blocks.router_bias = layer.moe.router_bias;
   return blocks;

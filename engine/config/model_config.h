@@ -1,4 +1,5 @@
-// What a checkpoint's config.json says, in the terms of the one decoder that serves every decoder-only family.
+// What a checkpoint's config.json says, in the terms of the one decoder that serves every decoder-only family, and of
+// the encoder that stands before it in some.
 //
 // The blocks are orthogonal: a family is a choice of blocks (see engine/model/README.md), never a branch in the
 // forward pass. Field names follow Hugging Face configs.
@@ -31,6 +32,10 @@ struct AttentionConfig {
   // each has one head per KV head, so that shape.num_heads is num_kv_heads * top_k. Off where num_experts is 0.
   RouterConfig experts;
   MlaConfig mla;             // shape is then that of the absorbed form: one KV head, the latent
+  bool bidirectional = false;        // of an encoder
+  bool cross_attention = false;      // of a decoder: attends to the encoder's output, too, after itself
+  int32_t relative_num_buckets = 0;  // of the table that shape.relative_bias is made of; 0: there is none
+  bool owns_relative_bias = false;   // the table is stored here, and all layers of the stack use it
   bool qkv_bias = false;
   bool output_bias = false;
 
@@ -45,6 +50,7 @@ struct LayerConfig {
   bool is_moe = false;
   MoeConfig moe;                           // when is_moe
   int32_t dense_intermediate_size = 0;     // when not
+  Activation dense_activation = Activation::kSilu;
   // Arctic: the MoE reads what the attention read, and a dense MLP of this width stands where it would. 0 = off.
   int32_t parallel_mlp_size = 0;
 };
@@ -74,10 +80,15 @@ struct ModelConfig {
   DType dtype = DType::kF32;               // of the checkpoint
   std::vector<int32_t> eos_token_ids;      // generation_config.json overrides
   std::vector<LayerConfig> layers;
+  // Encoder-decoders: so many of `layers`, the first ones, are the encoder's; the others are the decoder's, which
+  // begins each answer with this token. 0: a decoder alone.
+  int32_t num_encoder_layers = 0;
+  int32_t decoder_start_token_id = -1;
   Quantization quantization;
   int32_t num_nextn_predict_layers = 0;    // stored after the last layer, for speculation; not loaded
 
   int32_t num_layers() const { return static_cast<int32_t>(layers.size()); }
+  int32_t num_decoder_layers() const { return num_layers() - num_encoder_layers; }
 };
 
 // What a layer asks of a device; points into `layer`.

@@ -14,6 +14,7 @@ namespace switchyard {
 
 inline constexpr int32_t kMaxWidth = 1 << 20;  // of any layer, far above every published model
 inline constexpr int32_t kMaxHeads = 4096;     // of one layer
+inline constexpr int32_t kMaxLayers = 1000;    // of one stack
 
 // How a family spells the keys that all have; a path leads into an object ("attn_config.kv_n_heads").
 struct FamilyKeys {
@@ -28,6 +29,7 @@ struct FamilyKeys {
   const char* num_experts_per_tok = "num_experts_per_tok";
   const char* hidden_act = "hidden_act";
   const char* rope_theta = "rope_theta";
+  const char* rms_norm_eps = "rms_norm_eps";
 };
 
 // What a missing key means: the default of the Hugging Face config class, which is not the value of any checkpoint.
@@ -46,6 +48,8 @@ struct FamilyDefaults {
   int32_t num_experts_per_tok = 0;  // 0: the key is required
   int32_t eos_token_id = -1;        // -1: none
   double rms_norm_eps = 0.0;
+  const char* hidden_act = "silu";      // the one that is served
+  bool has_rope = true;
   double rope_theta = 1e4;
   const char* rope_scaling = nullptr;   // JSON; null: none
   double partial_rotary_factor = 0.0;   // 0: the family turns whole heads and has no such key

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/base/status_macros.h"
+#include "engine/model/weight_loader.h"
 
 namespace switchyard {
 namespace {
@@ -102,33 +103,10 @@ absl::Status Transformer::CheckServed(const ModelConfig& config, const Backend& 
   return absl::OkStatus();
 }
 
-// Pulls the weights of one model through the backend, layer by layer.
-class Transformer::Loader {
+// Adds to the shared loader what only a decoder alone has: its kinds of attention.
+class Transformer::Loader : public WeightLoader {
  public:
-  Loader(const ModelConfig& config, const Weights& weights, DType dtype, Backend* backend)
-      : config_(config), weights_(weights), dtype_(dtype), backend_(backend) {}
-
-  int64_t bytes() const { return bytes_; }
-  int64_t num_nonfinite() const { return num_nonfinite_; }
-
-  absl::StatusOr<std::unique_ptr<Weight>> Load(WeightName name, WeightUse use, int layer = -1) {
-    return Stack({weights_.Find(name, layer)}, {}, use);
-  }
-
-  absl::StatusOr<Norm> LoadNorm(WeightName weight, WeightName bias, int layer = -1) {
-    Norm norm;
-    ASSIGN_OR_RETURN(norm.weight, Load(weight, WeightUse::kVector, layer));
-    if (config_.norm_bias) {
-      ASSIGN_OR_RETURN(norm.bias, Load(bias, WeightUse::kVector, layer));
-    }
-    return norm;
-  }
-
-  absl::StatusOr<std::unique_ptr<Weight>> LoadHead() {
-    std::vector<const TensorReader*> biases;
-    if (config_.lm_head_bias) biases = {Find(WeightName::kLmHeadBias, -1)};
-    return Stack({Find(WeightName::kLmHead, -1)}, biases, WeightUse::kLinear);
-  }
+  using WeightLoader::WeightLoader;
 
   // Everything between the two norms of a layer.
   absl::Status LoadAttention(int l, int32_t max_tokens, Layer* layer) {
@@ -161,8 +139,7 @@ class Transformer::Loader {
                                                 WeightName::kParallelDown, config.parallel_mlp_size, l));
     }
     if (config.is_moe) {
-      ASSIGN_OR_RETURN(MoeLayerWeights weights, LoadMoe(config.moe, l));
-      ASSIGN_OR_RETURN(layer->moe, MoeLayer::Create(config.moe, std::move(weights), max_tokens, backend_));
+      ASSIGN_OR_RETURN(layer->moe, LoadMoeLayer(l, max_tokens));
       return absl::OkStatus();
     }
     ASSIGN_OR_RETURN(layer->dense, LoadMlp(WeightName::kMlpGate, WeightName::kMlpUp, WeightName::kMlpDown,
@@ -174,27 +151,17 @@ class Transformer::Loader {
   absl::Status LoadAttentionExperts(const AttentionConfig& attention, int layer, int32_t max_tokens,
                                     AttentionExperts* experts) {
     ASSIGN_OR_RETURN(experts->router, Load(WeightName::kAttentionRouter, WeightUse::kRouter, layer));
-    ASSIGN_OR_RETURN(experts->kv, Stack({Find(WeightName::kK, layer), Find(WeightName::kV, layer)}, {},
-                                        WeightUse::kLinear));
+    ASSIGN_OR_RETURN(experts->kv, LoadStacked(WeightName::kK, WeightName::kV, layer));
     ASSIGN_OR_RETURN(experts->bias, Load(WeightName::kAttentionBias, WeightUse::kVector, layer));
     for (int e = 0; e < attention.experts.num_experts; ++e) {
-      const TensorReader* const in = weights_.Find(WeightName::kAttentionIn, layer, e);
-      const TensorReader* const out = weights_.Find(WeightName::kAttentionOut, layer, e);
+      const TensorReader* const in = weights().Find(WeightName::kAttentionIn, layer, e);
+      const TensorReader* const out = weights().Find(WeightName::kAttentionOut, layer, e);
       ASSIGN_OR_RETURN(experts->in.emplace_back(), Stack({in}, {}, WeightUse::kLinear));
       ASSIGN_OR_RETURN(experts->out.emplace_back(), Stack({out}, {}, WeightUse::kLinear));
     }
-    ASSIGN_OR_RETURN(experts->routing, backend_->AllocateRouting(max_tokens, attention.experts));
-    ASSIGN_OR_RETURN(experts->batches, backend_->AllocateExpertBatches(max_tokens, attention.experts));
+    ASSIGN_OR_RETURN(experts->routing, backend()->AllocateRouting(max_tokens, attention.experts));
+    ASSIGN_OR_RETURN(experts->batches, backend()->AllocateExpertBatches(max_tokens, attention.experts));
     return absl::OkStatus();
-  }
-
-  absl::StatusOr<std::unique_ptr<Weight>> LoadQkv(int layer) {
-    std::vector<const TensorReader*> biases;
-    if (config_.layers[layer].attention.qkv_bias) {
-      biases = {Find(WeightName::kQBias, layer), Find(WeightName::kKBias, layer), Find(WeightName::kVBias, layer)};
-    }
-    return Stack({Find(WeightName::kQ, layer), Find(WeightName::kK, layer), Find(WeightName::kV, layer)}, biases,
-                 WeightUse::kLinear);
   }
 
   absl::StatusOr<LatentWeights> LoadLatent(const AttentionConfig& attention, int layer) {
@@ -219,85 +186,10 @@ class Transformer::Loader {
     }
     return latent;
   }
-
-  absl::StatusOr<std::unique_ptr<Weight>> LoadBiased(WeightName name, WeightName bias, bool has_bias, int layer) {
-    std::vector<const TensorReader*> biases;
-    if (has_bias) biases = {Find(bias, layer)};
-    return Stack({Find(name, layer)}, biases, WeightUse::kLinear);
-  }
-
-  absl::StatusOr<std::unique_ptr<Weight>> LoadOutput(int layer) {
-    return LoadBiased(WeightName::kO, WeightName::kOBias, config_.layers[layer].attention.output_bias, layer);
-  }
-
-  absl::StatusOr<GatedMlp> LoadMlp(WeightName gate, WeightName up, WeightName down, int32_t width, int layer) {
-    GatedMlp mlp;
-    mlp.intermediate_size = width;
-    ASSIGN_OR_RETURN(mlp.gate_up, Stack({Find(gate, layer), Find(up, layer)}, {}, WeightUse::kLinear));
-    ASSIGN_OR_RETURN(mlp.down, Load(down, WeightUse::kLinear, layer));
-    return mlp;
-  }
-
-  absl::StatusOr<MoeLayerWeights> LoadMoe(const MoeConfig& moe, int layer) {
-    MoeLayerWeights result;
-    std::vector<const TensorReader*> router_biases;
-    if (moe.router_bias) router_biases = {Find(WeightName::kRouterBias, layer)};
-    ASSIGN_OR_RETURN(result.router, Stack({Find(WeightName::kRouter, layer)}, router_biases, WeightUse::kRouter));
-    if (moe.router.has_choice_bias) {
-      ASSIGN_OR_RETURN(result.choice_bias, Load(WeightName::kChoiceBias, WeightUse::kVector, layer));
-    }
-    std::vector<ExpertReaders> experts(moe.router.num_experts);
-    for (int e = 0; e < moe.router.num_experts; ++e) experts[e] = FindExpert(moe, layer, e);
-    ASSIGN_OR_RETURN(result.experts, backend_->LoadExperts(experts, dtype_));
-    bytes_ += result.experts->bytes();
-    num_nonfinite_ += result.experts->num_nonfinite();
-    if (moe.output_bias) {
-      ASSIGN_OR_RETURN(result.output_bias, Load(WeightName::kMoeBias, WeightUse::kVector, layer));
-    }
-    if (moe.shared_intermediate_size > 0) {
-      ASSIGN_OR_RETURN(result.shared, LoadMlp(WeightName::kSharedGate, WeightName::kSharedUp, WeightName::kSharedDown,
-                                              moe.shared_intermediate_size, layer));
-    }
-    if (moe.shared_expert_gate) {
-      ASSIGN_OR_RETURN(result.shared_expert_gate, Load(WeightName::kSharedExpertGate, WeightUse::kVector, layer));
-    }
-    return result;
-  }
-
-  ExpertReaders FindExpert(const MoeConfig& moe, int layer, int expert) const {
-    ExpertReaders readers;
-    readers.gate = weights_.Find(WeightName::kExpertGate, layer, expert);
-    readers.up = weights_.Find(WeightName::kExpertUp, layer, expert);
-    readers.down = weights_.Find(WeightName::kExpertDown, layer, expert);
-    readers.form = moe.experts;
-    if (!moe.experts.biases) return readers;
-    readers.gate_bias = weights_.Find(WeightName::kExpertGateBias, layer, expert);
-    readers.up_bias = weights_.Find(WeightName::kExpertUpBias, layer, expert);
-    readers.down_bias = weights_.Find(WeightName::kExpertDownBias, layer, expert);
-    return readers;
-  }
-
-  const TensorReader* Find(WeightName name, int layer) const { return weights_.Find(name, layer); }
-
-  absl::StatusOr<std::unique_ptr<Weight>> Stack(const std::vector<const TensorReader*>& parts,
-                                                const std::vector<const TensorReader*>& biases, WeightUse use) {
-    for (const TensorReader* part : parts) CHECK(part != nullptr);
-    ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight, backend_->LoadWeight(parts, biases, dtype_, use));
-    bytes_ += weight->bytes();
-    num_nonfinite_ += weight->num_nonfinite();
-    return weight;
-  }
-
-  const ModelConfig& config_;
-  const Weights& weights_;
-  const DType dtype_;
-  Backend* const backend_;
-  int64_t bytes_ = 0;
-  int64_t num_nonfinite_ = 0;
 };
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig& config, const Weights& weights,
-                                                               DType dtype, const TransformerLimits& limits,
+                                                               DType dtype, const ModelLimits& limits,
                                                                Backend* backend) {
   std::unique_ptr<Transformer> model(new Transformer(config, backend));
   Loader loader(config, weights, dtype, backend);
@@ -324,14 +216,14 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
   return model;
 }
 
-int64_t Transformer::ActivationBytes(const ModelConfig& config, const TransformerLimits& limits) {
+int64_t Transformer::ActivationBytes(const ModelConfig& config, const ModelLimits& limits) {
   const Widths widths = WidthsOf(config);
   const int64_t hidden = config.hidden_size;
   const int64_t per_token = (2 + widths.top_k + (widths.gated_shared ? 1 : 0)) * hidden + widths.sum();
   return 4 * (limits.max_tokens * per_token + limits.max_logit_rows * (hidden + config.vocab_size));
 }
 
-absl::Status Transformer::AllocateBuffers(const TransformerLimits& limits) {
+absl::Status Transformer::AllocateBuffers(const ModelLimits& limits) {
   const Widths widths = WidthsOf(config_);
   const int64_t tokens = limits.max_tokens, hidden = config_.hidden_size;
   ASSIGN_OR_RETURN(x_, backend_->AllocateMatrix(tokens, hidden));
@@ -392,7 +284,7 @@ Matrix Transformer::Forward(std::span<const int32_t> ids, std::span<const Attent
   return logits;
 }
 
-void Transformer::Normalize(Matrix in, const Norm& norm, Matrix out) {
+void Transformer::Normalize(Matrix in, const NormWeights& norm, Matrix out) {
   if (config_.norm == NormKind::kLayer) {
     backend_->LayerNorm(in, *norm.weight, norm.bias.get(), config_.rms_norm_eps, out);
   } else {

@@ -15,55 +15,34 @@
 #include "engine/backend/backend.h"
 #include "engine/checkpoint/weights.h"
 #include "engine/config/model_config.h"
+#include "engine/model/language_model.h"
+#include "engine/model/weight_loader.h"
 #include "engine/moe/moe_layer.h"
 
 namespace switchyard {
 
-struct TransformerLimits {
-  int32_t max_tokens = 0;       // per step
-  int32_t max_logit_rows = 0;   // per step
-  int32_t num_valid_ids = 0;    // ids from here on are never sampled; 0: all are valid
-};
-
-class Transformer {
+class Transformer final : public LanguageModel {
  public:
-  // Memory that Load takes beside the weights, without what the backend needs for itself.
-  static int64_t ActivationBytes(const ModelConfig& config, const TransformerLimits& limits);
-
-  // UNIMPLEMENTED: names what the backend does not compute of this model. To be called before anything is allocated.
+  // As the functions of language_model.h.
+  static int64_t ActivationBytes(const ModelConfig& config, const ModelLimits& limits);
   static absl::Status CheckServed(const ModelConfig& config, const Backend& backend);
-
-  // Reads all weights into the backend, rounded to `dtype` (norms and routers stay fp32).
-  // REQUIRES: CheckServed. INVALID_ARGUMENT: sizes beyond what the backend takes. DATA_LOSS: a weight file changed or
-  // could not be read. RESOURCE_EXHAUSTED: no memory.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelConfig& config, const Weights& weights,
-                                                           DType dtype, const TransformerLimits& limits,
+                                                           DType dtype, const ModelLimits& limits,
                                                            Backend* backend);
 
-  // Runs one step: tokens of all slices flattened in `ids`; the logits of `logit_rows` (indices into ids) are what is
-  // returned, [logit_rows.size(), vocab_size], host-readable after the backend's Wait().
   Matrix Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
-                 std::span<const int32_t> logit_rows, KvCache* cache);
-
-  // Of the last Forward, after the backend's Wait(): for each row of logits the token with the largest, -1 where one is
-  // not finite; null where the device does not look for it.
-  const int32_t* best_tokens() const { return best_tokens_; }
-
-  // MoE layers in layer order, for stats and routing traces after Wait().
-  std::span<const MoeLayer* const> moe_layers() const { return moe_layers_; }
+                 std::span<const int32_t> logit_rows, KvCache* cache) override;
+  const int32_t* best_tokens() const override { return best_tokens_; }
+  std::span<const MoeLayer* const> moe_layers() const override { return moe_layers_; }
   // What the router of the layer's attention experts decided; null where it has none.
   const Routing* attention_routing(int layer) const {
     const Layer& at = layers_[static_cast<size_t>(layer)];
     return at.experts.router == nullptr ? nullptr : &at.experts.routing;
   }
-  int64_t weight_bytes() const { return weight_bytes_; }
-  int64_t num_nonfinite_weights() const { return num_nonfinite_weights_; }  // NaN or infinite in memory; 0 is healthy
+  int64_t weight_bytes() const override { return weight_bytes_; }
+  int64_t num_nonfinite_weights() const override { return num_nonfinite_weights_; }
 
  private:
-  struct Norm {
-    std::unique_ptr<Weight> weight;
-    std::unique_ptr<Weight> bias;  // null unless the config has norm biases
-  };
   // Latent attention: queries and latents in, values out, through the latent space.
   struct LatentWeights {
     std::unique_ptr<Weight> q_a;  // null where queries are not compressed
@@ -87,7 +66,7 @@ class Transformer {
   struct Layer {
     const LayerConfig* config = nullptr;
     AttentionShape shape;  // the config's, with its weights
-    Norm input_norm;
+    NormWeights input_norm;
     std::unique_ptr<Weight> qkv;  // or
     LatentWeights latent;         // or
     AttentionExperts experts;
@@ -95,18 +74,18 @@ class Transformer {
     std::unique_ptr<Weight> k_norm;
     std::unique_ptr<Weight> sinks;   // null unless the config has them
     std::unique_ptr<Weight> output;
-    Norm post_attention_norm;
+    NormWeights post_attention_norm;
     std::unique_ptr<MoeLayer> moe;  // or
     GatedMlp dense;
-    Norm parallel_norm;      // of the MLP beside the MoE; none where its weight is null
+    NormWeights parallel_norm;      // of the MLP beside the MoE; none where its weight is null
     GatedMlp parallel;
   };
   class Loader;
 
   Transformer(const ModelConfig& config, Backend* backend) : config_(config), backend_(backend) {}
 
-  absl::Status AllocateBuffers(const TransformerLimits& limits);
-  void Normalize(Matrix in, const Norm& norm, Matrix out);
+  absl::Status AllocateBuffers(const ModelLimits& limits);
+  void Normalize(Matrix in, const NormWeights& norm, Matrix out);
   void Attend(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache, Matrix x);
   void AttendLatent(Layer& layer, int32_t index, std::span<const AttentionSlice> slices, KvCache* cache, Matrix h,
                     Matrix x);
@@ -117,7 +96,7 @@ class Transformer {
   const ModelConfig config_;
   Backend* const backend_;
   std::unique_ptr<Weight> embedding_;
-  Norm final_norm_;
+  NormWeights final_norm_;
   std::unique_ptr<Weight> lm_head_;
   std::vector<Layer> layers_;
   std::vector<const MoeLayer*> moe_layers_;

@@ -53,8 +53,18 @@ void MoeLayer::Forward(Matrix h, const FeedForwardScratch& scratch, Matrix x, st
   backend_->StopTimer(&seconds_);
 }
 
+void MoeLayer::Skip() {
+  routing_.num_tokens = 0;
+  batches_.num_rows = 0;
+  std::fill_n(batches_.expert_offsets, config_.router.num_experts + 1, 0);
+  std::fill_n(batches_.expert_seconds, config_.router.num_experts, 0.0f);
+  std::fill_n(routing_.probability_sums, config_.router.num_experts, 0.0f);
+  seconds_ = 0.0f;
+}
+
 void MoeLayer::FillStats(MoeLayerStats* stats) const {
   const int32_t num_experts = config_.router.num_experts;
+  stats->num_tokens = routing_.num_tokens;
   stats->tokens_per_expert.resize(num_experts);
   for (int32_t e = 0; e < num_experts; ++e) {
     stats->tokens_per_expert[e] = batches_.expert_offsets[e + 1] - batches_.expert_offsets[e];

@@ -65,7 +65,10 @@ class MoeLayer {
   // rows outside of them are not limited.
   void Forward(Matrix h, const FeedForwardScratch& scratch, Matrix x, std::span<const RowGroup> groups = {});
 
-  // Of the last Forward, after the backend's Wait().
+  // Instead of Forward, in a step that has no rows for this layer.
+  void Skip();
+
+  // Of the last Forward or Skip, after the backend's Wait().
   const Routing& routing() const { return routing_; }
   void FillStats(MoeLayerStats* stats) const;
 

@@ -1,17 +1,21 @@
 #include "server/frontend/errors.h"
 
+#include <atomic>
 #include <cctype>
 #include <cmath>
 #include <cstdio>
 
 #include "absl/strings/cord.h"
 #include "google/rpc/error_details.pb.h"
+#include "server/log.h"
 
 namespace switchyard {
 namespace {
 
 constexpr char kTypePrefix[] = "type.googleapis.com/";
 constexpr char kDomain[] = "switchyard";
+
+std::atomic<uint64_t> internal_errors{0};
 
 template <typename Message>
 std::string TypeUrl() {
@@ -84,6 +88,17 @@ absl::Status ErrorWithReason(absl::StatusCode code, const std::string& message, 
   AttachReason(reason, &status);
   return status;
 }
+
+absl::Status WithoutInsides(const absl::Status& status) {
+  if (status.code() != absl::StatusCode::kInternal && status.code() != absl::StatusCode::kUnknown) return status;
+  const uint64_t number = internal_errors.fetch_add(1, std::memory_order_relaxed) + 1;
+  char id[24];
+  std::snprintf(id, sizeof(id), "%08llx", static_cast<unsigned long long>(number));
+  Log(LogLevel::kError, "internal_error", {{"id", id}, {"text", std::string(status.message())}});
+  return absl::InternalError(std::string("internal error, id ") + id);
+}
+
+uint64_t InternalErrors() { return internal_errors.load(std::memory_order_relaxed); }
 
 std::string Sanitized(const std::string& text) {
   std::string shown = text.substr(0, 64);

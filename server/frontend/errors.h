@@ -34,6 +34,13 @@ absl::Status Unavailable(const std::string& message, const std::string& reason);
 // Any other code with a reason that a program can compare.
 absl::Status ErrorWithReason(absl::StatusCode code, const std::string& message, const std::string& reason);
 
+// What a client may see of `status`: INTERNAL and UNKNOWN lose their text, which may name our insides, for "internal
+// error, id XXXX"; the log line with that id has the text. Once for each answer.
+absl::Status WithoutInsides(const absl::Status& status);
+
+// How many times WithoutInsides met INTERNAL or UNKNOWN.
+uint64_t InternalErrors();
+
 // At most 64 characters of `text`; what is not a letter, digit or one of ._:/- becomes '?'.
 std::string Sanitized(const std::string& text);
 

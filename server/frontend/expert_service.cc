@@ -123,7 +123,7 @@ grpc::ServerUnaryReactor* ExpertService::GetExpertLoad(grpc::CallbackServerConte
       context, *request, response, parts_->metrics, [this](const v1::GetExpertLoadRequest& in, v1::ExpertLoad* out) {
         ASSIGN_OR_RETURN(const ServedModel* model, parts_->LoadedModel());
         RETURN_IF_ERROR(CheckModelName(in.model(), model->limits));
-        ASSIGN_OR_RETURN(const auto positions, MoeLayerPositions("layers", in.layers(), model->limits));
+        ASSIGN_OR_RETURN(const auto positions, MoeLayerPositions("layers", in.layers(), model->facts.moe_layers));
         SetLoad(model->facts, positions, *parts_->metrics->ExpertSnapshot(), ExpertLoadTotals(), out);
         SetDuration(SecondsSince(parts_->start), out->mutable_period());
         return absl::OkStatus();
@@ -135,7 +135,7 @@ absl::Status ExpertService::PrepareWatch(const grpc::ByteBuffer& bytes, Watcher*
   RETURN_IF_ERROR(ParseMessage(bytes, &in));
   ASSIGN_OR_RETURN(const ServedModel* model, parts_->AdmittingModel());
   RETURN_IF_ERROR(CheckModelName(in.model(), model->limits));
-  ASSIGN_OR_RETURN(auto positions, MoeLayerPositions("layers", in.layers(), model->limits));
+  ASSIGN_OR_RETURN(auto positions, MoeLayerPositions("layers", in.layers(), model->facts.moe_layers));
   double interval = 1.0;
   if (in.has_interval()) interval = static_cast<double>(in.interval().seconds()) + 1e-9 * in.interval().nanos();
   if (!(interval >= kMinInterval && interval <= kMaxInterval)) {

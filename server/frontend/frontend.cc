@@ -10,9 +10,10 @@
 
 #include "engine/base/status_macros.h"
 #include "server/access/credential_files.h"
+#include "server/frontend/connection_acceptor.h"
+#include "server/frontend/errors.h"
 #include "server/frontend/expert_service.h"
 #include "server/frontend/generation_call.h"
-#include "server/frontend/grpc_status.h"
 #include "server/frontend/guarded_credentials.h"
 #include "server/frontend/health_service.h"
 #include "server/frontend/inference_service.h"
@@ -23,6 +24,8 @@
 
 namespace switchyard {
 namespace {
+
+using ExternalConnections = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
 
 constexpr std::chrono::milliseconds kProbeInterval{100};
 constexpr std::chrono::milliseconds kProbeTimeout{500};
@@ -105,7 +108,10 @@ struct Frontend::Impl {
   // The server asks these until it is gone.
   std::unique_ptr<CredentialFiles> credentials;
   std::shared_ptr<grpc::ServerCredentials> port_credentials;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor>
+      accepted;  // with a limit of connections, their way in
   std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<ConnectionAcceptor> acceptor;  // with a limit of connections
   int port = 0;
   bool shut_down = false;
 
@@ -145,7 +151,13 @@ absl::Status Frontend::Impl::Listen(const GrpcOptions& options) {
   grpc::ServerBuilder builder;
   SetChannelArguments(options, &builder);
   port_credentials = GuardedCredentials(credentials.get(), parts.metrics);
-  builder.AddListeningPort(address, port_credentials, &port);
+  if (options.max_connections > 0) {
+    ASSIGN_OR_RETURN(acceptor, ConnectionAcceptor::Listen(options.host, options.port, options.max_connections));
+    port = acceptor->port();
+    accepted = builder.experimental().AddExternalConnectionAcceptor(ExternalConnections::FROM_FD, port_credentials);
+  } else {
+    builder.AddListeningPort(address, port_credentials, &port);
+  }
   builder.RegisterService(&inference);
   builder.RegisterService(&expert);
   builder.RegisterService(&kserve);
@@ -153,6 +165,16 @@ absl::Status Frontend::Impl::Listen(const GrpcOptions& options) {
   server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return absl::UnavailableError("cannot listen on " + address + "; another process may have that port");
+  }
+  if (acceptor) {
+    acceptor->Start(
+        [this](int listener, int connection) {
+          grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+          parameters.listener_fd = listener;
+          parameters.fd = connection;
+          accepted->HandleNewConnection(&parameters);
+        },
+        [this] { parts.metrics->OnConnectionRefused(); });
   }
   probe = std::thread([this] { Probe(); });
   return absl::OkStatus();
@@ -238,6 +260,7 @@ void Frontend::Impl::CheckGrpc(grpc::health::v1::Health::Stub* stub) {
 void Frontend::Impl::BreakStalledCalls() {
   const TimePoint now = std::chrono::steady_clock::now();
   for (const auto& call : open_calls.All()) call->BreakIfStalled(now, kStalledFor);
+  kserve.SweepStreams(now, kStalledFor);
 }
 
 absl::StatusOr<std::unique_ptr<Frontend>> Frontend::Listen(const GrpcOptions& grpc, const SchedulingOptions& scheduling,
@@ -276,6 +299,7 @@ void Frontend::Shutdown(TimePoint deadline) {
   impl_->shut_down = true;
   impl_->AdvancePhase(ServingPhase::kDraining);
   impl_->StopProbe();
+  if (impl_->acceptor) impl_->acceptor->Stop();
   impl_->EndCalls();
   impl_->text_worker.Stop();
   impl_->expert.EndWatches();

@@ -131,6 +131,13 @@ void GenerationCall::AdmitText(const ServedModel& model, const std::string& text
 }
 
 void GenerationCall::Admit(const ServedModel& model, std::vector<int32_t> prompt, GenerationSpec spec) {
+  const bool has_encoder = model.limits.decoder_start_token_id >= 0;
+  const absl::Status fits_encoder =
+      has_encoder ? CheckEncoderFits(model.scheduler, static_cast<int64_t>(prompt.size())) : absl::OkStatus();
+  if (!fits_encoder.ok()) {
+    return Fail(InvalidRequest(spec.prompt_field, std::string(fits_encoder.message())));
+  }
+  if (has_encoder && !prompt.empty()) prompt.push_back(model.limits.decoder_start_token_id);
   const int64_t num_tokens = static_cast<int64_t>(prompt.size());
   const absl::Status fits_model = FitPrompt(num_tokens, model.limits, &spec);
   if (!fits_model.ok()) return Fail(fits_model);
@@ -144,12 +151,15 @@ absl::Status GenerationCall::Enqueue(const ServedModel& model, std::vector<int32
                                      const GenerationSpec& spec) {
   const uint64_t seed = spec.seed.value_or(RandomNumber());
   const std::shared_ptr<TokenStream> stream = MakeStream(model, prompt.size(), spec, seed);
+  const bool has_encoder = model.limits.decoder_start_token_id >= 0;
+  const int32_t num_encoder_tokens = has_encoder ? static_cast<int32_t>(prompt.size()) - 1 : 0;
   std::vector<std::unique_ptr<Request>> group;
   std::vector<uint64_t> ids;
   for (int32_t i = 0; i < spec.n; ++i) {
     auto request = std::make_unique<Request>();
     request->id = parts_->next_request_id.fetch_add(1, std::memory_order_relaxed);
     request->prompt_tokens = i + 1 < spec.n ? prompt : std::move(prompt);
+    request->num_encoder_tokens = num_encoder_tokens;
     request->sampling = spec.sampling;
     request->sampling.seed = SeedOfChoice(seed, i);
     request->eos_token_ids = spec.eos_token_ids;

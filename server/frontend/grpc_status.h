@@ -4,18 +4,12 @@
 
 #include <grpcpp/support/status.h>
 
-#include <cstdint>
-
 #include "absl/status/status.h"
 
 namespace switchyard {
 
-// Status and details, ready to be sent. INTERNAL and UNKNOWN lose their text, which may name our insides: the client
-// gets "internal error, id XXXX" and the log line with that id has the text.
+// Status and details, ready to be sent. Of INTERNAL and UNKNOWN, what WithoutInsides leaves.
 grpc::Status ToGrpcStatus(const absl::Status& status);
-
-// How many times ToGrpcStatus met INTERNAL or UNKNOWN.
-uint64_t InternalErrors();
 
 }  // namespace switchyard
 

@@ -131,6 +131,8 @@ absl::Status InferenceService::DoGetModel(const v1::GetModelRequest& request, v1
   response->set_vocab_size(facts.vocab_size);
   response->set_max_model_len(model->limits.max_model_len);
   response->set_num_layers(facts.num_layers);
+  response->set_num_encoder_layers(facts.num_encoder_layers);
+  if (facts.num_encoder_layers > 0) response->set_decoder_start_token_id(facts.decoder_start_token_id);
   response->mutable_moe_layers()->Add(facts.moe_layers.begin(), facts.moe_layers.end());
   response->set_num_experts(facts.num_experts);
   response->set_top_k(facts.top_k);
@@ -138,9 +140,12 @@ absl::Status InferenceService::DoGetModel(const v1::GetModelRequest& request, v1
   response->set_has_chat_template(model->chat_template != nullptr);
   response->set_bos_token_id(-1);
   if (model->tokenizer == nullptr) return absl::OkStatus();
-  // What the tokenizer puts before an empty text.
+  // What the tokenizer makes of an empty text and puts before any other; what only follows is no beginning.
   const auto start = model->tokenizer->Encode("", EncodeOptions());
-  if (start.ok() && !start->empty()) response->set_bos_token_id(start->front());
+  const auto other = model->tokenizer->Encode("a", EncodeOptions());
+  const bool has_bos = start.ok() && !start->empty() &&
+                       (!other.ok() || (!other->empty() && other->front() == start->front()));
+  if (has_bos) response->set_bos_token_id(start->front());
   return absl::OkStatus();
 }
 

@@ -207,7 +207,7 @@ void ReadOutput(const v1::GenerateRequest& request, const RequestLimits& limits,
   if (is_chat) spec->prompt_field = "chat";
   spec->allow_prefix_reuse = !request.has_allow_prefix_reuse() || request.allow_prefix_reuse();
   spec->explain = request.explain().enabled();
-  auto positions = MoeLayerPositions("explain.layers", request.explain().layers(), limits);
+  auto positions = MoeLayerPositions("explain.layers", request.explain().layers(), limits.moe_layers);
   if (!positions.ok()) {
     checker->Fail("explain.layers", std::string(positions.status().message()));
   } else if (spec->explain) {
@@ -279,23 +279,22 @@ absl::Status CheckTokenIds(const std::string& field, const ProtoIds& ids, const 
 }
 
 absl::StatusOr<std::vector<int32_t>> MoeLayerPositions(const std::string& field, const ProtoIds& layers,
-                                                       const RequestLimits& limits) {
-  const std::vector<int32_t>& moe = limits.moe_layers;
-  if (layers.size() > static_cast<int>(moe.size())) {
+                                                       const std::vector<int32_t>& moe_layers) {
+  if (layers.size() > static_cast<int>(moe_layers.size())) {
     return InvalidRequest(field, field + " has " + WithCommas(layers.size()) + " entries; this model has " +
-                                     std::to_string(moe.size()) + " MoE layers");
+                                     std::to_string(moe_layers.size()) + " MoE layers");
   }
-  std::vector<bool> wanted(moe.size(), layers.empty());
+  std::vector<bool> wanted(moe_layers.size(), layers.empty());
   for (int i = 0; i < layers.size(); ++i) {
-    const auto found = std::find(moe.begin(), moe.end(), layers[i]);
-    if (found == moe.end()) {
+    const auto found = std::find(moe_layers.begin(), moe_layers.end(), layers[i]);
+    if (found == moe_layers.end()) {
       return InvalidRequest(field, Indexed(field.c_str(), i) + " is layer " + std::to_string(layers[i]) +
-                                       ", which is no MoE layer of this model");
+                                       ", which is no MoE layer of this model, or one of its encoder");
     }
-    wanted[static_cast<size_t>(found - moe.begin())] = true;
+    wanted[static_cast<size_t>(found - moe_layers.begin())] = true;
   }
   std::vector<int32_t> positions;
-  for (size_t i = 0; i < moe.size(); ++i) {
+  for (size_t i = 0; i < moe_layers.size(); ++i) {
     if (wanted[i]) positions.push_back(static_cast<int32_t>(i));
   }
   return positions;

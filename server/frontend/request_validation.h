@@ -47,7 +47,8 @@ struct RequestLimits {
   int32_t vocab_size = 0;
   int32_t max_model_len = 0;
   std::vector<int32_t> eos_token_ids;
-  std::vector<int32_t> moe_layers;
+  std::vector<int32_t> moe_layers;  // that tokens of the answer pass through
+  int32_t decoder_start_token_id = -1;  // of an encoder-decoder, whose encoder reads the prompt; -1: a decoder alone
   SamplingDefaults defaults;
 
   int64_t max_prompt_bytes() const { return int64_t{max_model_len} * kMaxPromptBytesPerToken; }
@@ -69,7 +70,7 @@ struct GenerationSpec {
   std::string prompt_field = "text";  // which field the prompt came in
   bool allow_prefix_reuse = true;
   bool explain = false;
-  std::vector<int32_t> explain_layers;  // positions in ModelFacts::moe_layers, ascending; set when `explain`
+  std::vector<int32_t> explain_layers;  // positions in RequestLimits::moe_layers, ascending; set when `explain`
 };
 
 absl::StatusOr<GenerationSpec> ValidateGenerateRequest(const v1::GenerateRequest& request, const RequestLimits& limits);
@@ -81,9 +82,9 @@ absl::Status CheckModelName(const std::string& name, const RequestLimits& limits
 // `field` names the text in the message.
 absl::Status CheckTextBytes(const std::string& field, int64_t num_bytes, const RequestLimits& limits);
 absl::Status CheckTokenIds(const std::string& field, const ProtoIds& ids, const RequestLimits& limits);
-// The positions in limits.moe_layers of `layers`; all of them when `layers` is empty.
+// The positions in `moe_layers` of `layers`; all of them when `layers` is empty.
 absl::StatusOr<std::vector<int32_t>> MoeLayerPositions(const std::string& field, const ProtoIds& layers,
-                                                       const RequestLimits& limits);
+                                                       const std::vector<int32_t>& moe_layers);
 
 bool IsValidRequestId(const std::string& id);
 

@@ -47,7 +47,7 @@ struct TokenStreamOptions {
   int32_t min_tokens = 0;  // stop strings count only in text of later tokens
   bool details = false;    // log-probabilities or routing were asked for
   bool logprobs = false;
-  std::vector<int32_t> explain_layers;  // positions in ModelFacts::moe_layers; empty: no routing
+  std::vector<int32_t> explain_layers;  // positions in `moe_layers`; empty: no routing
   std::vector<int32_t> moe_layers;      // layer index of each position
   int64_t max_pending_bytes = 1 << 20;
 };

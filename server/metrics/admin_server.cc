@@ -25,8 +25,10 @@ const char* ReasonPhrase(int code) {
 void Send(mg_connection* connection, const AdminPage& page, bool with_body) {
   mg_printf(connection,
             "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n"
-            "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n",
-            page.code, ReasonPhrase(page.code), page.content_type.c_str(), page.body.size());
+            "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+            "Content-Security-Policy: %s\r\n\r\n",
+            page.code, ReasonPhrase(page.code), page.content_type.c_str(), page.body.size(),
+            page.content_security_policy.c_str());
   if (with_body) mg_write(connection, page.body.data(), page.body.size());
 }
 
@@ -77,7 +79,7 @@ int AdminServer::Answer(mg_connection* connection, void* self) {
   if (method != "GET" && method != "HEAD") {
     answer = {405, "text/plain; charset=utf-8", "use GET or HEAD\n"};
   } else if (page == pages.end()) {
-    answer = {404, "text/plain; charset=utf-8", "no such page; there are /metrics /livez /readyz /version\n"};
+    answer = {404, "text/plain; charset=utf-8", "no such page; there are / /metrics /livez /readyz /version\n"};
   } else {
     answer = page->second();
   }

@@ -21,6 +21,7 @@ struct AdminPage {
   int code = 200;
   std::string content_type = "text/plain; charset=utf-8";
   std::string body;
+  std::string content_security_policy = "default-src 'none'; frame-ancestors 'none'";
 };
 
 class AdminServer {

@@ -19,7 +19,8 @@ ExpertLoad::ExpertLoad(int32_t num_moe_layers, int32_t num_experts)
 ExpertLoad::HalfWindow ExpertLoad::EmptyWindow() const {
   const size_t layers = static_cast<size_t>(num_moe_layers_);
   const size_t cells = layers * static_cast<size_t>(num_experts_);
-  return {0, std::vector<uint64_t>(cells), std::vector<double>(cells), std::vector<double>(layers)};
+  return {0, std::vector<uint64_t>(layers), std::vector<uint64_t>(cells), std::vector<double>(cells),
+          std::vector<double>(layers)};
 }
 
 void ExpertLoad::Add(const StepStats& stats) {
@@ -36,6 +37,7 @@ void ExpertLoad::Add(const StepStats& stats) {
       if (e < s.seconds_per_expert.size()) totals_.seconds[cell] += static_cast<double>(s.seconds_per_expert[e]);
       if (e < s.probability_sums.size()) current_.probabilities[cell] += static_cast<double>(s.probability_sums[e]);
     }
+    current_.layer_tokens[layer] += static_cast<uint64_t>(s.num_tokens);
     totals_.layer_seconds[layer] += static_cast<double>(s.seconds);
     totals_.dropped[layer] += static_cast<uint64_t>(s.num_dropped);
     current_.squared_logsumexps[layer] += s.squared_logsumexp_sum;
@@ -46,6 +48,7 @@ void ExpertLoad::Add(const StepStats& stats) {
   if (current_.num_tokens >= kHalfWindowTokens) {
     std::swap(previous_, current_);
     current_.num_tokens = 0;
+    std::fill(current_.layer_tokens.begin(), current_.layer_tokens.end(), 0);
     std::fill(current_.rows.begin(), current_.rows.end(), 0);
     std::fill(current_.probabilities.begin(), current_.probabilities.end(), 0.0);
     std::fill(current_.squared_logsumexps.begin(), current_.squared_logsumexps.end(), 0.0);
@@ -64,7 +67,8 @@ LayerBalance ExpertLoad::Balance(int32_t layer) const {
   const std::vector<uint64_t> rows = WindowRows(layer);
   uint64_t total = 0;
   for (uint64_t count : rows) total += count;
-  balance.window_tokens = current_.num_tokens + previous_.num_tokens;
+  const size_t l = static_cast<size_t>(layer);
+  balance.window_tokens = current_.layer_tokens[l] + previous_.layer_tokens[l];
   if (total == 0 || balance.window_tokens == 0) return balance;
 
   const size_t first = static_cast<size_t>(layer) * rows.size();
@@ -79,7 +83,6 @@ LayerBalance ExpertLoad::Balance(int32_t layer) const {
     balance.load_balance_loss += experts * share * probability;
   }
   balance.imbalance_ratio = balance.max_share * experts;
-  const size_t l = static_cast<size_t>(layer);
   balance.router_z_loss = (current_.squared_logsumexps[l] + previous_.squared_logsumexps[l]) / tokens;
   return balance;
 }

@@ -60,6 +60,7 @@ class ExpertLoad {
  private:
   struct HalfWindow {
     uint64_t num_tokens = 0;
+    std::vector<uint64_t> layer_tokens;      // [layers] that the layer saw: less than all where there is an encoder
     std::vector<uint64_t> rows;              // [layers * experts]
     std::vector<double> probabilities;       // [layers * experts]
     std::vector<double> squared_logsumexps;  // [layers]

@@ -143,6 +143,11 @@ constexpr FamilyInfo kFamilies[] = {
      "Log lines that were dropped because stderr did not take them.",
      {}},
 
+    {Family::kConnectionsRefused,
+     "switchyard_connections_refused_total",
+     MetricType::Counter,
+     "Connections that were reset because --max-connections, or the process's limit of descriptors, was reached.",
+     {}},
     {Family::kCredentialReloads,
      "switchyard_credential_reloads_total",
      MetricType::Counter,

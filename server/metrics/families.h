@@ -43,6 +43,7 @@ enum class Family : int {
   kStepTokens,
   kInternalErrors,
   kLogDropped,
+  kConnectionsRefused,
   kCredentialReloads,
   kCertificateExpiry,
   // Per request.

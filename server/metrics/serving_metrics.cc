@@ -90,6 +90,7 @@ struct ServingMetrics::Shared {
     expert_load->Add(stats);
     for (size_t layer = 0; layer < stats.moe_layers.size(); ++layer) {
       const MoeLayerStats& s = stats.moe_layers[layer];
+      if (s.num_tokens == 0) continue;  // an encoder's layer in a step without prompts
       if (!layer_seconds.empty()) layer_seconds[layer].Observe(static_cast<double>(s.seconds));
       for (size_t e = 0; e < s.tokens_per_expert.size(); ++e) {
         if (s.tokens_per_expert[e] == 0) continue;
@@ -424,6 +425,7 @@ std::string ServingMetrics::Scrape() const {
                  {{"what", kCredentialKindNames[kind]}, {"result", taken == 1 ? "taken" : "refused"}});
     }
   }
+  page.Value(Family::kConnectionsRefused, static_cast<double>(connections_refused_.load(std::memory_order_relaxed)));
   page.Value(Family::kCertificateExpiry, certificate_expiry_.load(std::memory_order_relaxed));
   page.Process(start_time_seconds_);
   return page.Text();

@@ -62,6 +62,7 @@ class ServingMetrics : public LoopObserver {
   // Any thread ----------------------------------------------------------------------------------------------
   void OnCallAnswered(int grpc_code);
   void OnRejected(Rejection reason);
+  void OnConnectionRefused() { connections_refused_.fetch_add(1, std::memory_order_relaxed); }
   void OnCredentialsChange(CredentialKind kind, bool taken);
   // Seconds since the Unix epoch; never called without TLS.
   void SetCertificateExpiry(double not_after) { certificate_expiry_.store(not_after, std::memory_order_relaxed); }
@@ -89,6 +90,7 @@ class ServingMetrics : public LoopObserver {
   std::array<std::atomic<uint64_t>, kNumRejections> rejected_{};
   std::atomic<int> open_calls_{0};
   std::array<std::array<std::atomic<uint64_t>, 2>, kNumCredentialKinds> credential_changes_{};  // [kind][taken]
+  std::atomic<uint64_t> connections_refused_{0};
   std::atomic<double> certificate_expiry_{std::numeric_limits<double>::infinity()};
   std::atomic<bool> ready_{false};
   std::atomic<uint64_t (*)()> internal_errors_{nullptr};

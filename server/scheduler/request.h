@@ -65,6 +65,9 @@ class TokenSink {
 struct Request {
   uint64_t id = 0;                      // unique within the process
   std::vector<int32_t> prompt_tokens;   // not empty
+  // Of an encoder-decoder: so many of the prompt's tokens, the first ones, are the encoder's and run in one step; the
+  // rest is what the decoder begins with, at least one.
+  int32_t num_encoder_tokens = 0;
   std::vector<float> image = {};        // for an image classifier: its values; the prompt stands for its patches
   SamplingParams sampling;              // stop_token_ids = own_stop_token_ids + EOS unless ignore_eos
   std::vector<int32_t> eos_token_ids;   // empty with ignore_eos; a hit finishes with kEos, other stop ids with kStop

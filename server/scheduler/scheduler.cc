@@ -79,6 +79,15 @@ absl::Status CheckFits(const SchedulerOptions& options, int64_t num_prompt_token
                                                  options.num_kv_blocks));
 }
 
+absl::Status CheckEncoderFits(const SchedulerOptions& options, int64_t num_encoder_tokens) {
+  const int64_t limit = int64_t{options.max_num_batched_tokens} - options.max_num_seqs + 1;
+  if (num_encoder_tokens <= limit) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the prompt has ", num_encoder_tokens, " tokens; this model's encoder reads it in one step, which has room for ",
+      limit, " beside the other sequences (max_num_batched_tokens ", options.max_num_batched_tokens,
+      " - max_num_seqs ", options.max_num_seqs, " + 1)"));
+}
+
 Scheduler::Scheduler(const SchedulerOptions& options, FinishedCallback on_finished)
     : options_(Resolve(options)),
       on_finished_(std::move(on_finished)),
@@ -91,7 +100,9 @@ Scheduler::Scheduler(const SchedulerOptions& options, FinishedCallback on_finish
 }
 
 void Scheduler::Add(std::unique_ptr<Request> request, TimePoint now) {
-  const bool fits = CheckFits(options_, static_cast<int64_t>(request->prompt_tokens.size()), request->max_tokens).ok();
+  const int64_t num_prompt_tokens = static_cast<int64_t>(request->prompt_tokens.size());
+  const bool fits = CheckFits(options_, num_prompt_tokens, request->max_tokens).ok() &&
+                    CheckEncoderFits(options_, request->num_encoder_tokens).ok();
   auto owned = std::make_unique<Sequence>();
   Sequence* sequence = owned.get();
   sequence->tokens = request->prompt_tokens;
@@ -226,7 +237,8 @@ bool Scheduler::TakeBlocksForAllTokens(Sequence* sequence, int32_t budget) {
   FindPrefix(*sequence);
   const int32_t num_reused = static_cast<int32_t>(prefix_.size());
   const int32_t num_pending = sequence->num_tokens() - num_reused * options_.block_size;
-  if (!options_.enable_chunked_prefill && num_pending > budget) return false;
+  const int32_t num_at_once = options_.enable_chunked_prefill ? sequence->request->num_encoder_tokens : num_pending;
+  if (num_at_once > budget) return false;
   const int32_t num_new = NumBlocks(sequence->num_tokens()) - num_reused;
   const auto num_revived = std::ranges::count_if(prefix_, [&](int32_t block) { return pool_.ref_count(block) == 0; });
   if (pool_.num_available() - num_revived < num_new + AdmissionHeadroom(*sequence)) return false;
@@ -244,7 +256,7 @@ bool Scheduler::TakeBlocksForAllTokens(Sequence* sequence, int32_t budget) {
 // Fills prefix_. Leaves at least the last token to run: its logits are what the next one is sampled from.
 void Scheduler::FindPrefix(const Sequence& sequence) {
   prefix_.clear();
-  if (!options_.enable_prefix_caching || !sequence.request->allow_prefix_reuse) return;
+  if (!ReusesPrefixes(sequence)) return;
   const int32_t num_full_blocks = (sequence.num_tokens() - 1) / options_.block_size;
   KvBlockPool::ContentId parent = KvBlockPool::kNoContent;
   for (int32_t i = 0; i < num_full_blocks; ++i) {
@@ -279,7 +291,7 @@ void Scheduler::LearnOutputLength(const Sequence& sequence) {
 void Scheduler::CountFirstAdmission(Sequence* sequence) {
   sequence->num_cached_prompt_tokens = sequence->num_computed;
   counts_.prompt_tokens_total += sequence->num_prompt_tokens();
-  if (!options_.enable_prefix_caching || !sequence->request->allow_prefix_reuse) return;
+  if (!ReusesPrefixes(*sequence)) return;
   counts_.prefix_query_tokens_total += sequence->num_prompt_tokens();
   counts_.prefix_hit_tokens_total += sequence->num_computed;
 }
@@ -295,7 +307,8 @@ void Scheduler::Schedule(Sequence* sequence, int32_t num_tokens, TimePoint now) 
                            .block_table = sequence->block_table,
                            .sample = num_tokens == sequence->num_pending(),
                            .sampling = &sequence->request->sampling,
-                           .prompt_tokens = sequence->prompt(),
+                           .num_encoder_tokens = sequence->request->num_encoder_tokens,
+                           .prompt_tokens = sequence->prompt().subspan(sequence->request->num_encoder_tokens),
                            .output_tokens = sequence->output(),
                            .explain_routing = sequence->request->explain_routing,
                            .image = sequence->request->image});
@@ -335,8 +348,14 @@ void Scheduler::Advance(Sequence* sequence, int32_t num_tokens) {
   PublishFullBlocks(sequence);
 }
 
+// What an encoder makes of a token depends on all that follow it.
+bool Scheduler::ReusesPrefixes(const Sequence& sequence) const {
+  return options_.enable_prefix_caching && sequence.request->allow_prefix_reuse &&
+         sequence.request->num_encoder_tokens == 0;
+}
+
 void Scheduler::PublishFullBlocks(Sequence* sequence) {
-  if (!options_.enable_prefix_caching || !sequence->request->allow_prefix_reuse) return;
+  if (!ReusesPrefixes(*sequence)) return;
   for (; sequence->num_published < sequence->num_computed / options_.block_size; ++sequence->num_published) {
     const int32_t begin = sequence->num_published * options_.block_size;
     sequence->published_content =

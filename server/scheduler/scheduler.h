@@ -19,6 +19,7 @@
 //   4. A sequence is admitted with the blocks of all its tokens and leaves headroom: half of what the running ones are
 //      expected to grow by, going by the share of max_tokens that recent ones used, and at least one block for each.
 //      Blocks for new tokens are taken when needed.
+//      The tokens of an encoder run at once: a sequence that has some waits for a step with room for all of them.
 //   5. After `max_preemptions` a sequence is protected: it ranks first and is never preempted again. Protected ones are
 //      admitted only while the blocks that they could need to their ends fit the pool together; until then others pass.
 //
@@ -77,6 +78,10 @@ absl::Status ValidateSchedulerOptions(const SchedulerOptions& options);
 // Whether a request can ever run with these options. Thread-safe; the frontend asks before it admits.
 // INVALID_ARGUMENT: longer than max_model_len, or needs more KV blocks than the pool has; says how many.
 absl::Status CheckFits(const SchedulerOptions& options, int64_t num_prompt_tokens, int64_t max_tokens);
+
+// Whether an encoder's tokens can ever run in one step, beside one token for each of the other sequences. Thread-safe.
+// INVALID_ARGUMENT: they cannot; says how many can and which option to raise.
+absl::Status CheckEncoderFits(const SchedulerOptions& options, int64_t num_encoder_tokens);
 
 // Gauges and running totals, by value.
 struct SchedulerCounts {
@@ -161,6 +166,7 @@ class Scheduler {
 
   // Apply.
   void Advance(Sequence* sequence, int32_t num_tokens);
+  bool ReusesPrefixes(const Sequence& sequence) const;
   void PublishFullBlocks(Sequence* sequence);
   void Deliver(Sequence* sequence, const SampledToken& token, TimePoint now);
 

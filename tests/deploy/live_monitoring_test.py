@@ -8,9 +8,7 @@ import json
 import math
 import pathlib
 import re
-import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -21,26 +19,13 @@ import urllib.request
 import deployed
 import grpc
 import yaml
+from broken_router import BROKEN_LAYER, DEAD, HOT, break_router
 
 sys.path.insert(0, str(deployed.ROOT / "tests" / "end_to_end"))
 from serving import Server, arguments, check, code_of, pb  # noqa: E402
 
-BROKEN_LAYER = "2"
-HOT, DEAD = {"0", "1"}, {"2", "3", "4", "5", "6", "7"}
 TOKENS = 12000  # more than the traffic that the alerts want to see
 PATIENCE = 240.0  # seconds
-
-
-def break_router(source, target):
-    """Copies a model and sets the router of BROKEN_LAYER to 0: ties go to the experts with the lowest numbers."""
-    shutil.copytree(source, target)
-    with open(target / "model.safetensors", "r+b") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        begin, end = json.loads(file.read(length))[f"model.layers.{BROKEN_LAYER}.block_sparse_moe.gate.weight"][
-            "data_offsets"
-        ]
-        file.seek(8 + length + begin)
-        file.write(bytes(end - begin))
 
 
 class Prometheus:

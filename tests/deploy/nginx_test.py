@@ -86,8 +86,10 @@ def https(nginx, ca, path):
 
 
 def check_calls(stub, health, server, metadata):
-    check(health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20).status == SERVING,
-          "the health check passes, without a token")  # fmt: skip
+    check(
+        health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20).status == SERVING,
+        "the health check passes, without a token",
+    )
     code, text = code_of(lambda: stub.GetModel(pb.GetModelRequest()))
     check(code == grpc.StatusCode.UNAUTHENTICATED and text == "authentication required", "the server asks for a token")
     check(stub.GetModel(pb.GetModelRequest(), metadata=metadata).name, "the token reaches it")
@@ -95,10 +97,15 @@ def check_calls(stub, health, server, metadata):
     request = pb.GenerateRequest(text="The ", max_tokens=800, ignore_eos=True)
     for _ in stub.GenerateStream(request, metadata=metadata):
         arrivals.append(time.monotonic())
-    check(len(arrivals) > 100 and arrivals[0] < arrivals[-1] - 0.3, f"a stream comes as it is made, in {len(arrivals)} messages")
+    check(
+        len(arrivals) > 100 and arrivals[0] < arrivals[-1] - 0.3,
+        f"a stream comes as it is made, in {len(arrivals)} messages",
+    )
     code, text = code_of(lambda: stub.Generate(pb.GenerateRequest(text="x", temperature=9), metadata=metadata))
     check(code == grpc.StatusCode.INVALID_ARGUMENT and "temperature" in text, f"errors keep code and text: {text}")
-    stream = stub.GenerateStream(pb.GenerateRequest(text="The ", max_tokens=1000, n=16, ignore_eos=True), metadata=metadata)
+    stream = stub.GenerateStream(
+        pb.GenerateRequest(text="The ", max_tokens=1000, n=16, ignore_eos=True), metadata=metadata
+    )
     next(stream)
     stream.cancel()
     check(server.wait_until_idle(10), "a cancel reaches the engine")
@@ -114,15 +121,21 @@ def check_limits(stub, metadata):
     check(code != grpc.StatusCode.OK, f"headers of 70 KB: {code.name}")
     codes = []
     request = pb.GenerateRequest(text="The ", max_tokens=1000, ignore_eos=True)
-    calls = [threading.Thread(target=lambda: codes.append(code_of(lambda: stub.GenerateStream(request, metadata=metadata))[0]))
-             for _ in range(80)]  # fmt: skip
+    calls = [
+        threading.Thread(
+            target=lambda: codes.append(code_of(lambda: stub.GenerateStream(request, metadata=metadata))[0])
+        )
+        for _ in range(80)
+    ]
     for call in calls:
         call.start()
     for call in calls:
         call.join()
     refused = codes.count(grpc.StatusCode.UNAVAILABLE)
-    check(refused >= 80 - 64 and codes.count(grpc.StatusCode.OK) == 80 - refused,
-          f"of 80 calls at once from one address {refused} are told to come again")  # fmt: skip
+    check(
+        refused >= 80 - 64 and codes.count(grpc.StatusCode.OK) == 80 - refused,
+        f"of 80 calls at once from one address {refused} are told to come again",
+    )
 
 
 def main():

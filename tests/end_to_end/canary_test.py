@@ -1,4 +1,4 @@
-"""Prompts, outputs, tokens and headers appear in no log line, metric or error, at the most verbose settings there are."""
+"""Prompts, outputs, tokens and headers appear in no log line, metric or error, however verbose the settings are."""
 
 import base64
 import hashlib
@@ -51,8 +51,9 @@ def good_calls(server, prompt, metadata):
 
 def bad_calls(server, prompt, token, metadata):
     errors = Errors()
-    generate = lambda request, meta=metadata, **more: errors.of(  # noqa: E731
-        lambda: server.inference.Generate(request, metadata=meta, **more))  # fmt: skip
+    generate = lambda request, meta=metadata, **more: errors.of(
+        lambda: server.inference.Generate(request, metadata=meta, **more)
+    )
     generate(pb.GenerateRequest(text=prompt, max_tokens=5), [("authorization", f"Bearer {token}x")])
     generate(pb.GenerateRequest(text=prompt, max_tokens=5), [("authorization", f"Bearer {token}")] * 2)
     generate(pb.GenerateRequest(text=prompt, max_tokens=5, temperature=float("nan")))
@@ -62,8 +63,11 @@ def bad_calls(server, prompt, token, metadata):
     chat = pb.GenerateRequest(max_tokens=5)
     chat.chat.messages.add(role=prompt, content=prompt)
     generate(chat)
-    for garbage in (b"\x0a" + bytes([len(prompt) + 2]) + prompt.encode() + b"\xff\xfe", b"\xff" + prompt.encode(),
-                    b"\x0a\x7f" + prompt.encode()):  # fmt: skip
+    for garbage in (
+        b"\x0a" + bytes([len(prompt) + 2]) + prompt.encode() + b"\xff\xfe",
+        b"\xff" + prompt.encode(),
+        b"\x0a\x7f" + prompt.encode(),
+    ):
         raw = server.channel.unary_unary(GENERATE)
         errors.of(lambda: raw(garbage, metadata=metadata))
     errors.of(lambda: server.channel.unary_unary("/no.such.Service/Method")(prompt.encode(), metadata=metadata))
@@ -75,13 +79,27 @@ def hostile_headers(server, secret):
     port = server.facts["port"]
     name = secret[:40]
     cases = [
-        [("grpc-timeout", secret)], [("grpc-encoding", secret)], [("grpc-accept-encoding", secret)], [("te", secret)],
-        [("content-type", secret)], [("user-agent", secret)], [("grpc-tags-bin", secret)], [("x-canary-bin", "@" + secret)],
-        [("host", secret)], [("grpc-previous-rpc-attempts", secret)], [("grpc-retry-pushback-ms", secret)],
-        [("grpc-status", secret)], [("lb-token", secret)], [("authorization", f"Bearer {secret}")], [(name.upper(), "x")],
-        [(name + "\n", "x")], [("x-canary", secret + "\r\n")], [(":" + name, "x")], [("content-length", secret)],
+        [("grpc-timeout", secret)],
+        [("grpc-encoding", secret)],
+        [("grpc-accept-encoding", secret)],
+        [("te", secret)],
+        [("content-type", secret)],
+        [("user-agent", secret)],
+        [("grpc-tags-bin", secret)],
+        [("x-canary-bin", "@" + secret)],
+        [("host", secret)],
+        [("grpc-previous-rpc-attempts", secret)],
+        [("grpc-retry-pushback-ms", secret)],
+        [("grpc-status", secret)],
+        [("lb-token", secret)],
+        [("authorization", f"Bearer {secret}")],
+        [(name.upper(), "x")],
+        [(name + "\n", "x")],
+        [("x-canary", secret + "\r\n")],
+        [(":" + name, "x")],
+        [("content-length", secret)],
         [("connection", secret)],
-    ]  # fmt: skip
+    ]
     said = []
     for more in cases:
         with Connection(port) as connection:
@@ -119,21 +137,32 @@ def main():
         file.write_text(hashlib.sha256(token.encode()).hexdigest() + " alice\n")
         verbose = {"GRPC_VERBOSITY": "DEBUG", "GRPC_TRACE": "all"}
         with Server(args, f"--api-key-file={file}", "--log-level=debug", variables=verbose) as server:
-            metadata = [("authorization", f"Bearer {token}"), ("x-canary", metadata_value),
-                        ("x-canary-bin", metadata_value.encode())]  # fmt: skip
+            metadata = [
+                ("authorization", f"Bearer {token}"),
+                ("x-canary", metadata_value),
+                ("x-canary-bin", metadata_value.encode()),
+            ]
             output = good_calls(server, prompt, metadata)
             errors = bad_calls(server, prompt, token, metadata)
             said = hostile_headers(server, hostile)
             file.write_text(token + "\n")  # a mistake that is easily made
             time.sleep(3.5)
             metrics = server.admin("/metrics") + server.admin("/version") + server.admin("/readyz")
-            check(server.inference.GetModel(pb.GetModelRequest(), metadata=metadata).name, "the server is well after all this")
+            check(
+                server.inference.GetModel(pb.GetModelRequest(), metadata=metadata).name,
+                "the server is well after all this",
+            )
             server.terminate()
             check(server.wait() == 0, "and exits 0")
     log = "".join(server.log)
-    check("call_ended" in log and "credentials_refused" in log, f"the log is at its most verbose: {len(server.log)} lines")
+    check(
+        "call_ended" in log and "credentials_refused" in log, f"the log is at its most verbose: {len(server.log)} lines"
+    )
     check("Error parsing metadata" in log, "gRPC's own complaints about headers are in it")
-    check(len(errors) == 11 and sum(map(len, said)) > 500, f"{len(errors)} calls failed, {len(said)} connections got an answer")
+    check(
+        len(errors) == 11 and sum(map(len, said)) > 500,
+        f"{len(errors)} calls failed, {len(said)} connections got an answer",
+    )
     secrets_of = {"prompt": prompt, "output": output, "token": token, "metadata": metadata_value, "hostile": hostile}
     for kind, secret in secrets_of.items():
         places = {"log": log, "metrics": metrics, "errors": "\n".join(errors), "raw answers": "\n".join(said)}

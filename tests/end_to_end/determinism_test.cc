@@ -22,6 +22,7 @@ constexpr int32_t kBlockSize = 16;
 constexpr int32_t kMaxSeqs = 32;
 constexpr int32_t kMaxBatchedTokens = 256;
 constexpr int32_t kMaxModelLen = 128;
+constexpr int32_t kMaxPromptTokens = 90;  // without the start token of a decoder behind an encoder
 
 // Everything observable of an answer, floats as bits.
 struct Answer {
@@ -65,8 +66,9 @@ struct Case {
   std::string isa;
   int num_threads;
   int num_pairs;
+  std::string model = "deploy/models/switchyard-demo";
 
-  friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.isa; }
+  friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.isa << " " << c.model; }
 };
 
 class DeterminismTest : public ::testing::TestWithParam<Case> {
@@ -102,7 +104,7 @@ class DeterminismTest : public ::testing::TestWithParam<Case> {
     for (int i = 0; i < count; ++i) {
       Request request;
       request.id = i + 1;
-      const int length = Uniform(1, 90);
+      const int length = Uniform(1, kMaxPromptTokens);
       if (i > 0 && Uniform(0, 1) == 0) {
         const std::vector<int32_t>& other = requests_[Uniform(0, i - 1)].prompt_tokens;
         const size_t shared = Uniform(1, static_cast<int>(other.size()));
@@ -111,8 +113,12 @@ class DeterminismTest : public ::testing::TestWithParam<Case> {
       while (static_cast<int>(request.prompt_tokens.size()) < length) {
         request.prompt_tokens.push_back(Uniform(0, alone_engine_->facts().vocab_size - 1));
       }
+      if (has_encoder()) {
+        request.num_encoder_tokens = length;
+        request.prompt_tokens.push_back(alone_engine_->facts().decoder_start_token_id);
+      }
       request.sampling = RandomSampling();
-      request.max_tokens = Uniform(1, 38);
+      request.max_tokens = Uniform(1, kMaxModelLen - kMaxPromptTokens - 1);
       request.explain_routing = Uniform(0, 3) == 0;
       requests_.push_back(request);
     }
@@ -158,11 +164,14 @@ class DeterminismTest : public ::testing::TestWithParam<Case> {
     *counts = scheduler.counts(now);
   }
 
+  bool has_encoder() const { return alone_engine_->facts().num_encoder_layers > 0; }
+
   std::mt19937_64 random_{20261122};
   // Null when the machine lacks the instruction set.
   static std::unique_ptr<Engine> MakeEngine(const std::string& isa, int num_threads) {
     EngineOptions options;
-    options.model_dir = std::string(SWITCHYARD_SOURCE_DIR) + "/deploy/models/switchyard-demo";
+    options.model_dir = std::string(SWITCHYARD_SOURCE_DIR) + "/" + GetParam().model;
+    options.expert_capacity = "config";  // where the model has one
     options.cpu_isa = isa;
     options.num_threads = num_threads;
     options.max_model_len = kMaxModelLen;
@@ -204,7 +213,8 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheScheduleBitForBit) {
   while (pairs < num_pairs) {
     SchedulerOptions options = AloneOptions();
     options.max_num_seqs = Uniform(1, kMaxSeqs);
-    options.max_num_batched_tokens = Uniform(options.max_num_seqs, kMaxBatchedTokens);
+    const int smallest_step = options.max_num_seqs + (has_encoder() ? kMaxPromptTokens : 0);
+    options.max_num_batched_tokens = Uniform(smallest_step, kMaxBatchedTokens);
     options.max_prefill_tokens_while_decoding = Uniform(1, options.max_num_batched_tokens);
     options.enable_prefix_caching = Uniform(0, 3) != 0;
     options.policy = Uniform(0, 1) == 0 ? SchedulingPolicy::kFcfs : SchedulingPolicy::kPriority;
@@ -236,6 +246,10 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheScheduleBitForBit) {
   }
   std::cout << pairs << " pairs equal bit for bit; largest batch " << largest_batch_ << " sequences, " << preemptions
             << " preemptions, " << recomputed << " tokens recomputed, " << reused << " prompt tokens reused\n";
+  if (has_encoder()) {
+    EXPECT_EQ(reused, 0);
+    EXPECT_GT(preemptions, 0);
+  }
   if (num_pairs < 1000) return;  // too few schedules to demand that each kind of event happened often
   EXPECT_EQ(largest_batch_, static_cast<size_t>(kMaxSeqs));
   EXPECT_GT(preemptions, num_pairs / 100);
@@ -244,8 +258,13 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheScheduleBitForBit) {
 
 INSTANTIATE_TEST_SUITE_P(InstructionSets, DeterminismTest,
                          ::testing::Values(Case{"auto", 2, 5000}, Case{"scalar", 1, 100}, Case{"avx2", 1, 150},
-                                           Case{"avx512", 1, 150}, Case{"avx512_bf16", 1, 150}, Case{"amx", 1, 150}),
-                         [](const auto& info) { return info.param.isa; });
+                                           Case{"avx512", 1, 150}, Case{"avx512_bf16", 1, 150}, Case{"amx", 1, 150},
+                                           Case{"auto", 2, 900, "tests/golden/fixtures/switch_drop"}),
+                         [](const auto& info) {
+                           return info.param.isa + (info.param.model.find("switch_drop") == std::string::npos
+                                                        ? ""
+                                                        : "_encoder_decoder");
+                         });
 
 }  // namespace
 }  // namespace switchyard

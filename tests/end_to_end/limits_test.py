@@ -54,15 +54,21 @@ def check_half_open(args):
 
 def check_stopped_client(server):
     """A real client that is frozen in the middle of a stream, as by a dead machine or a cable that was cut."""
-    child = subprocess.Popen([sys.executable, "-c", CHILD, server.address, os.path.dirname(os.path.abspath(__file__))],
-                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, server.address, os.path.dirname(os.path.abspath(__file__))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         child.stdout.readline()
         child.send_signal(signal.SIGSTOP)
         check(server.metric("switchyard_num_requests_running") > 0, "a client is frozen while its stream runs")
         start = time.monotonic()
         check(server.wait_until_idle(10), f"its requests and KV blocks are free after {time.monotonic() - start:.1f} s")
-        check(server.metric("switchyard_request_success_total", finish_reason="cancelled") == 16, "because it was given up")
+        check(
+            server.metric("switchyard_request_success_total", finish_reason="cancelled") == 16,
+            "because it was given up",
+        )
     finally:
         child.kill()
         child.wait()
@@ -81,6 +87,47 @@ def check_age(args):
             server.inference.GetModel(pb.GetModelRequest(), timeout=10)
             answered += 1
         check(answered > 20, f"short calls do not notice: {answered} in a row were answered")
+
+
+def refused_at_once(port):
+    """Whether the server resets a new connection instead of greeting it."""
+    try:
+        with Connection(port) as connection:
+            return connection.read(at_most=1) == b""
+    except (ConnectionResetError, BrokenPipeError):
+        return True
+
+
+def check_connections(args):
+    flags = ["--max-connections=5", "--keepalive-time=1", "--keepalive-timeout=1", "--handshake-timeout=1.5"]
+    with Server(args, *flags) as server:
+        port = server.facts["port"]
+        server.inference.GetModel(pb.GetModelRequest())  # the first of the five, which answers pings
+        files = server.metric("process_open_fds")
+        crowd = [Connection(port, begin=i % 2 == 0) for i in range(4)]
+        check(all(refused_at_once(port) for _ in range(10)), "with five connections open, others are reset")
+        check(server.metric("switchyard_connections_refused_total") == 10, "and counted")
+        check(server.inference.GetModel(pb.GetModelRequest()).name, "those that are in are served")
+        for connection in crowd:
+            connection.read()
+        crowd = [Connection(port) for _ in range(4)]
+        check(all(connection.settings() for connection in crowd), "half-open ones make room once they are cut off")
+        for connection in crowd:
+            connection.socket.close()
+        with server.new_channel() as channel:
+            stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+            stub.GetModel(pb.GetModelRequest(), wait_for_ready=True, timeout=20)
+        check(server.wait_until_idle(), "clients that leave make room at once")
+        end = time.monotonic() + 10
+        while server.metric("process_open_fds") > files and time.monotonic() < end:
+            time.sleep(0.1)
+        check(server.metric("process_open_fds") <= files, "no descriptor is left behind")
+        stream = server.inference.GenerateStream(pb.GenerateRequest(text="The ", max_tokens=900, ignore_eos=True))
+        next(stream)
+        server.terminate()
+        check(
+            code_of(lambda: stream)[0] == grpc.StatusCode.OK and server.wait() == 0, "a drain ends as without the limit"
+        )
 
 
 def check_sizes(args):
@@ -106,6 +153,7 @@ def main():
     args = arguments(__doc__)
     check_half_open(args)
     check_age(args)
+    check_connections(args)
     check_sizes(args)
 
 

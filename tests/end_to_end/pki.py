@@ -1,9 +1,9 @@
 """Certificates for the scripts of this folder, made by the openssl program.
 
-    with Pki() as pki:
-        ca = pki.authority("ca")
-        server = pki.issue("server", ca)
-        server.certificate, server.key          # paths
+with Pki() as pki:
+    ca = pki.authority("ca")
+    server = pki.issue("server", ca)
+    server.certificate, server.key          # paths
 """
 
 import collections
@@ -31,22 +31,49 @@ class Pki:
     def openssl(self, *arguments):
         subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, cwd=self.folder)
 
-    def _paths(self, name):
+    def paths(self, name):
         return Identity(self.folder / f"{name}.crt", self.folder / f"{name}.key")
 
     def authority(self, name):
-        made = self._paths(name)
-        self.openssl("req", "-x509", *CURVE, "-keyout", made.key, "-out", made.certificate, "-days", 5, "-subj", f"/CN={name}")
+        made = self.paths(name)
+        self.openssl(
+            "req", "-x509", *CURVE, "-keyout", made.key, "-out", made.certificate, "-days", 5, "-subj", f"/CN={name}"
+        )
         return made
 
     def issue(self, name, authority, days=2, new_key=CURVE):
         """A certificate for this machine, for servers and clients; `days` may be negative: expired."""
-        made = self._paths(name)
+        made = self.paths(name)
         request = self.folder / f"{name}.csr"
-        self.openssl("req", *new_key, "-keyout", made.key, "-out", request, "-subj", f"/CN={name}",
-                     "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
-        self.openssl("x509", "-req", "-in", request, "-CA", authority.certificate, "-CAkey", authority.key,
-                     "-CAcreateserial", "-copy_extensions", "copy", "-days", days, "-out", made.certificate)
+        self.openssl(
+            "req",
+            *new_key,
+            "-keyout",
+            made.key,
+            "-out",
+            request,
+            "-subj",
+            f"/CN={name}",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        )
+        self.openssl(
+            "x509",
+            "-req",
+            "-in",
+            request,
+            "-CA",
+            authority.certificate,
+            "-CAkey",
+            authority.key,
+            "-CAcreateserial",
+            "-copy_extensions",
+            "copy",
+            "-days",
+            days,
+            "-out",
+            made.certificate,
+        )
         return made
 
 

@@ -22,8 +22,15 @@ def _text(value):
 
 def headers(stream, path, *more):
     """The headers of a gRPC call, each a literal that is never indexed."""
-    fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost"), ("te", "trailers"),
-              ("content-type", "application/grpc"), *more]  # fmt: skip
+    fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *more,
+    ]
     return frame(HEADERS, END_HEADERS, stream, b"".join(b"\x10" + _text(name) + _text(value) for name, value in fields))
 
 
@@ -49,11 +56,11 @@ class Connection:
         assert kind == SETTINGS, "the first frame of a server is SETTINGS"
         return dict(struct.iter_unpack(">HI", self._exactly(size)))
 
-    def read(self):
+    def read(self, at_most=1 << 30):
         """All that comes until the server closes, or is silent for the socket's timeout."""
         data = b""
         try:
-            while piece := self.socket.recv(65536):
+            while len(data) < at_most and (piece := self.socket.recv(min(65536, at_most - len(data)))):
                 data += piece
         except (ConnectionResetError, TimeoutError):
             pass

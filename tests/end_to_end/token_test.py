@@ -24,8 +24,10 @@ def make_token(args, name):
     """(token, line of the file) by `switchyard token`."""
     made = subprocess.run([args.client_binary, "token", name], capture_output=True, text=True, check=True)
     token = made.stderr.strip().split(": ")[1]
-    check(made.stdout == f"{hashlib.sha256(token.encode()).hexdigest()} {name}\n" and len(token) > 60,
-          "`switchyard token` prints a token and, apart from it, its line for the file")  # fmt: skip
+    check(
+        made.stdout == f"{hashlib.sha256(token.encode()).hexdigest()} {name}\n" and len(token) > 60,
+        "`switchyard token` prints a token and, apart from it, its line for the file",
+    )
     return token, made.stdout
 
 
@@ -34,7 +36,10 @@ def check_start_refusals(args, file, token, line):
         file.write_text(text)
         result = subprocess.run(
             [args.server_binary, "--model", args.model, "--port=0", "--admin-port=0", f"--api-key-file={file}", *flags],
-            capture_output=True, text=True, timeout=60)  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         check(token not in result.stderr, "what the file holds is not shown")
         return result.returncode, result.stderr.strip().splitlines()[-1]
 
@@ -49,8 +54,12 @@ def check_start_refusals(args, file, token, line):
         code, said = refusal(text, *flags)
         check(code == 2 and all(word in said for word in words), f"{what}: refused at the start: {said[:140]}")
     file.unlink()
-    result = subprocess.run([args.server_binary, "--model", args.model, local, "--port=0", "--admin-port=0",
-                             f"--api-key-file={file}"], capture_output=True, text=True, timeout=60)  # fmt: skip
+    result = subprocess.run(
+        [args.server_binary, "--model", args.model, local, "--port=0", "--admin-port=0", f"--api-key-file={file}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     check(result.returncode == 2 and "No such file" in result.stderr, "a missing file: refused at the start")
     file.write_text(line)
     with Server(args, "--host=0.0.0.0", "--allow-insecure-tokens", f"--api-key-file={file}") as server:
@@ -59,9 +68,11 @@ def check_start_refusals(args, file, token, line):
 
 def check_answers(server, token):
     """The same code, text and trailers for everything that is wrong."""
-    get_model = lambda metadata: server.inference.GetModel(pb.GetModelRequest(), metadata=metadata, timeout=10)  # noqa: E731
+    get_model = lambda metadata: server.inference.GetModel(pb.GetModelRequest(), metadata=metadata, timeout=10)
     check(code_of(lambda: get_model(bearer(token)))[0] == grpc.StatusCode.OK, "the right token passes")
-    check(code_of(lambda: get_model(bearer(token, scheme="bearer")))[0] == grpc.StatusCode.OK, "in any case of the scheme")
+    check(
+        code_of(lambda: get_model(bearer(token, scheme="bearer")))[0] == grpc.StatusCode.OK, "in any case of the scheme"
+    )
     wrong = token[:-1] + ("0" if token[-1] != "0" else "1")
     trailers = set()
     cases = {
@@ -90,7 +101,9 @@ def check_answers(server, token):
             check((error.code(), error.details()) == REFUSED, f"token {what}: {error.details()}")
             trailers.add(tuple(sorted(error.trailing_metadata() or ())))
     check(len(trailers) == 1, f"nothing else tells them apart: {trailers}")
-    check(server.metric("switchyard_request_status_total", grpc_code="UNAUTHENTICATED") == len(cases), "all are counted")
+    check(
+        server.metric("switchyard_request_status_total", grpc_code="UNAUTHENTICATED") == len(cases), "all are counted"
+    )
 
 
 def all_methods(server, token):
@@ -113,17 +126,26 @@ def check_every_method(server, token):
     methods = all_methods(server, token)
     check(len(methods) > 12 and FOR_ALL < set(methods), f"{len(methods)} methods are there")
     open_ones = set()
-    for method in [*methods, "/switchyard.v1.InferenceService/NoSuchMethod", "/no.such.Service/Method", "/grpc.health.v1.Health/check"]:
+    for method in [
+        *methods,
+        "/switchyard.v1.InferenceService/NoSuchMethod",
+        "/no.such.Service/Method",
+        "/grpc.health.v1.Health/check",
+    ]:
         # Any method can be called this way: what it gets is one empty message.
         call = server.channel.stream_stream(method)
+
         def first_answer():
             answers = call(iter([b""]), timeout=5)
             next(answers)
             answers.cancel()
+
         if code_of(first_answer) != REFUSED:
             open_ones.add(method)
     check(open_ones == FOR_ALL, f"without a token every method but the health check is refused: {sorted(open_ones)}")
-    code, _ = code_of(lambda: next(server.channel.stream_stream("/no.such.Service/Method")(iter([b""]), metadata=bearer(token))))
+    code, _ = code_of(
+        lambda: next(server.channel.stream_stream("/no.such.Service/Method")(iter([b""]), metadata=bearer(token)))
+    )
     check(code == grpc.StatusCode.UNIMPLEMENTED, "with one, a method that is not there is not there")
     check(server.metric("switchyard_prompt_tokens_total") == 0, "and nothing ran for those that were refused")
 
@@ -139,9 +161,13 @@ def until(condition, seconds=5):
 
 def check_exchange(args, server, file, token, line):
     second, second_line = make_token(args, "bob")
-    changes = lambda result: server.metric("switchyard_credential_reloads_total", what="tokens", result=result)  # noqa: E731
-    passes = lambda one: code_of(  # noqa: E731
-        lambda: server.inference.GetModel(pb.GetModelRequest(), metadata=bearer(one)))[0] == grpc.StatusCode.OK  # fmt: skip
+    changes = lambda result: server.metric("switchyard_credential_reloads_total", what="tokens", result=result)
+    passes = lambda one: (
+        code_of(
+            lambda: server.inference.GetModel(pb.GetModelRequest(), metadata=bearer(one))
+        )[0]
+        == grpc.StatusCode.OK
+    )
     check(passes(token) and not passes(second), "a token that is not in the file yet is refused")
     file.write_text(line + second_line)
     check(until(lambda: passes(second)) and passes(token), "added to the file, it passes within 5 s")
@@ -157,7 +183,10 @@ def check_exchange(args, server, file, token, line):
     check(until(lambda: changes("refused") == 1), "a file with a mistake is refused and counted")
     check(passes(second), "and the old tokens stay")
     refused = [text for text in server.log if "credentials_refused" in text]
-    check(len(refused) == 1 and "line 2" in refused[0] and second not in refused[0], "the log names the line, not the token")
+    check(
+        len(refused) == 1 and "line 2" in refused[0] and second not in refused[0],
+        "the log names the line, not the token",
+    )
     file.write_text("# nobody\n")
     check(until(lambda: not passes(second)), "a file that lists nobody lets nobody in")
     file.write_text(line)
@@ -174,10 +203,21 @@ def main():
         with Server(args, f"--api-key-file={file}") as server:
             check_answers(server, token)
             check_every_method(server, token)
-            own = subprocess.run([args.client_binary, "--address", server.address, "model"], capture_output=True, text=True,
-                                 env={"SWITCHYARD_API_KEY": token}, timeout=60)  # fmt: skip
+            own = subprocess.run(
+                [args.client_binary, "--address", server.address, "model"],
+                capture_output=True,
+                text=True,
+                env={"SWITCHYARD_API_KEY": token},
+                timeout=60,
+            )
             check(own.returncode == 0, "our own client passes with SWITCHYARD_API_KEY")
-            own = subprocess.run([args.client_binary, "--address", server.address, "model"], capture_output=True, text=True, env={}, timeout=60)
+            own = subprocess.run(
+                [args.client_binary, "--address", server.address, "model"],
+                capture_output=True,
+                text=True,
+                env={},
+                timeout=60,
+            )
             check(own.returncode == 1 and "SWITCHYARD_API_KEY" in own.stderr, "and without it says what to do")
             check_exchange(args, server, file, token, line)
 

@@ -1,5 +1,7 @@
 // Any bytes as a ModelInferRequest: refused with a status, or a GenerateRequest that the usual checks can judge, or
 // whole images. The bytes are taken as the message, and once more as the raw contents of each of its tensors.
+#include <google/protobuf/stubs/logging.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -60,7 +62,7 @@ void Judge(const inference::ModelInferRequest& request) {
   if (tensors.ok()) {
     for (const Tensor& tensor : *tensors) ReadAsEverything(tensor);
   }
-  const auto text = ReadTextRequest(request);
+  const auto text = ReadTextRequest(request, int64_t{8} << 20);
   CheckCode(text.status());
   if (!text.ok()) return;
   CHECK(tensors.ok() && !text->generate.text().empty());
@@ -76,6 +78,12 @@ void Judge(const inference::ModelInferRequest& request) {
 
 }  // namespace
 }  // namespace switchyard::kserve
+
+// protobuf writes a line for each text that is not UTF-8.
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  google::protobuf::SetLogHandler(nullptr);
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   inference::ModelInferRequest request;

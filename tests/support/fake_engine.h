@@ -84,6 +84,7 @@ class FakeEngine : public Engine {
     output_.stats.num_tokens += static_cast<int32_t>(slice.tokens.size());
     for (size_t layer = 0; layer < output_.stats.moe_layers.size(); ++layer) {
       MoeLayerStats& stats = output_.stats.moe_layers[layer];
+      stats.num_tokens += static_cast<int32_t>(slice.tokens.size());
       for (int32_t token : slice.tokens) {
         for (int32_t rank = 0; rank < facts_.top_k; ++rank) {
           const size_t expert = static_cast<size_t>(ExpertOf(token, layer, rank));

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "server/frontend/errors.h"
 #include "server/frontend/generation_call.h"
 #include "server/frontend/kserve/classification_call.h"
 #include "server/frontend/kserve/text_response.h"
@@ -45,8 +46,11 @@ class InferStream::TextItem final : public Item, public CallTransport {
   void Write(const v1::GenerateStreamResponse& message) override { Send(answers_.Next(message), /*last=*/false); }
   void WriteAndFinish(const v1::GenerateStreamResponse& message) override { Send(answers_.Next(message), true); }
   void Respond(const v1::GenerateResponse& response) override { Send(answers_.Whole(response), /*last=*/true); }
-  void Finish(const absl::Status& status) override { stream_->Fail(shared_from_this(), status); }
-  void Break() override { stream_->Break(); }
+  void Finish(const absl::Status& status) override {
+    if (!status.ok()) return stream_->Fail(shared_from_this(), status);
+    Send(answers_.Next({}), /*last=*/true);  // the end came after its last text had left
+  }
+  void Break() override {}  // one client reads for all requests: see Sweep
 
  private:
   TextAnswers answers_;
@@ -58,7 +62,7 @@ class InferStream::ImageItem final : public Item, public ClassificationTransport
 
   void Respond(const std::string&, const Classification& images) override { Send(ToResponse(images), /*last=*/true); }
   void Finish(const absl::Status& status) override { stream_->Fail(shared_from_this(), status); }
-  void Break() override { stream_->Break(); }
+  void Break() override {}  // see Sweep
 };
 
 InferStream::InferStream(FrontendParts* parts, Options options) : parts_(parts), options_(std::move(options)) {}
@@ -76,8 +80,24 @@ void InferStream::Start(std::shared_ptr<Transport> transport) {
 void InferStream::End(const absl::Status& status) {
   {
     MutexLock lock(&mutex_);
-    if (end_.ok()) end_ = status;
+    // Whose client has sent all ends with what runs, and that has ends of its own.
+    if (end_.ok() && !half_closed_) end_ = status;
   }
+  Advance();
+}
+
+void InferStream::Sweep(TimePoint now, std::chrono::seconds stalled_for, std::chrono::seconds idle_for) {
+  std::shared_ptr<Transport> stalled;
+  {
+    MutexLock lock(&mutex_);
+    if (write_started_ != TimePoint::max() && now - write_started_ >= stalled_for) stalled = transport_;
+    if (TakesRequests() && open_.empty() && now - idle_since_ >= idle_for) {
+      end_ = ErrorWithReason(
+          absl::StatusCode::kUnavailable,
+          "the stream had no request for " + std::to_string(idle_for.count()) + " s; open another one", "IDLE_STREAM");
+    }
+  }
+  if (stalled != nullptr) stalled->Break();
   Advance();
 }
 
@@ -90,7 +110,7 @@ void InferStream::OnRequest(const absl::StatusOr<inference::ModelInferRequest>& 
     auto images = readable.ok() ? ReadImageRequest(*request, **model, parts_->limits.max_num_queued_reqs) : readable;
     Run(request, std::move(images));
   } else {
-    Run(request, readable.ok() ? ReadTextRequest(*request) : readable);
+    Run(request, readable.ok() ? ReadTextRequest(*request, parts_->limits.max_message_bytes) : readable);
   }
 }
 
@@ -168,12 +188,15 @@ void InferStream::OnRequestsEnd() {
 // The last word to a request that failed.
 void InferStream::Fail(const std::shared_ptr<Item>& item, const absl::Status& status) {
   Outgoing outgoing{item, {}, /*last=*/true};
-  outgoing.message.set_error_message(std::string(status.message()));
-  inference::ModelInferResponse* response = outgoing.message.mutable_infer_response();
-  response->set_id(item->id());
-  (*response->mutable_parameters())["triton_final_response"].set_bool_param(true);
-  (*response->mutable_parameters())["status_code"].set_string_param(absl::StatusCodeToString(status.code()));
-  if (!options_.errors_end_stream) return Push(std::move(outgoing));
+  if (!options_.errors_end_stream) {
+    const absl::Status shown = WithoutInsides(status);
+    outgoing.message.set_error_message(std::string(shown.message()));
+    inference::ModelInferResponse* response = outgoing.message.mutable_infer_response();
+    response->set_id(item->id());
+    (*response->mutable_parameters())["triton_final_response"].set_bool_param(true);
+    (*response->mutable_parameters())["status_code"].set_string_param(absl::StatusCodeToString(shown.code()));
+    return Push(std::move(outgoing));
+  }
   {
     MutexLock lock(&mutex_);
     if (end_.ok()) end_ = status;
@@ -200,6 +223,7 @@ void InferStream::Written(const Outgoing& outgoing, bool ok) {
   outgoing.item->call->OnDone();  // first: the stream may end as soon as it has no open request
   MutexLock lock(&mutex_);
   open_.erase(std::remove(open_.begin(), open_.end(), outgoing.item), open_.end());
+  idle_since_ = std::chrono::steady_clock::now();
 }
 
 // Nobody reads what comes from here on: everything that runs is cancelled, what waits is thrown away.
@@ -224,6 +248,7 @@ void InferStream::OnWriteDone(bool ok) {
   {
     MutexLock lock(&mutex_);
     std::swap(written, writing_);
+    write_started_ = TimePoint::max();
   }
   Written(written, ok);
   Advance();
@@ -243,15 +268,6 @@ void InferStream::OnDone() {
   transport_.reset();
 }
 
-void InferStream::Break() {
-  std::shared_ptr<Transport> transport;
-  {
-    MutexLock lock(&mutex_);
-    transport = transport_;
-  }
-  if (transport != nullptr) transport->Break();
-}
-
 bool InferStream::TakesRequests() const { return !half_closed_ && !cancelled_ && end_.ok(); }
 
 InferStream::Action InferStream::Next() {
@@ -259,6 +275,7 @@ InferStream::Action InferStream::Next() {
   if (writing_.item == nullptr && !queue_.empty()) {
     writing_ = std::move(queue_.front());
     queue_.pop_front();
+    write_started_ = std::chrono::steady_clock::now();
     return Action::kWrite;
   }
   if (TakesRequests() && !reading_ && !read_call_ && open_.size() < kMaxRequests) {
@@ -268,6 +285,7 @@ InferStream::Action InferStream::Next() {
   }
   if (TakesRequests() || writing_.item != nullptr || !open_.empty() || read_call_) return Action::kNothing;
   finished_ = true;
+  write_started_ = std::chrono::steady_clock::now();
   return Action::kFinish;
 }
 

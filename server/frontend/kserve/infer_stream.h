@@ -39,7 +39,7 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
     virtual void Read() = 0;  // answered by OnRequest or OnRequestsEnd
     virtual void Write(const inference::ModelStreamInferResponse& message) = 0;  // answered by OnWriteDone
     virtual void Finish(const absl::Status& status) = 0;                         // answered by OnDone
-    virtual void Break() = 0;  // breaks the call off: leads to OnCancel. No-op after the end.
+    virtual void Break() = 0;  // breaks the call off: leads to OnWriteDone(false) and OnCancel. No-op after the end.
   };
 
   struct Options {
@@ -54,9 +54,12 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
 
   // Call once.
   void Start(std::shared_ptr<Transport> transport);
-  // No more requests: ends with `status` when what runs has ended and is written. The first one counts. Before Start,
-  // too.
+  // No more requests: ends with `status` when what runs has ended and is written. The first one counts, unless the
+  // client had sent all before. Before Start, too.
   void End(const absl::Status& status);
+  // To be called every few seconds: breaks the stream off if its client has left a message or the end unread for
+  // `stalled_for`; ends it as UNAVAILABLE if it had no open request for `idle_for`.
+  void Sweep(TimePoint now, std::chrono::seconds stalled_for, std::chrono::seconds idle_for);
 
   // Events of the transport.
   void OnRequest(const absl::StatusOr<inference::ModelInferRequest>& request);
@@ -90,7 +93,6 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   bool TakesRequests() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Action Next() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status FinalStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Break();
 
   FrontendParts* const parts_;
   const Options options_;
@@ -99,8 +101,10 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   std::shared_ptr<Transport> transport_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<Item>> open_ ABSL_GUARDED_BY(mutex_);  // requests that have not ended
   std::deque<Outgoing> queue_ ABSL_GUARDED_BY(mutex_);
-  Outgoing writing_ ABSL_GUARDED_BY(mutex_);        // item null: no write in flight
-  bool reading_ ABSL_GUARDED_BY(mutex_) = false;    // a read is in flight
+  Outgoing writing_ ABSL_GUARDED_BY(mutex_);                            // item null: no write in flight
+  TimePoint write_started_ ABSL_GUARDED_BY(mutex_) = TimePoint::max();  // of the write or the end in flight
+  TimePoint idle_since_ ABSL_GUARDED_BY(mutex_) = std::chrono::steady_clock::now();  // counts while open_ is empty
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;                                     // a read is in flight
   bool read_call_ ABSL_GUARDED_BY(mutex_) = false;  // some thread is inside transport->Read: no Finish beside it
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool dropping_ ABSL_GUARDED_BY(mutex_) = false;  // nobody reads answers any more

@@ -40,10 +40,15 @@ void InferStreamReactor::Break() { breakable_.Break(); }
 
 void InferStreamReactor::OnReadDone(bool ok) {
   if (!ok) return stream_->OnRequestsEnd();
-  stream_->OnRequest(ParseAs<inference::ModelInferRequest>(incoming_));
+  const auto request = ParseAs<inference::ModelInferRequest>(incoming_);
+  incoming_.Clear();  // an idle stream holds no message
+  stream_->OnRequest(request);
 }
 
-void InferStreamReactor::OnWriteDone(bool ok) { stream_->OnWriteDone(ok); }
+void InferStreamReactor::OnWriteDone(bool ok) {
+  outgoing_.Clear();
+  stream_->OnWriteDone(ok);
+}
 
 void InferStreamReactor::OnCancel() { stream_->OnCancel(); }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/base/status_macros.h"
+#include "server/frontend/call_admission.h"
 #include "server/frontend/call_context.h"
 #include "server/frontend/errors.h"
 #include "server/frontend/grpc_transport.h"
@@ -18,11 +19,14 @@
 namespace switchyard::kserve {
 namespace {
 
+constexpr std::chrono::seconds kIdleStreamFor{600};  // a stream without a request for so long gives its place back
+
 // The request of a call that answers once.
-absl::StatusOr<TextRequest> ReadUnary(const absl::Status& admitting, const grpc::ByteBuffer& bytes) {
+absl::StatusOr<TextRequest> ReadUnary(const absl::Status& admitting, int64_t max_message_bytes,
+                                      const grpc::ByteBuffer& bytes) {
   RETURN_IF_ERROR(admitting);  // a server that does not serve says so first
   ASSIGN_OR_RETURN(const auto request, ParseAs<inference::ModelInferRequest>(bytes));
-  ASSIGN_OR_RETURN(TextRequest text, ReadTextRequest(request));
+  ASSIGN_OR_RETURN(TextRequest text, ReadTextRequest(request, max_message_bytes));
   if (!text.stream) return text;
   return InvalidRequest("inputs", "tensor \"stream\" is true, but ModelInfer answers once; use ModelStreamInfer");
 }
@@ -77,7 +81,7 @@ grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Byte
   if (model.ok() && (*model)->facts.is_classifier()) {
     return StartClassification(parts_, context, **model, *request, response);
   }
-  absl::StatusOr<TextRequest> text = ReadUnary(model.status(), *request);
+  absl::StatusOr<TextRequest> text = ReadUnary(model.status(), parts_->limits.max_message_bytes, *request);
   if (!text.ok()) return StartUnaryCall(parts_, context, {text.status(), SteadyDeadline(*context), nullptr}, response);
   TimePoint deadline = SteadyDeadline(*context);
   if (text->timeout) deadline = std::min(deadline, std::chrono::steady_clock::now() + *text->timeout);
@@ -90,7 +94,10 @@ grpc::ServerUnaryReactor* KserveService::ModelInfer(Context* context, const Byte
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* KserveService::ModelStreamInfer(Context* context) {
   auto reactor = std::make_shared<InferStreamReactor>(parts_, context);
   const absl::Status admitted = AddStream(reactor->stream());
-  if (!admitted.ok()) parts_->metrics->OnCallAnswered(static_cast<int>(admitted.code()));
+  if (!admitted.ok()) {
+    parts_->metrics->OnRejected(RejectionOf(*parts_, admitted));
+    parts_->metrics->OnCallAnswered(static_cast<int>(admitted.code()));
+  }
   reactor->Begin(admitted);
   return reactor.get();
 }
@@ -121,10 +128,10 @@ absl::Status KserveService::DoModelMetadata(const inference::ModelMetadataReques
   return absl::OkStatus();
 }
 
-// As many streams as calls: each may be idle for as long as its client likes.
+// As many streams as calls, idle ones among them.
 absl::Status KserveService::AddStream(const std::shared_ptr<InferStream>& stream) {
-  RETURN_IF_ERROR(parts_->AdmittingModel().status());
   MutexLock lock(&mutex_);
+  RETURN_IF_ERROR(parts_->AdmittingModel().status());  // under the lock: EndStreams sees what was admitted before it
   std::erase_if(streams_, [](const auto& weak) { return weak.expired(); });
   if (streams_.size() >= static_cast<size_t>(parts_->limits.max_open_calls)) {
     return Overloaded(
@@ -136,14 +143,20 @@ absl::Status KserveService::AddStream(const std::shared_ptr<InferStream>& stream
 }
 
 void KserveService::EndStreams() {
-  std::vector<std::weak_ptr<InferStream>> streams;
-  {
-    MutexLock lock(&mutex_);
-    streams = streams_;
+  for (const auto& stream : Streams()) stream->End(parts_->EndedByServer());
+}
+
+void KserveService::SweepStreams(TimePoint now, std::chrono::seconds stalled_for) {
+  for (const auto& stream : Streams()) stream->Sweep(now, stalled_for, kIdleStreamFor);
+}
+
+std::vector<std::shared_ptr<InferStream>> KserveService::Streams() {
+  std::vector<std::shared_ptr<InferStream>> streams;
+  MutexLock lock(&mutex_);
+  for (const auto& weak : streams_) {
+    if (auto stream = weak.lock()) streams.push_back(std::move(stream));
   }
-  for (const auto& weak : streams) {
-    if (const auto stream = weak.lock()) stream->End(parts_->EndedByServer());
-  }
+  return streams;
 }
 
 }  // namespace switchyard::kserve

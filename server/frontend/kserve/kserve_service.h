@@ -3,6 +3,7 @@
 #ifndef SWITCHYARD_SERVER_FRONTEND_KSERVE_KSERVE_SERVICE_H_
 #define SWITCHYARD_SERVER_FRONTEND_KSERVE_KSERVE_SERVICE_H_
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -26,6 +27,8 @@ class KserveService final : public RawService {
 
   // Lets no stream wait for more requests, as the server goes down.
   void EndStreams();
+  // Breaks off streams whose clients have read nothing for `stalled_for`, and ends those long without a request.
+  void SweepStreams(TimePoint now, std::chrono::seconds stalled_for);
 
   using Context = grpc::CallbackServerContext;
   using Bytes = grpc::ByteBuffer;
@@ -43,6 +46,7 @@ class KserveService final : public RawService {
   absl::Status DoModelMetadata(const inference::ModelMetadataRequest& request,
                                inference::ModelMetadataResponse* response) const;
   absl::Status AddStream(const std::shared_ptr<InferStream>& stream);
+  std::vector<std::shared_ptr<InferStream>> Streams();
 
   FrontendParts* const parts_;
   Mutex mutex_;

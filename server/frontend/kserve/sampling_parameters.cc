@@ -188,6 +188,12 @@ absl::StatusOr<Json> ToJson(const SamplingTensor& kind, const Tensor& tensor) {
     default:
       break;
   }
+  // Millions of empty elements fit into one message: they are counted before they become values.
+  if (tensor.num_elements > kMaxStopStrings) {
+    const std::string name(kind.parameter);
+    return InvalidRequest(name, name + " has " + WithCommas(tensor.num_elements) + " strings; use at most " +
+                                    std::to_string(kMaxStopStrings));
+  }
   ASSIGN_OR_RETURN(const auto texts, ReadTexts(tensor));
   return Json(texts);
 }

@@ -97,7 +97,7 @@ void Describe(std::string_view name, DataType type, int64_t size,
 
 }  // namespace
 
-absl::StatusOr<TextRequest> ReadTextRequest(const inference::ModelInferRequest& request) {
+absl::StatusOr<TextRequest> ReadTextRequest(const inference::ModelInferRequest& request, int64_t max_message_bytes) {
   TextRequest out;
   ASSIGN_OR_RETURN(Envelope envelope, ReadEnvelope(request));
   ASSIGN_OR_RETURN(const std::vector<Tensor> tensors, ReadTensors(request));
@@ -131,7 +131,15 @@ absl::StatusOr<TextRequest> ReadTextRequest(const inference::ModelInferRequest& 
   for (const size_t position : wanted) out.reply.outputs.push_back(kOutputs[position].output);
   out.reply.id = std::move(envelope.id);
   out.reply.n = out.generate.has_n() ? out.generate.n() : 1;
-  if (!inputs.exclude_prompt) out.reply.prefix = out.generate.text();
+  if (inputs.exclude_prompt) return out;
+  out.reply.prefix = out.generate.text();
+  const auto prompt_bytes = static_cast<int64_t>(out.reply.prefix.size());
+  if (prompt_bytes * out.reply.n > max_message_bytes) {
+    return InvalidRequest("inputs", "tensor \"exclude_input_in_output\" is false, and " + WithCommas(out.reply.n) +
+                                        " times the prompt of " + WithCommas(prompt_bytes) +
+                                        " bytes is more than the " + WithCommas(max_message_bytes) +
+                                        " bytes of a message; leave it out or use a smaller n");
+  }
   return out;
 }
 

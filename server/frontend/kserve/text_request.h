@@ -35,8 +35,9 @@ struct TextRequest {
 };
 
 // INVALID_ARGUMENT: the first thing that is wrong, with its place in the request. NOT_FOUND: another version. The name
-// of the model, and ranges, are for the checks of the GenerateRequest.
-absl::StatusOr<TextRequest> ReadTextRequest(const inference::ModelInferRequest& request);
+// of the model, and ranges, are for the checks of the GenerateRequest. `max_message_bytes` bounds the prompts in an
+// answer.
+absl::StatusOr<TextRequest> ReadTextRequest(const inference::ModelInferRequest& request, int64_t max_message_bytes);
 
 // Adds the tensors that ReadTextRequest knows, and those that answers are made of.
 void DescribeTextTensors(inference::ModelMetadataResponse* metadata);

@@ -68,6 +68,9 @@ TEST(DummyWeightsTest, PublishedModelsHaveTheirPublishedSizes) {
       {R"({"model_type": "qwen2_moe"})", 14'315'784'192},
       // Qwen3-30B-A3B
       {R"({"model_type": "qwen3_moe", "num_hidden_layers": 48, "head_dim": 128})", 30'532'122'624},
+      // switch-base-8
+      {R"({"model_type": "switch_transformers", "d_ff": 3072, "num_sparse_encoder_layers": 6,
+           "num_sparse_decoder_layers": 6})", 619'339'008},
       // DeepSeekMoE-16B
       {R"({"model_type": "deepseek", "num_hidden_layers": 28, "hidden_size": 2048, "num_attention_heads": 16,
            "num_key_value_heads": 16, "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64,

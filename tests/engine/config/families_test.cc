@@ -463,6 +463,82 @@ TEST(QuantizationTest, WhatItCannotBeIsRefused) {
                                HasSubstr("quantization_config.weight_block_size is missing")));
 }
 
+// ------------------------------------------------------------------------------------------- Switch Transformers
+
+TEST(SwitchTest, DefaultsAreTheClasses) {
+  const ModelConfig config = Parse({{"model_type", "switch_transformers"}});
+  EXPECT_EQ(config.vocab_size, 32128);
+  EXPECT_EQ(config.hidden_size, 768);
+  EXPECT_EQ(config.num_layers(), 24);
+  EXPECT_EQ(config.num_encoder_layers, 12);
+  EXPECT_EQ(config.num_decoder_layers(), 12);
+  EXPECT_EQ(config.max_position_embeddings, 1024);
+  EXPECT_FLOAT_EQ(config.rms_norm_eps, 1e-6f);
+  EXPECT_TRUE(config.tie_word_embeddings);
+  EXPECT_FLOAT_EQ(config.logits_multiplier, 1.0f / std::sqrt(768.0f));
+  EXPECT_EQ(config.decoder_start_token_id, 0);
+  EXPECT_THAT(config.eos_token_ids, ElementsAre(1));
+  for (int32_t l = 0; l < 24; ++l) {
+    const LayerConfig& layer = config.layers[static_cast<size_t>(l)];
+    EXPECT_EQ(layer.is_moe, l % 4 == 1) << l;
+    EXPECT_EQ(layer.attention.bidirectional, l < 12) << l;
+    EXPECT_EQ(layer.attention.cross_attention, l >= 12) << l;
+    EXPECT_EQ(layer.attention.owns_relative_bias, l % 12 == 0) << l;
+    EXPECT_EQ(layer.attention.shape.relative_max_distance, 128);
+    EXPECT_EQ(layer.attention.relative_num_buckets, 32);
+    EXPECT_EQ(layer.attention.shape.scale, 1.0f);
+    EXPECT_EQ(layer.attention.shape.head_dim, 64);
+    EXPECT_THAT(layer.attention.shape.rope_inv_freq, IsEmpty());
+    EXPECT_EQ(layer.dense_activation, Activation::kRelu);
+    if (!layer.is_moe) continue;
+    EXPECT_EQ(layer.moe.experts.activation, Activation::kRelu);
+    EXPECT_EQ(layer.moe.intermediate_size, 2048);
+    EXPECT_EQ(layer.moe.router.num_experts, 8);
+    EXPECT_EQ(layer.moe.router.top_k, 1);
+    EXPECT_EQ(layer.moe.router.capacity, 64);
+    EXPECT_FALSE(layer.moe.router.normalize);
+  }
+}
+
+TEST(SwitchTest, StacksAndStepsMayDiffer) {
+  const ModelConfig config = Parse({{"model_type", "switch_transformers"},
+                                    {"num_layers", 6},
+                                    {"num_decoder_layers", 4},
+                                    {"num_sparse_encoder_layers", 6},
+                                    {"decoder_sparse_step", 2},
+                                    {"tie_word_embeddings", false},
+                                    {"n_positions", 100},
+                                    {"router_bias", true},
+                                    {"pad_token_id", 3}});
+  EXPECT_THAT(MoeLayers(config), ElementsAre(true, true, true, true, true, true, false, true, false, true));
+  EXPECT_EQ(config.logits_multiplier, 1.0f);
+  EXPECT_EQ(config.max_position_embeddings, 200);
+  EXPECT_EQ(config.decoder_start_token_id, 3);
+  EXPECT_TRUE(config.layers[0].moe.router_bias);
+}
+
+TEST(SwitchTest, EveryProblemAtOnce) {
+  const std::string refusal = RefusalOf({{"model_type", "switch_transformers"},
+                                         {"dense_act_fn", "gelu_new"},
+                                         {"d_kv", 7},
+                                         {"num_sparse_encoder_layers", 13},
+                                         {"expert_capacity", 0},
+                                         {"relative_attention_num_buckets", 10},
+                                         {"relative_attention_max_distance", 5},
+                                         {"router_dtype", "bfloat16"},
+                                         {"is_encoder_decoder", false},
+                                         {"decoder_start_token_id", 40000}});
+  for (const char* problem :
+       {"dense_act_fn is \"gelu_new\"; only \"relu\" is served", "d_kv is 7; it must be even",
+        "num_sparse_encoder_layers is 13; it must be an integer from 0 to 12",
+        "expert_capacity is 0; it must be an integer from 1",
+        "relative_attention_num_buckets is 10; it must be a multiple",
+        "relative_attention_max_distance is 5; it must be above half of", "router_dtype is \"bfloat16\"; only",
+        "is_encoder_decoder is false; only true is served", "decoder_start_token_id is 40000; it must be"}) {
+    EXPECT_THAT(refusal, HasSubstr(problem));
+  }
+}
+
 // ------------------------------------------------------------------------------------------------- all problems
 
 TEST(FamiliesTest, EveryProblemAtOnce) {
@@ -495,7 +571,8 @@ INSTANTIATE_TEST_SUITE_P(All, FixtureConfigTest,
                          ::testing::Values("arctic", "dbrx", "deepseek_v2", "deepseek_v2_lite", "deepseek_v3",
                                            "deepseek_v3_fp8", "deepseek_v3_negbias", "glm4_moe", "gpt_oss_bf16",
                                            "gpt_oss_mxfp4", "granitemoe", "granitemoeshared", "jetmoe",
-                                           "llama4_maverick_like", "llama4_scout_like", "phimoe_long", "phimoe_short"),
+                                           "llama4_maverick_like", "llama4_scout_like", "phimoe_long", "phimoe_short",
+                                           "switch_drop", "switch_nodrop"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

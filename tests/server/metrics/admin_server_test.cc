@@ -63,6 +63,26 @@ TEST(AdminServerTest, ServesItsPagesAndNothingElse) {
   EXPECT_EQ(Get(server->port(), "/readyz").substr(0, 12), "HTTP/1.1 503");
 }
 
+TEST(AdminServerTest, PagesComeWithTheirPolicyAndAreNeverKept) {
+  AdminPage page{.body = "<p>x</p>", .content_security_policy = "default-src 'none'; script-src 'sha256-x'"};
+  const auto server = AdminServer::Listen("127.0.0.1", 0, {{"/", [=] { return page; }}});
+  ASSERT_TRUE(server.ok()) << server.status();
+  for (const char* request : {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"}) {
+    const std::string answer = Ask((*server)->port(), request);
+    EXPECT_EQ(answer.substr(0, 15), "HTTP/1.1 200 OK");
+    EXPECT_NE(answer.find("\r\nContent-Security-Policy: default-src 'none'; script-src 'sha256-x'\r\n"),
+              std::string::npos);
+    EXPECT_NE(answer.find("\r\nX-Content-Type-Options: nosniff\r\n"), std::string::npos);
+    EXPECT_NE(answer.find("\r\nCache-Control: no-store\r\n"), std::string::npos);
+    EXPECT_EQ(answer.find("<p>x</p>") != std::string::npos, request[0] == 'G');
+  }
+  // What is no page of ours may do nothing at all in a browser.
+  EXPECT_NE(Get((*server)->port(), "/<script>").find("Content-Security-Policy: default-src 'none'; frame-ancestors"),
+            std::string::npos);
+  EXPECT_EQ(Ask((*server)->port(), "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").substr(0, 12),
+            "HTTP/1.1 405");
+}
+
 TEST(AdminServerTest, TakenPortIsAnError) {
   std::atomic<int> ready{200};
   const auto server = Start(&ready);

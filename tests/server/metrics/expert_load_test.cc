@@ -11,6 +11,7 @@ namespace {
 // One layer's step: rows per expert, and probabilities that match them exactly.
 MoeLayerStats Layer(std::vector<int32_t> rows, int32_t num_tokens, int32_t top_k) {
   MoeLayerStats stats;
+  stats.num_tokens = num_tokens;
   stats.tokens_per_expert = std::move(rows);
   for (int32_t count : stats.tokens_per_expert) {
     stats.seconds_per_expert.push_back(0.5f * static_cast<float>(count));

@@ -29,6 +29,7 @@ StepStats Step(int32_t layers, int32_t experts, int32_t num_tokens) {
   stats.num_tokens = num_tokens;
   stats.seconds = 0.002f;
   MoeLayerStats layer;
+  layer.num_tokens = num_tokens;
   layer.tokens_per_expert.assign(static_cast<size_t>(experts), 0);
   layer.tokens_per_expert[0] = layer.tokens_per_expert[1] = num_tokens;
   layer.seconds_per_expert.assign(static_cast<size_t>(experts), 2e-5f);

@@ -48,7 +48,7 @@ MUTANTS = {
     "publishes_unfinished_block": (SCHEDULER, "sequence->num_published < sequence->num_computed / options_",
                                    "sequence->num_published < sequence->num_tokens() / options_"),
     "reuses_for_opted_out_request": (
-        SCHEDULER, "  prefix_.clear();\n  if (!options_.enable_prefix_caching || !sequence.request->allow_prefix_reuse) return;",
+        SCHEDULER, "  prefix_.clear();\n  if (!ReusesPrefixes(sequence)) return;",
         "  prefix_.clear();\n  if (!options_.enable_prefix_caching) return;"),
     # Preemption.
     "token_lost_after_preempt": (SCHEDULER, "  LeaveRunning(victim);\n",

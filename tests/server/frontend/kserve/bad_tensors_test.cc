@@ -322,6 +322,11 @@ void AddValues(Table* table) {
   AddRawText("text_input", "hello", &many_stops);
   AddRaw("stop", "BYTES", {100'000}, RawTexts(std::vector<std::string>(100'000, "x")), &many_stops);
   table->cases.push_back({"many stops", many_stops, "stop has 100,000 strings; use at most 16", kInvalid});
+  Request many_empty_stops;
+  AddRawText("text_input", "hello", &many_empty_stops);
+  AddRaw("stop", "BYTES", {1'500'000}, std::string(6'000'000, '\0'), &many_empty_stops);
+  table->cases.push_back(
+      {"many empty stops", many_empty_stops, "stop has 1,500,000 strings; use at most 16", kInvalid});
 }
 
 void AddJson(Table* table) {

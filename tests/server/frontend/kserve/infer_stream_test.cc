@@ -29,6 +29,14 @@ class FakeTransport : public InferStream::Transport {
     EXPECT_FALSE(write_in_flight.load()) << "two writes at once";
     EXPECT_EQ(num_ends.load(), 0) << "a write after the end";
     last = message;
+    if (!message.error_message().empty()) {
+      ++num_errors;
+    } else if (message.infer_response().outputs().empty()) {
+      ++num_without_outputs;
+    }
+    const auto& parameters = message.infer_response().parameters();
+    EXPECT_EQ(parameters.count("status_code"), message.error_message().empty() ? 0u : 1u);
+    if (parameters.at("triton_final_response").bool_param()) ++finals[message.infer_response().id()];
     ++num_writes;
     write_in_flight = true;
   }
@@ -39,7 +47,11 @@ class FakeTransport : public InferStream::Transport {
   }
   void Break() override { ++num_breaks; }
 
+  // Of the thread that writes; to be read by another after the end.
   inference::ModelStreamInferResponse last;
+  std::map<std::string, int> finals;  // by request id
+  int num_errors = 0;
+  int num_without_outputs = 0;  // and without an error
   absl::Status status;
   std::atomic<bool> read_in_flight{false};
   std::atomic<bool> write_in_flight{false};
@@ -48,6 +60,9 @@ class FakeTransport : public InferStream::Transport {
   std::atomic<int> num_ends{0};
   std::atomic<int> num_breaks{0};
 };
+
+constexpr std::chrono::seconds kStalled{60};
+constexpr std::chrono::seconds kIdle{600};
 
 class InferStreamTest : public testing::Test {
  protected:
@@ -155,6 +170,29 @@ TEST_F(InferStreamTest, AnswersAndEndsWhenTheClientHasNoMore) {
   ExpectEnd(stream.get(), absl::StatusCode::kOk);
 }
 
+// The writer may take the end along in a message that it sends as one of many; an empty answer is the last then.
+TEST_F(InferStreamTest, AnEndAtAnyMomentIsOneFinalAnswer) {
+  for (int i = 0; i < 500; ++i) {
+    const auto stream = Start({.deadline = TimePoint::max(), .metadata_id = "", .errors_end_stream = i % 2 == 0});
+    Send(stream.get(), Streaming());
+    const auto batch = TakeAll();
+    transport_->read_in_flight = false;
+    stream->OnRequestsEnd();
+    SendToken(*batch.requests[0], 'h');
+    writer_.Flush();
+    for (std::atomic<int> wait = i % 50 * 20; wait > 0;) --wait;
+    End(*batch.requests[0], FinishReason::kLength);
+    writer_.Flush();
+    while (transport_->num_ends == 0) {
+      if (transport_->write_in_flight) WriteDone(stream.get());
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(transport_->finals, (std::map<std::string, int>{{"r1", 1}}));
+    EXPECT_EQ(transport_->num_errors + transport_->num_without_outputs, 0);
+    ExpectEnd(stream.get(), absl::StatusCode::kOk);
+  }
+}
+
 TEST_F(InferStreamTest, ReadsNoMoreThanRunAtATime) {
   const auto stream = Start();
   for (size_t i = 0; i < InferStream::kMaxRequests; ++i) Send(stream.get(), Hello());
@@ -221,11 +259,69 @@ TEST_F(InferStreamTest, AStalledClientIsBrokenOff) {
   const auto batch = TakeAll();
   SendToken(*batch.requests[0], 'a');
   AwaitWrite();
-  const auto later = std::chrono::steady_clock::now() + std::chrono::seconds(61);
-  for (const auto& call : open_calls_.All()) call->BreakIfStalled(later, std::chrono::seconds(60));
+  const auto now = std::chrono::steady_clock::now();
+  for (const auto& call : open_calls_.All()) call->BreakIfStalled(now + std::chrono::hours(1), kStalled);
+  stream->Sweep(now + std::chrono::seconds(59), kStalled, kIdle);
+  EXPECT_EQ(transport_->num_breaks, 0) << "a request waits for others: only the write in flight counts";
+  stream->Sweep(now + std::chrono::seconds(61), kStalled, kIdle);
   EXPECT_EQ(transport_->num_breaks, 1);
   stream->OnCancel();
   WriteDone(stream.get(), /*ok=*/false);
+  ExpectEnd(stream.get(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(InferStreamTest, AClientThatReadsNoRefusalsIsBrokenOff) {
+  const auto stream = Start();
+  Send(stream.get(), inference::ModelInferRequest());
+  ASSERT_TRUE(transport_->write_in_flight);
+  EXPECT_TRUE(open_calls_.All().empty()) << "refused before it was a call";
+  stream->Sweep(std::chrono::steady_clock::now() + std::chrono::seconds(61), kStalled, kIdle);
+  EXPECT_EQ(transport_->num_breaks, 1);
+  stream->OnCancel();
+  WriteDone(stream.get(), /*ok=*/false);
+  ExpectEnd(stream.get(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(InferStreamTest, AStreamWithoutRequestsEnds) {
+  const auto stream = Start();
+  const auto begin = std::chrono::steady_clock::now();
+  Send(stream.get(), inference::ModelInferRequest());
+  stream->Sweep(begin + std::chrono::seconds(3600), std::chrono::hours(10), kIdle);
+  EXPECT_EQ(transport_->num_ends, 0) << "its request is not answered yet";
+  WriteDone(stream.get());
+  stream->Sweep(std::chrono::steady_clock::now() + std::chrono::seconds(599), kStalled, kIdle);
+  EXPECT_EQ(transport_->num_ends, 0);
+  stream->Sweep(std::chrono::steady_clock::now() + std::chrono::seconds(601), kStalled, kIdle);
+  EXPECT_EQ(transport_->status.message(), "the stream had no request for 600 s; open another one");
+  EXPECT_EQ(transport_->num_breaks, 0);
+  ExpectEnd(stream.get(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(InferStreamTest, ShutdownLeavesAStreamAloneWhoseClientHasSentAll) {
+  const auto stream = Start();
+  Send(stream.get(), Streaming());
+  const auto batch = TakeAll();
+  transport_->read_in_flight = false;
+  stream->OnRequestsEnd();
+  SendToken(*batch.requests[0], 'h');
+  End(*batch.requests[0], FinishReason::kLength);
+  AwaitWrite();
+  stream->End(absl::UnavailableError("down"));
+  while (transport_->num_ends == 0) {
+    if (transport_->write_in_flight) WriteDone(stream.get());
+    writer_.Flush();
+  }
+  ExpectEnd(stream.get(), absl::StatusCode::kOk);
+}
+
+TEST_F(InferStreamTest, AnErrorHidesOurInsides) {
+  const auto stream = Start();
+  transport_->read_in_flight = false;
+  stream->OnRequest(absl::InternalError("pool at 0x7f00 is broken"));
+  ASSERT_TRUE(transport_->write_in_flight);
+  EXPECT_EQ(transport_->last.error_message().rfind("internal error, id ", 0), 0u) << transport_->last.error_message();
+  WriteDone(stream.get());
+  stream->OnCancel();
   ExpectEnd(stream.get(), absl::StatusCode::kCancelled);
 }
 
@@ -243,6 +339,7 @@ TEST_F(InferStreamTest, MessagesThatAreNoRequestsAreAnsweredToo) {
 
 // A client thread, a transport thread, a serving loop and a canceller, in whatever order they come.
 TEST_F(InferStreamTest, AnyOrderOfEventsEndsOnceAndLeavesNothing) {
+  constexpr int kNumRequests = 40;
   for (uint32_t seed = 0; seed < 60; ++seed) {
     SCOPED_TRACE(seed);
     InferStream::Options options;
@@ -280,13 +377,15 @@ TEST_F(InferStreamTest, AnyOrderOfEventsEndsOnceAndLeavesNothing) {
       if (seed % 3 == 0) stream->OnCancel();
       if (seed % 3 == 1) stream->End(absl::UnavailableError("down"));
     });
-    int to_send = 40;
+    int to_send = kNumRequests;
     while (transport_->num_ends == 0) {
       if (transport_->read_in_flight.exchange(false)) {
         if (to_send-- == 0) {
           stream->OnRequestsEnd();
         } else {
-          stream->OnRequest(to_send % 6 == 0 ? inference::ModelInferRequest() : Streaming());
+          inference::ModelInferRequest request = to_send % 6 == 0 ? inference::ModelInferRequest() : Streaming();
+          request.set_id("r" + std::to_string(to_send));
+          stream->OnRequest(request);
         }
       }
       std::this_thread::yield();
@@ -296,6 +395,12 @@ TEST_F(InferStreamTest, AnyOrderOfEventsEndsOnceAndLeavesNothing) {
     done = true;
     loop.join();
     EXPECT_EQ(transport_->num_ends, 1);
+    EXPECT_EQ(transport_->num_without_outputs, 0);
+    for (const auto& [id, num] : transport_->finals) EXPECT_EQ(num, 1) << id;
+    if (seed % 3 == 2 && !options.errors_end_stream) {  // nothing cut it short
+      EXPECT_EQ(transport_->finals.size(), static_cast<size_t>(kNumRequests));
+      EXPECT_EQ(transport_->num_errors, kNumRequests / 6 + 1);
+    }
     stream->OnDone();
     EXPECT_EQ(metrics_.open_calls(), 0);
     EXPECT_TRUE(open_calls_.All().empty());

@@ -12,8 +12,10 @@ namespace {
 
 using google::protobuf::util::MessageDifferencer;
 
+constexpr int64_t kMaxMessageBytes = 64;
+
 TextRequest MustRead(const inference::ModelInferRequest& request) {
-  auto text = ReadTextRequest(request);
+  auto text = ReadTextRequest(request, kMaxMessageBytes);
   EXPECT_TRUE(text.ok()) << text.status();
   return text.ok() ? *std::move(text) : TextRequest();
 }
@@ -88,12 +90,25 @@ TEST(TextRequestTest, TensorsSetEveryFieldRawAndTyped) {
   }
 }
 
+TEST(TextRequestTest, ThePromptBeforeEachChoiceFitsIntoOneMessage) {
+  inference::ModelInferRequest request;
+  AddTypedText("text_input", std::string(16, 'p'), &request);
+  AddTypedText("sampling_parameters", R"({"n": 4})", &request);
+  AddInput("exclude_input_in_output", "BOOL", {1}, &request)->mutable_contents()->add_bool_contents(false);
+  EXPECT_EQ(MustRead(request).reply.prefix.size(), 16u);
+  request.mutable_inputs(1)->mutable_contents()->set_bytes_contents(0, R"({"n": 5})");
+  EXPECT_EQ(
+      ReadTextRequest(request, kMaxMessageBytes).status().message(),
+      "tensor \"exclude_input_in_output\" is false, and 5 times the prompt of 16 bytes is more than the 64 bytes of "
+      "a message; leave it out or use a smaller n");
+}
+
 TEST(TextRequestTest, JsonSetsTheSameFieldsWithNumbersAsTextToo) {
   inference::ModelInferRequest request;
   AddTypedText("text_input", "Once upon", &request);
   AddTypedText("sampling_parameters",
                std::string("{") + kEveryNumber + R"(, "stop": ["\n", "end"], "logprobs_": null})", &request);
-  EXPECT_FALSE(ReadTextRequest(request).ok()) << "an unknown name is an error, null or not";
+  EXPECT_FALSE(ReadTextRequest(request, kMaxMessageBytes).ok()) << "an unknown name is an error, null or not";
 
   request.mutable_inputs(1)->mutable_contents()->set_bytes_contents(
       0, std::string("{") + kEveryNumber + R"(, "stop": ["\n", "end"], "stop_token_ids": null})");
