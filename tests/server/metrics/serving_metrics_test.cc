@@ -111,9 +111,11 @@ TEST(ServingMetricsTest, EverySeriesExistsAtZeroBeforeTheFirstRequest) {
   EXPECT_EQ(series.at("switchyard_moe_expert_batch_seconds_count{model_name=\"toy\",expert=\"7\"}"), 0.0);
   EXPECT_EQ(series.at("switchyard_cache_config_info{model_name=\"toy\",block_size=\"16\",num_gpu_blocks=\"100\"}"),
             1.0);
+  EXPECT_TRUE(std::isinf(series.at("switchyard_tls_certificate_expiry_timestamp_seconds{model_name=\"toy\"}")));
   for (const auto& [name, value] : series) {
     if (name.rfind("process_", 0) == 0 || name.find("_info") != std::string::npos ||
-        name.find("kv_blocks{") != std::string::npos || name.find("top_expert") != std::string::npos) {
+        name.find("kv_blocks{") != std::string::npos || name.find("top_expert") != std::string::npos ||
+        name.find("certificate_expiry") != std::string::npos) {  // without TLS nothing ever expires
       continue;
     }
     EXPECT_EQ(value, 0.0) << name;
