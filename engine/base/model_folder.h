@@ -52,7 +52,7 @@ class ModelFolder {
 
   // Opens one file for reading. Errors begin with `name`.
   // NOT_FOUND: it is not there. INVALID_ARGUMENT: the name is not a plain file name, the file is not a regular file, or
-  // a link leads out of the folder.
+  // a link leads out of the folder or to nothing.
   absl::StatusOr<OpenedFile> OpenFile(const std::string& name) const;
 
   // The whole file. As OpenFile; and INVALID_ARGUMENT: it has more than `max_bytes`; DATA_LOSS: reading failed or the

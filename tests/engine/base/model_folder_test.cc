@@ -99,7 +99,7 @@ TEST(ModelFolderTest, RefusesLinksThatLeadOut) {
   folder.Link("loop", "loop");
   ExpectRefused(Read(folder.path(), "loop"), absl::StatusCode::kInvalidArgument, "loop: cannot be opened");
   folder.Link("dangling", "nothing");
-  ExpectRefused(Read(folder.path(), "dangling"), absl::StatusCode::kNotFound, "dangling: not in the model folder");
+  ExpectRefused(Read(folder.path(), "dangling"), absl::StatusCode::kInvalidArgument, "dangling: is a link to nothing");
 }
 
 TEST(ModelFolderTest, FollowsTheLinksOfAHuggingFaceCache) {
