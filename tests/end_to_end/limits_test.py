@@ -27,9 +27,21 @@ def closed_after(connection):
     return time.monotonic() - start
 
 
+def seconds_of_a_call(server):
+    """On a busy machine this test's own connection may miss a ping of the short keepalive: then it calls again."""
+    for attempt in range(3):
+        start = time.monotonic()
+        try:
+            server.inference.Generate(pb.GenerateRequest(text="The ", max_tokens=5))
+            return time.monotonic() - start
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE or attempt == 2:
+                raise
+
+
 def check_half_open(args):
     """Clients whose TCP connection is up, but that answer nothing."""
-    with Server(args, "--keepalive-time=1", "--keepalive-timeout=1", "--handshake-timeout=1.5") as server:
+    with Server(args, "--keepalive-time=1", "--keepalive-timeout=2", "--handshake-timeout=1.5") as server:
         server.inference.GetModel(pb.GetModelRequest())
         files = server.metric("process_open_fds")
         with Connection(server.facts["port"]) as silent:
@@ -43,9 +55,7 @@ def check_half_open(args):
             seconds = closed_after(silent)
             check(seconds < 6, f"so is one that begins a call and then falls silent, after {seconds:.1f} s")
         crowd = [Connection(server.facts["port"], begin=i % 2 == 0) for i in range(40)]
-        start = time.monotonic()
-        server.inference.Generate(pb.GenerateRequest(text="The ", max_tokens=5))
-        check(time.monotonic() - start < 2, "forty of them do not hold up others")
+        check(seconds_of_a_call(server) < 2, "forty of them do not hold up others")
         for connection in crowd:
             connection.read()
         check(server.metric("process_open_fds") <= files + 1, "all their descriptors are free again")
@@ -99,7 +109,7 @@ def refused_at_once(port):
 
 
 def check_connections(args):
-    flags = ["--max-connections=5", "--keepalive-time=1", "--keepalive-timeout=1", "--handshake-timeout=1.5"]
+    flags = ["--max-connections=5", "--keepalive-time=1", "--keepalive-timeout=2", "--handshake-timeout=1.5"]
     with Server(args, *flags) as server:
         port = server.facts["port"]
         server.inference.GetModel(pb.GetModelRequest())  # the first of the five, which answers pings
