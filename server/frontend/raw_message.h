@@ -14,7 +14,7 @@
 namespace switchyard {
 
 // INVALID_ARGUMENT: names the text field that is not valid UTF-8 and the byte, or says that the bytes are no such
-// message.
+// message, or that it has more than 65,536 texts, submessages and unknown fields.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message* message);
 
 template <typename Message>
