@@ -249,6 +249,7 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheScheduleBitForBit) {
   if (has_encoder()) {
     EXPECT_EQ(reused, 0);
     EXPECT_GT(preemptions, 0);
+    return;
   }
   if (num_pairs < 1000) return;  // too few schedules to demand that each kind of event happened often
   EXPECT_EQ(largest_batch_, static_cast<size_t>(kMaxSeqs));
@@ -259,7 +260,7 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheScheduleBitForBit) {
 INSTANTIATE_TEST_SUITE_P(InstructionSets, DeterminismTest,
                          ::testing::Values(Case{"auto", 2, 5000}, Case{"scalar", 1, 100}, Case{"avx2", 1, 150},
                                            Case{"avx512", 1, 150}, Case{"avx512_bf16", 1, 150}, Case{"amx", 1, 150},
-                                           Case{"auto", 2, 900, "tests/golden/fixtures/switch_drop"}),
+                                           Case{"auto", 2, 6000, "tests/golden/fixtures/switch_drop"}),
                          [](const auto& info) {
                            return info.param.isa + (info.param.model.find("switch_drop") == std::string::npos
                                                         ? ""

@@ -249,13 +249,14 @@ void AddLists(Table* table) {
         for (int i = 0; i < 65; ++i) r->add_stop_token_ids(i);
       },
       "stop_token_ids has 65 entries; use at most 64");
-  for (int count : {17, 1000, 100'000}) {
+  for (int count : {17, 1000, 60'000, 100'000}) {
     table->Add(
         "R4 stop strings " + std::to_string(count),
         [=](auto* r) {
           for (int i = 0; i < count; ++i) r->add_stop("x");
         },
-        "stop has " + WithCommas(count) + " strings; use at most 16");
+        count > 65536 ? "the request has more than 65536 texts, parts and unknown fields"
+                      : "stop has " + WithCommas(count) + " strings; use at most 16");
   }
   for (size_t size : {257u, 10'000u, 1'000'000u}) {
     table->Add(
