@@ -58,6 +58,10 @@ std::string Render(const ModelInspection& model) {
     text += FactLine(absl::StrCat("memory in ", memory.dtype),
                      absl::StrCat("weights ", Size(memory.weight_bytes), ", KV cache ",
                                   GroupDigits(memory.kv_bytes_per_token), " bytes per token"));
+    if (memory.weight_bytes_quantized > 0) {
+      text += FactLine("  experts as stored",
+                       absl::StrCat("weights ", Size(memory.weight_bytes_quantized), " (--quantization keep, on a CPU)"));
+    }
   }
   return text + Lines("weights", Outcome(model.weights, "complete", "none here; --load-format dummy makes some up")) +
          Lines("tokenizer", Outcome(model.tokenizer, "served", "none here; requests carry token ids")) +
@@ -93,6 +97,9 @@ nlohmann::ordered_json ToJson(const ModelInspection& model) {
   for (const BytesPerDType& memory : model.memory) {
     json["memory"][memory.dtype] = {{"weight_bytes", memory.weight_bytes},
                                     {"kv_bytes_per_token", memory.kv_bytes_per_token}};
+    if (memory.weight_bytes_quantized > 0) {
+      json["memory"][memory.dtype]["weight_bytes_quantized"] = memory.weight_bytes_quantized;
+    }
   }
   return json;
 }

@@ -27,6 +27,9 @@ class ForwardingBackend : public Backend {
                                                              DType dtype) override {
     return inner_->LoadExperts(experts, dtype);
   }
+  ExpertMemory PlanExperts(std::span<const ExpertReaders> experts, DType dtype) const override {
+    return inner_->PlanExperts(experts, dtype);
+  }
   absl::StatusOr<Matrix> AllocateMatrix(int64_t rows, int64_t cols) override {
     return inner_->AllocateMatrix(rows, cols);
   }
