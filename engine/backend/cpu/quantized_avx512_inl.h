@@ -53,42 +53,47 @@ inline __m512i RoundLanes(__m512 low, __m512 high) {
 }
 #endif
 
-// A code as binary16, seven bits further left, is the number times 2^-8, denormal ones included; so scales are taken
-// times 2^8. That is exact, and no product is denormal (which the rounding instruction would take for 0), for scales
-// from 2^-100 to 2^100; NaN has a code of its own.
-void ExpandFp8Avx512(const uint8_t* chunk, int64_t steps, uint16_t* panel) {
+// Scales whose products with any number are neither denormal (which the rounding instruction takes for 0) nor infinite.
+inline __mmask16 PlainFp8Scales(__m512 scales) {
+  const __m512 magnitude = _mm512_abs_ps(scales);
+  return _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0x1p-100f), _CMP_GE_OQ) &
+         _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0x1p100f), _CMP_LE_OQ);
+}
+
+// All steps of one tile column. A code as binary16, seven bits further left, is the number times 2^-8, denormal ones
+// included; so scales are taken times 2^8. NaN has a code of its own, and is left to the plain loop.
+void ExpandFp8TileAvx512(const uint8_t* chunk, int tile, int64_t steps, uint16_t* to) {
   constexpr int64_t kTileBytesOfCodes = TileCodeBytes(QuantizedFormat::kFp8);
   const __m512i binary16 = _mm512_set1_epi16(static_cast<short>(0xbf80));
   const __m512i nan_code = _mm512_set1_epi8(0x7f);
-  for (int tile = 0; tile < 2; ++tile) {
-    const float* const scales = reinterpret_cast<const float*>(chunk) + tile * kTileCols;
-    const __m512 scale = _mm512_load_ps(scales);
-    const __m512 magnitude = _mm512_abs_ps(scale);
-    const __mmask16 plain = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0x1p-100f), _CMP_GE_OQ) &
-                            _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0x1p100f), _CMP_LE_OQ);
-    const __m512 times256 = _mm512_mul_ps(scale, _mm512_set1_ps(256.0f));
-    const __m512 low_scales = _mm512_permutexvar_ps(
-        _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), times256);
-    const __m512 high_scales = _mm512_permutexvar_ps(
-        _mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15), times256);
-    const auto expand = [&](__m512i halves) {
-      const __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
-      const __m512 high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
-      return RoundLanes(_mm512_mul_ps(low, low_scales), _mm512_mul_ps(high, high_scales));
-    };
-    for (int64_t step = 0; step < steps; ++step) {
-      const uint8_t* const codes = chunk + kChunkScaleBytes + (step * 2 + tile) * kTileBytesOfCodes;
-      uint16_t* const to = panel + (tile * steps + step) * kTileElements;
-      __mmask64 any_nan = 0;
-      for (int pair = 0; pair < 8; ++pair) {
-        const __m512i words = _mm512_loadu_si512(codes + 64 * pair);
-        _mm_prefetch(codes + 64 * pair + kExpandAhead, _MM_HINT_T0);
-        any_nan |= _mm512_cmpeq_epi8_mask(_mm512_and_si512(words, nan_code), nan_code);
-        const __m512i first = _mm512_srai_epi16(_mm512_slli_epi16(words, 8), 1), second = _mm512_srai_epi16(words, 1);
-        _mm512_store_si512(to + 2 * pair * 32, expand(_mm512_and_si512(first, binary16)));
-        _mm512_store_si512(to + (2 * pair + 1) * 32, expand(_mm512_and_si512(second, binary16)));
-      }
-      if (any_nan != 0 || plain != 0xffff) ExpandFp8Tile(scales, codes, to);
+  const float* const scales = reinterpret_cast<const float*>(chunk) + tile * kTileCols;
+  const __m512 scale = _mm512_load_ps(scales);
+  const bool plain = PlainFp8Scales(scale) == 0xffff;
+  const __m512 times256 = _mm512_mul_ps(scale, _mm512_set1_ps(256.0f));
+  const __m512 low_scales =
+      _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), times256);
+  const __m512 high_scales =
+      _mm512_permutexvar_ps(_mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15), times256);
+  const auto expand = [&](__m512i halves) {
+    const __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+    const __m512 high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
+    return RoundLanes(_mm512_mul_ps(low, low_scales), _mm512_mul_ps(high, high_scales));
+  };
+  const uint8_t* codes = chunk + kChunkScaleBytes + tile * kTileBytesOfCodes;
+  for (int64_t step = 0; step < steps; ++step, codes += 2 * kTileBytesOfCodes, to += kTileElements) {
+    __mmask64 any_nan = 0;
+    for (int pair = 0; pair < 8; ++pair) {
+      const __m512i words = _mm512_loadu_si512(codes + 64 * pair);
+      _mm_prefetch(codes + 64 * pair + kExpandAhead, _MM_HINT_T0);
+      any_nan |= _mm512_cmpeq_epi8_mask(_mm512_and_si512(words, nan_code), nan_code);
+      const __m512i first = _mm512_srai_epi16(_mm512_slli_epi16(words, 8), 1), second = _mm512_srai_epi16(words, 1);
+      _mm512_store_si512(to + 2 * pair * 32, expand(_mm512_and_si512(first, binary16)));
+      _mm512_store_si512(to + (2 * pair + 1) * 32, expand(_mm512_and_si512(second, binary16)));
     }
+    if (any_nan != 0 || !plain) ExpandFp8Tile(scales, codes, to);
   }
+}
+
+inline void ExpandFp8Avx512(const uint8_t* chunk, int64_t steps, uint16_t* panel) {
+  for (int tile = 0; tile < 2; ++tile) ExpandFp8TileAvx512(chunk, tile, steps, panel + tile * steps * kTileElements);
 }
