@@ -37,6 +37,9 @@ constexpr const char* kFixtures[] = {
     "phimoe_short",
     "qwen2_moe",
     "qwen3_moe",
+    "switchyard_moe_dense_mixture",
+    "switchyard_moe_noisy_top_k",
+    "switchyard_moe_top_k",
 };
 
 GoldenCheckpoint Describe(const std::filesystem::path& folder) {
@@ -50,7 +53,7 @@ GoldenCheckpoint Describe(const std::filesystem::path& folder) {
   const auto is = [&](const char* part) { return checkpoint.family.find(part) != std::string::npos; };
   if (is("gpt_oss")) checkpoint.logit_slack = 2.0, checkpoint.weight_slack = 4.0;
   if (is("fp8")) checkpoint.logit_slack = 2.0;
-  if (is("deepseek_v2") || is("phimoe") || is("jetmoe")) checkpoint.weight_slack = 2.0;
+  if (is("deepseek_v2") || is("phimoe") || is("jetmoe") || is("switchyard_moe")) checkpoint.weight_slack = 2.0;
   // Its other RoPE factors, for sequences up to the original length.
   if (checkpoint.name == "phimoe_short") checkpoint.max_model_len = 16;
   return checkpoint;

@@ -1,11 +1,12 @@
 """Which function makes the model of which `model_type`."""
-from . import families_core as core, families_other as other
+from . import families_core as core, families_generic as generic, families_other as other
 
 FAMILIES = {"mixtral": core.mixtral, "olmoe": core.olmoe, "qwen2_moe": core.qwen2_moe, "qwen3_moe": core.qwen3_moe,
             "deepseek": core.deepseek, "deepseek_v2": core.deepseek_v2, "deepseek_v3": core.deepseek_v3,
             "kimi_k2": core.deepseek_v3, "glm4_moe": core.glm4_moe, "granitemoe": other.granite,
             "granitemoeshared": other.granite, "dbrx": other.dbrx, "phimoe": other.phimoe, "arctic": other.arctic,
-            "gpt_oss": other.gpt_oss, "llama4_text": other.llama4, "jetmoe": other.jetmoe}
+            "gpt_oss": other.gpt_oss, "llama4_text": other.llama4, "jetmoe": other.jetmoe,
+            "switchyard_moe": generic.switchyard_moe}
 
 
 def build(config, tensors, num_tokens):
