@@ -8,11 +8,14 @@
 #include "engine/base/model_folder.h"
 #include "engine/base/status_macros.h"
 #include "engine/chat/chat_template.h"
+#include "engine/checkpoint/named_tensors.h"
 #include "engine/checkpoint/shard_set.h"
 #include "engine/checkpoint/weight_table.h"
 #include "engine/checkpoint/weights.h"
 #include "engine/config/model_config.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "engine/vision/vision_config.h"
+#include "engine/vision/vision_weights.h"
 
 namespace switchyard {
 namespace {
@@ -82,9 +85,41 @@ absl::Status CheckServedByCuda(const ModelConfig& config) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<ModelInspection> InspectImageClassifier(const std::string& model_dir) {
+  ASSIGN_OR_RETURN(const VisionConfig config, ReadVisionConfig(model_dir));
+  ModelInspection result;
+  result.architecture = "vmoe";
+  result.stored_dtype = DTypeName(config.dtype);
+  result.stored_bytes = StoredBytes(model_dir).value_or(0);
+  result.num_layers = config.num_hidden_layers;
+  result.moe_layers = config.moe_layers;
+  result.num_experts = config.router.num_experts;
+  result.top_k = config.router.top_k;
+  result.expert_width = config.intermediate_size;
+  result.attention = absl::StrCat(config.num_attention_heads, " heads of ", config.head_dim(), " over the whole image");
+  result.hidden_size = config.hidden_size;
+  result.image = {.image_size = config.image_size,
+                  .patch_size = config.patch_size,
+                  .tokens_per_image = config.tokens_per_image(),
+                  .num_classes = config.num_classes,
+                  .expert_capacity = config.router.capacity};
+  const VisionParameterCounts counts = CountParameters(config);
+  result.num_parameters = counts.total;
+  result.num_active_parameters = counts.active;
+  result.num_expert_parameters = counts.in_experts;
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    result.memory.push_back({DTypeName(dtype), counts.total * DTypeBytes(dtype), 0});
+  }
+  result.weights = OpenNamedTensors(VisionTensors(config), model_dir).status();
+  const AttentionShape attention = AttentionOf(config);
+  result.cuda = cuda::CheckServedByCuda(BlocksOf(config, attention));
+  return result;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelInspection> InspectModel(const std::string& model_dir) {
+  if (HoldsImageClassifier(model_dir)) return InspectImageClassifier(model_dir);
   ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(model_dir));
   ModelInspection result;
   result.architecture = config.model_type;

@@ -3,6 +3,7 @@
 #define SWITCHYARD_ENGINE_INSPECT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,15 @@ struct BytesPerDType {
   std::string dtype;               // as the setting --dtype takes it
   int64_t weight_bytes = 0;        // of all weights in memory
   int64_t kv_bytes_per_token = 0;  // of all layers, without padding of a backend's layout
+};
+
+// What only an image classifier has.
+struct ImageFacts {
+  int32_t image_size = 0;        // pixels of a side
+  int32_t patch_size = 0;        // likewise
+  int32_t tokens_per_image = 0;  // its patches and the class token
+  int32_t num_classes = 0;
+  int32_t expert_capacity = 0;   // choices of one image's tokens that an expert runs; 0: all
 };
 
 struct ModelInspection {
@@ -33,19 +43,20 @@ struct ModelInspection {
   int32_t shared_expert_width = 0;     // 0: none
   std::string attention;               // for people: "32 query heads on 8 KV heads of 128"
   int32_t hidden_size = 0;
+  std::optional<ImageFacts> image;     // of an image classifier, which has no text: these are then 0, and no KV cache
   int32_t vocab_size = 0;
   int32_t max_position_embeddings = 0;
   std::vector<BytesPerDType> memory;   // one entry per type of computation
 
   // OK, or every problem found. NOT_FOUND: the folder has no such file.
   absl::Status weights;
-  absl::Status tokenizer;
+  absl::Status tokenizer;      // OK for an image classifier, which needs none; likewise
   absl::Status chat_template;
   absl::Status cuda;  // UNIMPLEMENTED: names what it does not compute. The CPU computes all that a config can say.
 };
 
-// NOT_FOUND: no folder, or no config.json in it. INVALID_ARGUMENT, UNIMPLEMENTED: as ParseModelConfig; then there is
-// nothing else to say about the model.
+// NOT_FOUND: no folder, or no config.json in it. INVALID_ARGUMENT, UNIMPLEMENTED: as ParseModelConfig or
+// ParseVisionConfig; then there is nothing else to say about the model.
 absl::StatusOr<ModelInspection> InspectModel(const std::string& model_dir);
 
 }  // namespace switchyard

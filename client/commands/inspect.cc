@@ -39,6 +39,15 @@ std::string Lines(const char* name, const std::string& value) {
   return text;
 }
 
+std::string Render(const ImageFacts& image) {
+  std::string text = FactLine("image size", absl::StrCat(image.image_size, " x ", image.image_size, " pixels")) +
+                     FactLine("patch size", absl::StrCat(image.patch_size, " x ", image.patch_size, " pixels")) +
+                     FactLine("tokens per image", GroupDigits(image.tokens_per_image)) +
+                     FactLine("classes", GroupDigits(image.num_classes));
+  if (image.expert_capacity == 0) return text;
+  return text + FactLine("expert capacity", absl::StrCat(image.expert_capacity, " choices of an image's tokens"));
+}
+
 std::string Render(const ModelInspection& model) {
   std::string text = FactLine("architecture", model.architecture) +
                      FactLine("parameters", GroupDigits(model.num_parameters)) +
@@ -50,19 +59,27 @@ std::string Render(const ModelInspection& model) {
                      FactLine("experts per token", GroupDigits(model.top_k)) +
                      FactLine("expert width", GroupDigits(model.expert_width));
   if (model.shared_expert_width > 0) text += FactLine("shared expert width", GroupDigits(model.shared_expert_width));
-  text += FactLine("attention", model.attention) + FactLine("hidden size", GroupDigits(model.hidden_size)) +
-          FactLine("vocabulary", GroupDigits(model.vocab_size)) +
-          FactLine("context tokens", GroupDigits(model.max_position_embeddings)) +
-          FactLine("stored", absl::StrCat(model.stored_dtype, ", ", Size(model.stored_bytes)));
-  for (const BytesPerDType& memory : model.memory) {
-    text += FactLine(absl::StrCat("memory in ", memory.dtype),
-                     absl::StrCat("weights ", Size(memory.weight_bytes), ", KV cache ",
-                                  GroupDigits(memory.kv_bytes_per_token), " bytes per token"));
+  text += FactLine("attention", model.attention) + FactLine("hidden size", GroupDigits(model.hidden_size));
+  if (model.image.has_value()) {
+    text += Render(*model.image);
+  } else {
+    text += FactLine("vocabulary", GroupDigits(model.vocab_size)) +
+            FactLine("context tokens", GroupDigits(model.max_position_embeddings));
   }
-  return text + Lines("weights", Outcome(model.weights, "complete", "none here; --load-format dummy makes some up")) +
-         Lines("tokenizer", Outcome(model.tokenizer, "served", "none here; requests carry token ids")) +
-         Lines("chat template", Outcome(model.chat_template, "served", "none")) +
-         Lines("cpu", "served") + Lines("cuda", Outcome(model.cuda, "served", ""));
+  text += FactLine("stored", absl::StrCat(model.stored_dtype, ", ", Size(model.stored_bytes)));
+  for (const BytesPerDType& memory : model.memory) {
+    std::string parts = absl::StrCat("weights ", Size(memory.weight_bytes));
+    if (!model.image.has_value()) {
+      absl::StrAppend(&parts, ", KV cache ", GroupDigits(memory.kv_bytes_per_token), " bytes per token");
+    }
+    text += FactLine(absl::StrCat("memory in ", memory.dtype), parts);
+  }
+  text += Lines("weights", Outcome(model.weights, "complete", "none here; --load-format dummy makes some up"));
+  if (!model.image.has_value()) {
+    text += Lines("tokenizer", Outcome(model.tokenizer, "served", "none here; requests carry token ids")) +
+            Lines("chat template", Outcome(model.chat_template, "served", "none"));
+  }
+  return text + Lines("cpu", "served") + Lines("cuda", Outcome(model.cuda, "served", ""));
 }
 
 nlohmann::ordered_json ToJson(const ModelInspection& model) {
@@ -83,16 +100,24 @@ nlohmann::ordered_json ToJson(const ModelInspection& model) {
                                  {"shared_expert_width", model.shared_expert_width},
                                  {"attention", model.attention},
                                  {"hidden_size", model.hidden_size},
-                                 {"vocab_size", model.vocab_size},
-                                 {"max_position_embeddings", model.max_position_embeddings},
                                  {"weights", state(model.weights)},
-                                 {"tokenizer", state(model.tokenizer)},
-                                 {"chat_template", state(model.chat_template)},
                                  {"cpu", "ok"},
                                  {"cuda", state(model.cuda)}};
+  for (const BytesPerDType& memory : model.memory) json["memory"][memory.dtype]["weight_bytes"] = memory.weight_bytes;
+  if (model.image.has_value()) {
+    json.update({{"image_size", model.image->image_size},
+                 {"patch_size", model.image->patch_size},
+                 {"tokens_per_image", model.image->tokens_per_image},
+                 {"num_classes", model.image->num_classes},
+                 {"expert_capacity", model.image->expert_capacity}});
+    return json;
+  }
+  json.update({{"vocab_size", model.vocab_size},
+               {"max_position_embeddings", model.max_position_embeddings},
+               {"tokenizer", state(model.tokenizer)},
+               {"chat_template", state(model.chat_template)}});
   for (const BytesPerDType& memory : model.memory) {
-    json["memory"][memory.dtype] = {{"weight_bytes", memory.weight_bytes},
-                                    {"kv_bytes_per_token", memory.kv_bytes_per_token}};
+    json["memory"][memory.dtype]["kv_bytes_per_token"] = memory.kv_bytes_per_token;
   }
   return json;
 }

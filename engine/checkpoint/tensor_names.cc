@@ -208,8 +208,12 @@ std::string TensorNames::LayerPrefix(int layer) const {
 const ExpertNames* TensorNames::FindLayout(const std::function<bool(const std::string&)>& exists) {
   int layer = 0;
   while (layer < config_.num_layers() && !config_.layers[static_cast<size_t>(layer)].is_moe) ++layer;
+  const bool are_gated =
+      layer >= config_.num_layers() || IsGated(config_.layers[static_cast<size_t>(layer)].moe.experts.activation);
   for (const ExpertNames& names : kLayouts) {
     if (names.storage == ExpertStorage::kMxfp4 && !config_.quantization.mxfp4) continue;
+    // The others hold a gate beside what is called up.
+    if (names.storage != ExpertStorage::kSplit && !are_gated) continue;
     experts_ = &names;
     const std::string gate = ExpertTensor(layer, 0, names.gate), down = ExpertTensor(layer, 0, names.down);
     // gpt-oss and re-saved checkpoints of others give the same names to tensors of different layouts.

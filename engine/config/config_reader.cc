@@ -1,5 +1,6 @@
 #include "engine/config/config_reader.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -127,6 +128,18 @@ std::string ConfigReader::Text(const std::string& key, const std::string& missin
   if (value == nullptr) return missing;
   if (value->is_string()) return value->get<std::string>();
   Invalid(key, "a string");
+  return "";
+}
+
+std::string ConfigReader::OneOf(const std::string& key, const std::string& missing,
+                                std::initializer_list<const char*> allowed) const {
+  const json* value = Value(key);
+  if (value == nullptr) return missing;
+  if (value->is_string()) {
+    const auto found = std::find(allowed.begin(), allowed.end(), value->get_ref<const std::string&>());
+    if (found != allowed.end()) return *found;
+  }
+  Invalid(key, absl::StrCat("one of \"", absl::StrJoin(allowed, "\", \""), "\""));
   return "";
 }
 

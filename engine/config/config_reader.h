@@ -58,6 +58,9 @@ class ConfigReader {
   double Real(const std::string& key, double missing, double min, double max) const;
   bool Bool(const std::string& key, bool missing) const;
   std::string Text(const std::string& key, const std::string& missing) const;
+  // One of `allowed`; "" where it is none of them.
+  std::string OneOf(const std::string& key, const std::string& missing,
+                    std::initializer_list<const char*> allowed) const;
   // An integer or a list of at most `max_count`; empty where the key is absent or null.
   std::vector<int32_t> Ints(const std::string& key, int32_t min, int32_t max, size_t max_count) const;
   std::vector<double> Reals(const std::string& key, double min, double max, size_t max_count) const;

@@ -84,10 +84,7 @@ void FillOlmoe(const ConfigReader& config, const FamilyDefaults&, ModelConfig* m
   SetNormalize(config.Bool("norm_topk_prob", false), 0.0f, model);
 }
 
-namespace {
-
-// Layer l is dense when it is listed, or when l + 1 is no multiple of the step.
-void FillQwenPattern(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model) {
+void FillSparseSteps(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model) {
   const int32_t num_layers = model->num_layers();
   if (num_layers == 0) return;  // noted already
   const int32_t step = std::max(1, config.Int("decoder_sparse_step", 1, 1, INT32_MAX));
@@ -99,6 +96,8 @@ void FillQwenPattern(const ConfigReader& config, const FamilyDefaults& defaults,
     if (is_listed || (l + 1) % step != 0) SetDense(l, dense, model);
   }
 }
+
+namespace {
 
 // Which layers slide, where the config lists no layer_types: with transformers, every other one of the first
 // max_window_layers.
@@ -131,7 +130,7 @@ void FillQwen2Moe(const ConfigReader& config, const FamilyDefaults& defaults, Mo
   SetBiases(config.Bool("qkv_bias", true), false, model);
   SetNormalize(config.Bool("norm_topk_prob", false), 0.0f, model);
   SetSharedExpert(config.Int("shared_expert_intermediate_size", 5632, 0, kMaxWidth), /*gate=*/true, model);
-  FillQwenPattern(config, defaults, model);
+  FillSparseSteps(config, defaults, model);
 }
 
 void FillQwen3Moe(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model) {
@@ -140,7 +139,7 @@ void FillQwen3Moe(const ConfigReader& config, const FamilyDefaults& defaults, Mo
   SetQkNorm(QkNorm::kHead, model);
   SetBiases(bias, bias, model);
   SetNormalize(config.Bool("norm_topk_prob", false), 0.0f, model);
-  FillQwenPattern(config, defaults, model);
+  FillSparseSteps(config, defaults, model);
 }
 
 }  // namespace switchyard

@@ -21,6 +21,7 @@ void FillDeepseekV3(const ConfigReader& config, const FamilyDefaults& defaults, 
 void FillGlm4Moe(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillGranite(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillGraniteShared(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
+void FillGeneric(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillDbrx(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillPhimoe(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 void FillArctic(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
@@ -40,6 +41,8 @@ void SetSharedExpert(int32_t width, bool gate, ModelConfig* model);
 // ---- one layer, or a pattern ----
 
 void SetDense(int32_t layer, int32_t intermediate_size, ModelConfig* model);
+// Layer l is dense where mlp_only_layers lists it, or where l + 1 is no multiple of decoder_sparse_step.
+void FillSparseSteps(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model);
 // `layer_types`, one per layer, each one of `known`; empty where the config has none. Problems are noted.
 std::vector<std::string> ReadLayerTypes(const ConfigReader& config, const std::vector<std::string>& known,
                                         int32_t num_layers);

@@ -28,6 +28,10 @@ constexpr int32_t kMaxPositions = 1 << 30;
 constexpr int64_t kMaxParameters = int64_t{1} << 46;
 constexpr size_t kMaxEosTokens = 64;
 
+int32_t ReadIntOrRequire(const ConfigReader& config, const std::string& key, int32_t missing, int32_t max) {
+  return missing == 0 ? config.RequiredInt(key, 1, max) : config.Int(key, missing, 1, max);
+}
+
 // Where the class's default is no token of this model, the model has none.
 std::vector<int32_t> ReadEosTokens(const ConfigReader& config, const FamilyDefaults& defaults, int32_t vocab_size) {
   if (vocab_size == 0) return {};
@@ -107,7 +111,8 @@ AttentionConfig ReadAttention(const ConfigReader& config, const FamilyDefaults& 
                               int32_t max_model_len) {
   AttentionConfig attention;
   AttentionShape& shape = attention.shape;
-  shape.num_heads = config.Int(defaults.keys.num_attention_heads, defaults.num_attention_heads, 1, kMaxHeads);
+  shape.num_heads =
+      ReadIntOrRequire(config, defaults.keys.num_attention_heads, defaults.num_attention_heads, kMaxHeads);
   shape.num_kv_heads = ReadNumKvHeads(config, defaults, shape.num_heads);
   shape.head_dim = ReadHeadDim(config, defaults, model.hidden_size, shape.num_heads);
   if (shape.head_dim == 0) return attention;
@@ -154,10 +159,6 @@ AttentionConfig ReadLatentAttention(const ConfigReader& config, const FamilyDefa
   return attention;
 }
 
-int32_t ReadIntOrRequire(const ConfigReader& config, const std::string& key, int32_t missing, int32_t max) {
-  return missing == 0 ? config.RequiredInt(key, 1, max) : config.Int(key, missing, 1, max);
-}
-
 MoeConfig ReadMoe(const ConfigReader& config, const FamilyDefaults& defaults) {
   const std::string experts =
       config.NameInUse({defaults.keys.num_experts, "num_local_experts", "num_experts", "n_routed_experts"});
@@ -173,7 +174,8 @@ MoeConfig ReadMoe(const ConfigReader& config, const FamilyDefaults& defaults) {
   const bool has_own_width = defaults.moe_intermediate_size > 0 || config.HasValue("moe_intermediate_size");
   moe.intermediate_size = has_own_width
                               ? config.Int("moe_intermediate_size", defaults.moe_intermediate_size, 1, kMaxWidth)
-                              : config.Int(defaults.keys.intermediate_size, defaults.intermediate_size, 1, kMaxWidth);
+                              : ReadIntOrRequire(config, defaults.keys.intermediate_size, defaults.intermediate_size,
+                                                 kMaxWidth);
   return moe;
 }
 
@@ -219,10 +221,10 @@ ModelConfig ReadCommon(const ConfigReader& config, const Family& family, int32_t
   const FamilyDefaults& defaults = family.defaults;
   ModelConfig model;
   model.model_type = family.model_type;
-  model.vocab_size = config.Int("vocab_size", defaults.vocab_size, 1, kMaxVocab);
-  model.hidden_size = config.Int(defaults.keys.hidden_size, defaults.hidden_size, 1, kMaxWidth);
+  model.vocab_size = ReadIntOrRequire(config, "vocab_size", defaults.vocab_size, kMaxVocab);
+  model.hidden_size = ReadIntOrRequire(config, defaults.keys.hidden_size, defaults.hidden_size, kMaxWidth);
   model.max_position_embeddings =
-      config.Int(defaults.keys.max_position_embeddings, defaults.max_position_embeddings, 1, kMaxPositions);
+      ReadIntOrRequire(config, defaults.keys.max_position_embeddings, defaults.max_position_embeddings, kMaxPositions);
   model.rms_norm_eps = static_cast<float>(config.Real(defaults.keys.rms_norm_eps, defaults.rms_norm_eps, 1e-30, 1.0));
   model.tie_word_embeddings = config.Bool("tie_word_embeddings", defaults.tie_word_embeddings);
   model.dtype = ReadWeightDType(config);
@@ -233,7 +235,8 @@ ModelConfig ReadCommon(const ConfigReader& config, const Family& family, int32_t
   layer.attention = defaults.is_latent ? ReadLatentAttention(config, defaults, model, max_model_len)
                                        : ReadAttention(config, defaults, model, max_model_len);
   layer.moe = ReadMoe(config, defaults);
-  const int32_t num_layers = config.Int(defaults.keys.num_hidden_layers, defaults.num_hidden_layers, 1, kMaxLayers);
+  const int32_t num_layers =
+      ReadIntOrRequire(config, defaults.keys.num_hidden_layers, defaults.num_hidden_layers, kMaxLayers);
   model.layers.assign(static_cast<size_t>(num_layers), layer);
   return model;
 }

@@ -306,6 +306,8 @@ const Family kFamilies[] = {
       .has_rope = false,
       .tie_word_embeddings = true},
      FillSwitch},
+    // No class of others has this: sizes have no defaults. How many experts a token needs depends on the routing.
+    {"switchyard_moe", {.num_experts_per_tok = 1, .rms_norm_eps = 1e-6}, FillGeneric},
 };
 
 }  // namespace

@@ -32,20 +32,21 @@ struct FamilyKeys {
   const char* rms_norm_eps = "rms_norm_eps";
 };
 
-// What a missing key means: the default of the Hugging Face config class, which is not the value of any checkpoint.
+// What a missing key means: the default of the Hugging Face config class, which is not the value of any checkpoint. A
+// size that is 0 here has none: its key is required, unless its comment says otherwise.
 struct FamilyDefaults {
   FamilyKeys keys = {};
   int32_t vocab_size = 0;
   int32_t hidden_size = 0;
   int32_t intermediate_size = 0;
-  int32_t moe_intermediate_size = 0;
+  int32_t moe_intermediate_size = 0;  // 0: intermediate_size, unless the config has the key
   int32_t num_hidden_layers = 0;
   int32_t num_attention_heads = 0;
   int32_t num_key_value_heads = 0;  // 0: as many as attention heads
   int32_t max_position_embeddings = 0;
   int32_t head_dim = 0;             // 0: hidden_size / num_attention_heads
-  int32_t num_experts = 0;          // 0: the key is required
-  int32_t num_experts_per_tok = 0;  // 0: the key is required
+  int32_t num_experts = 0;
+  int32_t num_experts_per_tok = 0;
   int32_t eos_token_id = -1;        // -1: none
   double rms_norm_eps = 0.0;
   const char* hidden_act = "silu";      // the one that is served

@@ -20,12 +20,6 @@ constexpr int32_t kMaxBatch = 1024;
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-int64_t CountActiveParameters(const VisionConfig& config, int64_t total) {
-  const int64_t expert = (2 * int64_t{config.hidden_size} + 1) * config.intermediate_size + config.hidden_size;
-  const int64_t num_idle = int64_t{config.router.num_experts} - config.router.top_k;
-  return total - expert * num_idle * static_cast<int64_t>(config.moe_layers.size());
-}
-
 // What CutPatches fills for a batch.
 int64_t NumPatchValues(const VisionConfig& config, int32_t max_batch) {
   return int64_t{max_batch} * config.tokens_per_image() * config.patch_pixels();
@@ -43,10 +37,11 @@ absl::Status CheckMemory(const VisionConfig& config, int64_t weight_bytes, int32
                    available >> 20, " are available; lower max_batch, or serve a smaller model or dtype"));
 }
 
-ImageClassifierInfo Describe(const VisionConfig& config, int64_t num_parameters) {
+ImageClassifierInfo Describe(const VisionConfig& config) {
   ImageClassifierInfo info;
-  info.num_parameters = num_parameters;
-  info.num_active_parameters = CountActiveParameters(config, num_parameters);
+  const VisionParameterCounts counts = CountParameters(config);
+  info.num_parameters = counts.total;
+  info.num_active_parameters = counts.active;
   info.image_size = config.image_size;
   info.num_channels = VisionConfig::kNumChannels;
   info.num_classes = config.num_classes;
@@ -87,7 +82,7 @@ absl::StatusOr<std::unique_ptr<ImageClassifier>> ImageClassifier::Load(const std
   ASSIGN_OR_RETURN(classifier->model_, VisionTransformer::Load(config, *weights, dtype, options.max_batch, backend));
   classifier->patches_.resize(static_cast<size_t>(NumPatchValues(config, options.max_batch)));
   ImageClassifierInfo& info = classifier->info_;
-  info = Describe(config, weights->num_parameters());
+  info = Describe(config);
   info.backend = backend->description();
   info.backend_reason = std::move(created.reason);
   info.dtype = dtype;

@@ -111,6 +111,32 @@ void ReadMoeLayers(const ConfigReader& config, VisionConfig* model) {
 
 }  // namespace
 
+AttentionShape AttentionOf(const VisionConfig& config) {
+  AttentionShape shape;
+  shape.num_heads = shape.num_kv_heads = config.num_attention_heads;
+  shape.head_dim = config.head_dim();
+  shape.scale = static_cast<float>(1.0 / std::sqrt(config.head_dim()));
+  return shape;
+}
+
+MoeConfig MoeOf(const VisionConfig& config) {
+  MoeConfig moe;
+  moe.router = config.router;
+  moe.experts = {.activation = Activation::kGeluTanh, .biases = true};
+  moe.intermediate_size = config.intermediate_size;
+  return moe;
+}
+
+LayerBlocks BlocksOf(const VisionConfig& config, const AttentionShape& attention) {
+  LayerBlocks blocks;
+  blocks.attention = &attention;
+  blocks.router = &config.router;
+  blocks.experts = MoeOf(config).experts;
+  blocks.layer_norm = true;
+  blocks.bidirectional = true;
+  return blocks;
+}
+
 absl::StatusOr<VisionConfig> ParseVisionConfig(const std::string& config_json) {
   ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(config_json, kLimits, "config.json"));
   if (!document.is_object()) return absl::InvalidArgumentError("config.json: is not a JSON object");

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
 #include "engine/base/dtype.h"
+#include "engine/moe/moe_config.h"
 
 namespace switchyard {
 
@@ -34,6 +35,13 @@ struct VisionConfig {
 
   static constexpr int32_t kNumChannels = 3;
 };
+
+// The blocks of its layers, which are alike but for the MLP: dense, or experts.
+AttentionShape AttentionOf(const VisionConfig& config);
+MoeConfig MoeOf(const VisionConfig& config);
+
+// What an MoE layer asks of a device; points into both.
+LayerBlocks BlocksOf(const VisionConfig& config, const AttentionShape& attention);
 
 // Reads the text of a config.json.
 // INVALID_ARGUMENT: not JSON, or values that are missing, out of range or contradict each other; lists every problem.

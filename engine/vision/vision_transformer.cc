@@ -12,22 +12,6 @@
 namespace switchyard {
 namespace {
 
-AttentionShape ShapeOf(const VisionConfig& config) {
-  AttentionShape shape;
-  shape.num_heads = shape.num_kv_heads = config.num_attention_heads;
-  shape.head_dim = config.head_dim();
-  shape.scale = static_cast<float>(1.0 / std::sqrt(config.head_dim()));
-  return shape;
-}
-
-MoeConfig MoeOf(const VisionConfig& config) {
-  MoeConfig moe;
-  moe.router = config.router;
-  moe.experts = {.activation = Activation::kGeluTanh, .biases = true};
-  moe.intermediate_size = config.intermediate_size;
-  return moe;
-}
-
 // What every image adds to its rows: positions, the class token on row 0, the patch embedding's bias on the others.
 // Then the product of the patches, with zeros for row 0, is all that is left to add.
 class PositionReader final : public TensorReader {
@@ -142,17 +126,11 @@ class VisionTransformer::Loader {
 };
 
 VisionTransformer::VisionTransformer(const VisionConfig& config, Backend* backend)
-    : config_(config), shape_(ShapeOf(config)), backend_(backend) {}
+    : config_(config), shape_(AttentionOf(config)), backend_(backend) {}
 
 absl::Status VisionTransformer::CheckServed(const VisionConfig& config, const Backend& backend) {
-  const AttentionShape shape = ShapeOf(config);
-  LayerBlocks blocks;
-  blocks.attention = &shape;
-  blocks.router = &config.router;
-  blocks.experts = MoeOf(config).experts;
-  blocks.layer_norm = true;
-  blocks.bidirectional = true;
-  return backend.CheckServed(blocks);
+  const AttentionShape shape = AttentionOf(config);
+  return backend.CheckServed(BlocksOf(config, shape));
 }
 
 absl::StatusOr<std::unique_ptr<VisionTransformer>> VisionTransformer::Load(const VisionConfig& config,

@@ -77,4 +77,14 @@ std::vector<TensorSpec> VisionTensors(const VisionConfig& config) {
   return specs.Take();
 }
 
+VisionParameterCounts CountParameters(const VisionConfig& config) {
+  VisionParameterCounts counts;
+  for (const TensorSpec& spec : VisionTensors(config)) counts.total += spec.rows() * spec.cols();
+  const int64_t num_layers = static_cast<int64_t>(config.moe_layers.size());
+  const int64_t expert = (2 * int64_t{config.hidden_size} + 1) * config.intermediate_size + config.hidden_size;
+  counts.in_experts = num_layers * config.router.num_experts * expert;
+  counts.active = counts.total - num_layers * (config.router.num_experts - config.router.top_k) * expert;
+  return counts;
+}
+
 }  // namespace switchyard

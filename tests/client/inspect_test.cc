@@ -15,6 +15,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using testing::TempFolder;
 
 const std::string kFixtures = SWITCHYARD_SOURCE_DIR "/tests/golden/fixtures/";
@@ -134,6 +135,119 @@ TEST(InspectTest, ALinkToNothingIsNoMissingFile) {
   EXPECT_EQ(printed.exit_code, kExitError);
   EXPECT_THAT(printed.out, HasSubstr("model.safetensors: is a link to nothing"));
 }
+
+// ------------------------------------------------------------------------------------------------- image classifiers
+
+TEST(InspectTest, CountsTheParametersOfImageClassifiers) {
+  for (const char* name : {"vmoe_plain", "vmoe_top1", "vmoe_top3", "vmoe_all_experts", "vmoe_capacity"}) {
+    const nlohmann::json model = InspectJson(kFixtures + name);
+    const int64_t total = StoredElements(kFixtures + name, ""), experts = StoredElements(kFixtures + name, ".experts.");
+    const int64_t num_experts = model["num_experts"], top_k = model["top_k"];
+    EXPECT_EQ(model["num_parameters"], total) << name;
+    EXPECT_EQ(model["num_expert_parameters"], experts) << name;
+    EXPECT_EQ(model["num_active_parameters"], total - experts / num_experts * (num_experts - top_k)) << name;
+    EXPECT_EQ(model["memory"]["bfloat16"], nlohmann::json({{"weight_bytes", 2 * total}})) << name;
+    EXPECT_EQ(model["memory"]["float32"], nlohmann::json({{"weight_bytes", 4 * total}})) << name;
+    EXPECT_EQ(model["weights"], "ok") << name;
+  }
+}
+
+TEST(InspectTest, SaysWhatAnImageClassifierTakes) {
+  const nlohmann::json model = InspectJson(kFixtures + "vmoe_capacity");
+  EXPECT_EQ(model["architecture"], "vmoe");
+  EXPECT_EQ(model["stored_dtype"], "float32");
+  EXPECT_EQ(model["image_size"], 16);
+  EXPECT_EQ(model["patch_size"], 4);
+  EXPECT_EQ(model["tokens_per_image"], 17);
+  EXPECT_EQ(model["num_classes"], 7);
+  EXPECT_EQ(model["num_layers"], 4);
+  EXPECT_EQ(model["moe_layers"], nlohmann::json({1, 3}));
+  EXPECT_EQ(model["num_experts"], 8);
+  EXPECT_EQ(model["top_k"], 2);
+  EXPECT_EQ(model["expert_width"], 48);
+  EXPECT_EQ(model["expert_capacity"], 8);  // ceil(17 * 2 * 1.05 / 8) is 5; the next multiple of 4
+  EXPECT_EQ(InspectJson(kFixtures + "vmoe_plain")["expert_capacity"], 0);
+  for (const char* of_text : {"vocab_size", "max_position_embeddings", "tokenizer", "chat_template"}) {
+    EXPECT_FALSE(model.contains(of_text)) << of_text;
+  }
+  EXPECT_EQ(model["cpu"], "ok");
+  EXPECT_THAT(model["cuda"].get<std::string>(), HasSubstr("bidirectional attention"));
+}
+
+TEST(InspectTest, PrintsAnImageClassifier) {
+  const Printed printed = Inspect(kFixtures + "vmoe_capacity");
+  EXPECT_EQ(printed.exit_code, kExitOk) << printed.err;
+  EXPECT_THAT(printed.out, HasSubstr("image size               16 x 16 pixels\n"));
+  EXPECT_THAT(printed.out, HasSubstr("patch size               4 x 4 pixels\n"));
+  EXPECT_THAT(printed.out, HasSubstr("MoE layers               1, 3\n"));
+  EXPECT_THAT(printed.out, HasSubstr("attention                4 heads of 8 over the whole image\n"));
+  EXPECT_THAT(printed.out, HasSubstr("expert capacity          8 choices of an image's tokens\n"));
+  EXPECT_THAT(printed.out, HasSubstr("weights                  complete\n"));
+  for (const char* of_text : {"vocabulary", "KV cache", "tokenizer", "chat template"}) {
+    EXPECT_THAT(printed.out, Not(HasSubstr(of_text)));
+  }
+  EXPECT_THAT(Inspect(kFixtures + "vmoe_plain").out, Not(HasSubstr("expert capacity")));
+}
+
+class BrokenClassifierTest : public ::testing::Test {
+ protected:
+  BrokenClassifierTest() {
+    for (const char* name : {"config.json", "model.safetensors"}) {
+      std::filesystem::copy(kFixtures + "vmoe_plain/" + name, folder_.PathOf(name));
+    }
+  }
+  // The config with other values for some keys.
+  void Change(const nlohmann::json& changes) {
+    nlohmann::json config = nlohmann::json::parse(std::ifstream(folder_.PathOf("config.json")));
+    config.update(changes);
+    folder_.Write("config.json", config.dump());
+  }
+
+  TempFolder folder_;
+};
+
+TEST_F(BrokenClassifierTest, ListsEveryProblemOfTheWeights) {
+  Change({{"num_experts", 9}, {"num_classes", 8}, {"representation_size", nullptr}});
+  const Printed printed = Inspect(folder_.path());
+  EXPECT_EQ(printed.exit_code, kExitError);
+  EXPECT_THAT(printed.out, HasSubstr("tensor \"layers.1.moe.experts.8.up_proj.weight\" is missing\n"));
+  EXPECT_THAT(printed.out, HasSubstr("shape is [8, 32], but config.json calls for [9, 32]"));
+  EXPECT_THAT(printed.out, HasSubstr("shape is [7], but config.json calls for [8]"));
+  EXPECT_THAT(printed.out, HasSubstr("pre_logits.bias"));
+  EXPECT_THAT(printed.out, HasSubstr("is no tensor of this model"));
+  EXPECT_THAT(printed.out, Not(HasSubstr("complete")));
+  EXPECT_EQ(Inspect(folder_.path(), {"--json"}).exit_code, kExitError);
+}
+
+TEST_F(BrokenClassifierTest, ListsEveryProblemOfTheConfig) {
+  Change({{"image_size", 15}, {"moe_layers", {3, 1}}, {"num_experts_per_tok", 0}});
+  const Printed printed = Inspect(folder_.path());
+  EXPECT_EQ(printed.exit_code, kExitError);
+  EXPECT_THAT(printed.err, HasSubstr("image_size is 15; it must be a multiple of patch_size, which is 4"));
+  EXPECT_THAT(printed.err, HasSubstr("moe_layers has 1 after 3; it must ascend"));
+  EXPECT_THAT(printed.err, HasSubstr("num_experts_per_tok is 0; it must be an integer from 1"));
+  EXPECT_THAT(printed.out, IsEmpty());
+}
+
+TEST_F(BrokenClassifierTest, ACutFileIsNoCompleteOne) {
+  const std::string file = folder_.PathOf("model.safetensors");
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+  const Printed printed = Inspect(folder_.path());
+  EXPECT_EQ(printed.exit_code, kExitError);
+  EXPECT_THAT(printed.out, HasSubstr("model.safetensors"));
+  EXPECT_THAT(printed.out, Not(HasSubstr("complete\n")));
+  EXPECT_THAT(printed.out, HasSubstr("image size"));
+}
+
+TEST_F(BrokenClassifierTest, AConfigAloneIsEnough) {
+  std::filesystem::remove(folder_.PathOf("model.safetensors"));
+  const nlohmann::json model = InspectJson(folder_.path());
+  EXPECT_EQ(model["weights"], "absent");
+  EXPECT_EQ(model["stored_bytes"], 0);
+  EXPECT_EQ(model["num_parameters"], StoredElements(kFixtures + "vmoe_plain", ""));
+}
+
+// ------------------------------------------------------------------------------------------------- refusals
 
 TEST(InspectTest, RefusesWhatItCannotServe) {
   TempFolder folder;

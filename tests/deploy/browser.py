@@ -7,6 +7,7 @@
 
 import base64
 import collections
+import fcntl
 import json
 import os
 import subprocess
@@ -21,21 +22,18 @@ class Browser:
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         commands, self.commands = os.pipe()
         self.answers, answers = os.pipe()
-
-        def pipes_to_3_and_4():
-            high = [os.dup(commands), os.dup(answers)]
-            os.dup2(high[0], 3)
-            os.dup2(high[1], 4)
-
+        # Chromium reads from 3 and writes to 4. A shell puts them there: Python could only in a fork of this process,
+        # where the threads of a gRPC client may be in the way.
+        pipes = [fcntl.fcntl(pipe, fcntl.F_DUPFD_CLOEXEC, 10) for pipe in (commands, answers)]
+        start = 'exec "$@" 3<&{} 4>&{}'.format(*pipes)
         self.process = subprocess.Popen(
-            [program, *ARGUMENTS, *SANDBOX, f"--user-data-dir={self.profile.name}", "about:blank"],
+            ["bash", "-c", start, "bash", program, *ARGUMENTS, *SANDBOX, f"--user-data-dir={self.profile.name}"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=pipes_to_3_and_4,
-            pass_fds=(3, 4),
+            pass_fds=pipes,
         )
-        os.close(commands)
-        os.close(answers)
+        for pipe in (commands, answers, *pipes):
+            os.close(pipe)
         self.received = b""
         self.num_commands = 0
         self.session = None

@@ -14,13 +14,17 @@ SKIPPED = 77
 SELECTOR = re.compile(r"\b((?:switchyard|process)[_:][a-z0-9_:]+)(\{[^}]*\})?")
 
 
-def tool(name, package):
-    """The path of a program; without it the test is skipped, and says so."""
+def optional_tool(name, package):
+    """The path of a program; None where it is missing, and then what needs it is skipped and says so."""
     path = shutil.which(name)
     if path is None:
         print(f"skipped: there is no {name}, of the package {package}", flush=True)
-        sys.exit(SKIPPED)
     return path
+
+
+def tool(name, package):
+    """The path of a program; without it the whole test is skipped."""
+    return optional_tool(name, package) or sys.exit(SKIPPED)
 
 
 def rules(kind):

@@ -7,7 +7,6 @@ Skipped where there is no Chromium. With --screenshots FOLDER it also leaves pic
 import json
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,9 +14,10 @@ import urllib.error
 import urllib.request
 
 import deployed
-from broken_router import BROKEN_LAYER, DEAD, HOT, break_router
+from broken_router import BROKEN_LAYER, DEAD, EVEN, HOT, HOT_RATIO, NUM_EXPERTS, break_router
 from browser import Browser
 from scrape_test import EXPERTS, wide_config
+from text_load import TextLoad
 
 sys.path.insert(0, str(deployed.ROOT / "tests" / "end_to_end"))
 from serving import Server, arguments, check, pb  # noqa: E402
@@ -49,17 +49,6 @@ def wait_for_state(browser, text):
     wait_for(browser, f"the page says: {text}", f"document.getElementById('state').textContent.startsWith('{text}')")
 
 
-def load(args, server, output_len, concurrency):
-    command = [args.client_binary, "--address", server.address, "bench", "--num-prompts=1000000", "--ignore-eos"]
-    command += ["--warmup=0", f"--max-concurrency={concurrency}", f"--output-len={output_len}", "--input-len=60"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def end(process):
-    process.kill()
-    process.wait()
-
-
 def check_endpoint(server):
     with urllib.request.urlopen(address(server), timeout=10) as answer:
         page, policy = answer.read().decode(), answer.headers["Content-Security-Policy"]
@@ -78,8 +67,6 @@ def check_endpoint(server):
 
 
 def check_under_load(browser):
-    lately = "document.getElementById('note').innerText.includes('last 30')"
-    wait_for(browser, "rows of the last seconds are shown", lately)
     tiles = "[...document.querySelectorAll('.tile .big')].map(tile => tile.textContent)"
     busy = f"""(([generated, prompt, running, waiting, kv, ttft]) =>
         parseFloat(generated) > 0 && parseFloat(prompt) > 0 && running === '4' && waiting > 0 && parseFloat(kv) > 0 &&
@@ -88,32 +75,45 @@ def check_under_load(browser):
     print(browser.evaluate(tiles))
 
 
-def check_planted_imbalance(browser):
+def check_page_shows_planted_imbalance(browser, server):
+    """While the server is under load."""
+    browser.open(address(server))
+    wait_for_state(browser, "Serving")
+    lately = "document.getElementById('note').innerText.includes('last 30')"
+    wait_for(browser, "rows of the last seconds are shown", lately)
     row = next(row for row in browser.evaluate(CELLS) if row[0] == BROKEN_LAYER)
-    shares = dict(zip(map(str, range(8)), row[2:10]))
+    share = dict(zip(map(str, range(NUM_EXPERTS)), row[2:]))
+    others = sum(float(share[expert][:-1]) for expert in EVEN)
     check(
-        row[1] == "4.00" and shares == {**dict.fromkeys(HOT, "50%"), **dict.fromkeys(DEAD, "0%")},
-        f"the broken layer's rows go to {sorted(HOT)}: {row}",
+        (row[1], share[HOT]) == (f"{HOT_RATIO:.2f}", "50%")
+        and abs(others - 50) <= 1
+        and {share[expert] for expert in DEAD} == {"0%"},
+        f"half of the rows of layer {BROKEN_LAYER} go to its expert {HOT}: {row}",
     )
-    hottest = text_of(browser, "#hottest").replace("\t", " ")
-    check(re.search(rf"^{BROKEN_LAYER} 0 50% 4.00", hottest, re.M), f"its experts are among the hottest:\n{hottest}")
-    idle = f"Layer {BROKEN_LAYER}: 6 of 8: {', '.join(sorted(DEAD))}"
+    hottest = browser.evaluate("[...document.querySelector('#hottest tbody tr').children].map(td => td.textContent)")
+    check(hottest[:4] == [BROKEN_LAYER, HOT, "50%", f"{HOT_RATIO:.2f}"], f"it is the hottest expert: {hottest}")
+    layers = "[...document.querySelectorAll('#map .hot')].map(cell => cell.parentNode.firstChild.textContent)"
+    marked = browser.evaluate(layers)
+    coloured = browser.evaluate("[...document.querySelectorAll('#map .h6')].map(cell => cell.textContent)")
+    check((marked, coloured) == ([BROKEN_LAYER], ["50%"]), f"nothing else is shown as hot: {marked} {coloured}")
+    idle = f"Layer {BROKEN_LAYER}: {len(DEAD)} of {NUM_EXPERTS}: {', '.join(DEAD)}"
     check(idle in text_of(browser, "#idle"), f"the idle experts are named: {idle}")
 
 
 def check_details(browser):
-    browser.point(f"#map tbody tr:nth-child({int(BROKEN_LAYER) + 1}) td.expert")
+    cell = int(HOT) + 3  # of the row, counted from 1, after layer and imbalance
+    browser.point(f"#map tbody tr:nth-child({int(BROKEN_LAYER) + 1}) td:nth-child({cell})")
 
-    def told(expert):
-        share = rf"Layer {BROKEN_LAYER}, expert {expert}: 50\.0 % of the layer's rows, 4\.00 times the mean"
-        return rf"{share}, [\d,]+ rows\. Expert {expert} over all layers: .* per batch\."
+    def told(expert, share):
+        ratio = rf"{share} % of the layer's rows, [\d.]+ times the mean, [\d,]+ rows"
+        return rf"Layer {BROKEN_LAYER}, expert {expert}: {ratio}\. Expert {expert} over all layers: .* per batch\."
 
     detail = text_of(browser, "#detail")
-    check(re.match(told(0), detail), f"the mouse over a cell: {detail}")
+    check(re.match(told(HOT, r"50\.0"), detail), f"the mouse over a cell: {detail}")
     browser.evaluate("document.getElementById('map').focus()")
-    browser.press("ArrowRight")
+    browser.press("ArrowLeft")
     detail = text_of(browser, "#detail")
-    check(re.match(told(1), detail), f"an arrow key: {detail}")
+    check(re.match(told(int(HOT) - 1, r"\d\d\.\d"), detail), f"an arrow key: {detail}")
 
 
 def check_looks(browser, folder, name):
@@ -124,6 +124,9 @@ def check_looks(browser, folder, name):
             backgrounds[scheme] = browser.evaluate("getComputedStyle(document.body).backgroundColor")
             wide = browser.evaluate("document.documentElement.scrollWidth")
             check(wide <= width, f"{name}, {scheme}: the page fits into {width} pixels ({wide})")
+            wide = "[...document.querySelectorAll('#map .figure')].filter(cell => cell.scrollWidth > cell.clientWidth)"
+            cut = browser.evaluate(f"{wide}.map(cell => cell.textContent)")
+            check(not cut, f"{name}, {scheme}, {width} pixels: no figure runs into the next column {cut}")
             if folder:
                 (pathlib.Path(folder) / f"{name}-{width}-{scheme}.png").write_bytes(browser.screenshot())
     check(len(set(backgrounds.values())) == 2, f"{name}: light and dark differ")
@@ -163,18 +166,17 @@ def check_loading(browser, server):
     check(browser.evaluate("document.getElementById('experts').hidden"), "and shows no experts")
 
 
-def check_end(args, browser, server):
+def check_end(args, browser, server, folder):
     browser.open(address(server))
     wait_for_state(browser, "Serving")
-    busy = load(args, server, output_len=300, concurrency=48)
     # Enough to do for the page to ask at least once while the server drains.
-    waits = "Number([...document.querySelectorAll('.tile .big')][3].textContent) > 10"
-    wait_for(browser, "many requests wait", waits)
-    server.terminate()
-    wait_for_state(browser, "Draining")
-    check(not browser.complaints, f"the browser complained of nothing {browser.complaints}")
-    wait_for_state(browser, "No answer")
-    end(busy)
+    with TextLoad(args.client_binary, server, folder, output_len=300, concurrency=48):
+        waits = "Number([...document.querySelectorAll('.tile .big')][3].textContent) > 10"
+        wait_for(browser, "many requests wait", waits)
+        server.terminate()
+        wait_for_state(browser, "Draining")
+        check(not browser.complaints, f"the browser complained of nothing {browser.complaints}")
+        wait_for_state(browser, "No answer")
 
 
 def check_less_detail(args, browser):
@@ -193,7 +195,11 @@ def check_less_detail(args, browser):
             check(all(len(row) == 4 + columns for row in rows) if rows else detail == "off", f"{len(rows)} layers")
             if detail == "topk":
                 row = next(row for row in rows if row[0] == BROKEN_LAYER)
-                check(row[1:4] == ["4.00", "0: 50%", "1: 50%"] and row[6] == "2/8", f"the broken layer: {row}")
+                check(
+                    row[1:3] == [f"{HOT_RATIO:.2f}", f"{HOT}: 50%"]
+                    and row[6] == f"{NUM_EXPERTS - len(DEAD)}/{NUM_EXPERTS}",
+                    f"the broken layer: {row}",
+                )
 
 
 def check_large(args, browser, folder):
@@ -213,26 +219,22 @@ def check_large(args, browser, folder):
 def main():
     args = arguments(__doc__, client_binary="", screenshots="")
     with tempfile.TemporaryDirectory() as name, Browser(deployed.tool("chromium", "chromium")) as browser:
+        folder = pathlib.Path(name)
         browser.show_as(1280, "light")
-        break_router(args.model, pathlib.Path(name) / "model")
-        args.model = str(pathlib.Path(name) / "model")
+        break_router(args.model, folder / "model")
+        args.model = str(folder / "model")
         with Server(args, "--max-num-seqs=4", "--shutdown-timeout=15", f"--served-model-name={NAME}") as server:
             check_endpoint(server)
-            busy = load(args, server, output_len=40, concurrency=8)
-            try:
-                browser.open(address(server))
-                wait_for_state(browser, "Serving")
+            with TextLoad(args.client_binary, server, folder, output_len=40, concurrency=8):
+                check_page_shows_planted_imbalance(browser, server)
                 check_under_load(browser)
-                check_planted_imbalance(browser)
                 check_details(browser)
                 check_looks(browser, args.screenshots, "page")
-            finally:
-                end(busy)
             check(text_of(browser, "#model") == NAME, "the model's name is text")
             check(browser.evaluate("document.querySelectorAll('#model *').length") == 0, "and no markup")
             check_cells_match(browser, server)
             check_loading(browser, server)
-            check_end(args, browser, server)
+            check_end(args, browser, server, folder)
         check_less_detail(args, browser)
         check_large(args, browser, args.screenshots)
 

@@ -92,6 +92,7 @@ USUAL = {
                "rms_norm_eps": 1e-5},
     "switch_transformers": USUAL_SWITCH,
 }
+USUAL["switchyard_moe"] = {**COMMON, "intermediate_size": 24, "num_experts": 8, "num_experts_per_tok": 2}
 USUAL["gpt_oss_mxfp4"] = {**USUAL["gpt_oss"], "model_type": "gpt_oss",
                           "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}}
 
@@ -300,6 +301,25 @@ CASES = [
                                 "sliding_window": 5}, {}),
     ("arctic", "bf16", {"torch_dtype": "bfloat16", "num_key_value_heads": 1, "rope_theta": 1e6,
                         "moe_layer_frequency": 1}, {}),
+
+    ("switchyard_moe", "one_expert", {"num_experts_per_tok": 1, "expert_act": "relu", "head_dim": 12}, {}),  # Switch
+    ("switchyard_moe", "every_other_sparse", {  # GShard; GLaM but for its GELU
+        "norm_topk_prob": True, "expert_act": "relu", "decoder_sparse_step": 2, "num_hidden_layers": 4,
+        "intermediate_size": 40, "moe_intermediate_size": 24}, {"shards": 2}),
+    ("switchyard_moe", "third_sparse", {"decoder_sparse_step": 3, "num_hidden_layers": 7, "mlp_only_layers": [5],
+                                        "num_experts": 5, "moe_intermediate_size": 16}, {"layout": "fused"}),
+    ("switchyard_moe", "noisy", {"routing": "noisy_top_k", "num_experts": 16, "num_experts_per_tok": 4,
+                                 "expert_act": "relu", "num_key_value_heads": 1}, {}),  # Shazeer et al.
+    ("switchyard_moe", "noisy_gated", {"routing": "noisy_top_k", "num_experts_per_tok": 3, "moe_intermediate_size": 9,
+                                       "torch_dtype": "bfloat16", "tie_word_embeddings": True}, {"layout": "fused"}),
+    ("switchyard_moe", "noisy_one_expert", {"routing": "noisy_top_k", "num_experts_per_tok": 1,
+                                            "expert_act": "gelu_pytorch_tanh", "rope_scaling": LINEAR}, {}),
+    ("switchyard_moe", "dense", {"routing": "dense_mixture", "num_experts": 5, "num_experts_per_tok": 5,
+                                 "expert_act": "gelu_pytorch_tanh", "num_hidden_layers": 3}, {"shards": 3}),  # Jacobs
+    ("switchyard_moe", "dense_gated", {"routing": "dense_mixture", "num_experts": 12, "num_experts_per_tok": None,
+                                       "torch_dtype": "bfloat16"}, {"extras": ("inv_freq",)}),
+    ("switchyard_moe", "dense_every_other", {"routing": "dense_mixture", "num_experts": 3, "num_experts_per_tok": None,
+                                             "decoder_sparse_step": 2, "hidden_size": 48, "expert_act": "relu"}, {}),
 ]
 
 

@@ -39,6 +39,9 @@ constexpr const char* kFixtures[] = {
     "qwen3_moe",
     "switch_drop",
     "switch_nodrop",
+    "switchyard_moe_dense_mixture",
+    "switchyard_moe_noisy_top_k",
+    "switchyard_moe_top_k",
 };
 
 GoldenCheckpoint Describe(const std::filesystem::path& folder) {
@@ -52,7 +55,9 @@ GoldenCheckpoint Describe(const std::filesystem::path& folder) {
   const auto is = [&](const char* part) { return checkpoint.family.find(part) != std::string::npos; };
   if (is("gpt_oss")) checkpoint.logit_slack = 2.0, checkpoint.weight_slack = 4.0;
   if (is("fp8")) checkpoint.logit_slack = 2.0;
-  if (is("deepseek_v2") || is("phimoe") || is("jetmoe") || is("switch")) checkpoint.weight_slack = 2.0;
+  for (const char* amplifying : {"deepseek_v2", "phimoe", "jetmoe", "switch_transformers", "switchyard_moe"}) {
+    if (is(amplifying)) checkpoint.weight_slack = 2.0;
+  }
   // Its other RoPE factors, for sequences up to the original length.
   if (checkpoint.name == "phimoe_short") checkpoint.max_model_len = 16;
   return checkpoint;

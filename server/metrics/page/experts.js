@@ -2,20 +2,21 @@
 //
 // With --metrics-expert-detail below full the server tells less, and the map says what is missing.
 
+const HOT = 3; // times the mean: as the alert SwitchyardHotExpert has it
 const SCALE = [ // class, name, from which multiple of the mean on
   ["h0", "no rows", 0],
   ["h1", "below ½ of the mean", Number.MIN_VALUE],
   ["h2", "½ to 0.8", 0.5],
   ["h3", "0.8 to 1.25: even", 0.8],
   ["h4", "1.25 to 2", 1.25],
-  ["h5", "2 to 4", 2],
-  ["h6", "4 times and more", 4],
+  ["h5", "2 to 3", 2],
+  ["h6", "3 times and more: hot", HOT],
 ];
 const LAYER = "switchyard_moe_layer_imbalance_ratio";
 const NUM_HOTTEST = 6;
 const NUM_IDLE_LAYERS = 8;
 const MAX_WIDE = 16; // experts whose shares fit into a line as text
-const CELL_PIXELS = { wide: 34, dense: 7 }; // at least; below that the map scrolls
+const CELL_PIXELS = { wide: 33, dense: 7 }; // at least; below that the map scrolls
 const NUM_IDLE_NAMED = 12;
 
 const heatClass = (ratio) => SCALE.findLast(([, , from]) => ratio >= from)[0];
@@ -147,7 +148,7 @@ class ExpertMap {
     const title = "mean time of the expert's batches, over all layers";
     this.foot?.firstChild.replaceWith(element("th", "µs/batch", { scope: "row", title, colSpan: 2 }));
     const table = element("table", "", { className: dense ? "dense" : "wide" });
-    table.style.minWidth = `${columns.length * CELL_PIXELS[table.className] + 200}px`;
+    table.style.minWidth = `calc(${columns.length * CELL_PIXELS[table.className]}px + var(--other-columns))`;
     const [thead, tfoot] = [document.createElement("thead"), document.createElement("tfoot")];
     thead.append(head);
     if (this.foot) tfoot.append(this.foot);
@@ -162,6 +163,7 @@ class ExpertMap {
     rows.forEach((row, r) => {
       const cells = this.cells[r];
       set(cells[1], row.imbalance.toFixed(2));
+      cells[1].classList.toggle("hot", row.imbalance >= HOT);
       row.cells.forEach((cell, i) => {
         const share = formatShare(cell.share);
         set(cells[i + 2], kind === "topk" ? `${cell.expert}: ${share}` : share);
@@ -223,10 +225,13 @@ class ExpertMap {
     const table = document.createElement("table");
     const [head, body] = [document.createElement("thead"), document.createElement("tbody")];
     head.append(tableRow("th", ["layer", "expert", "share", "× mean", ...(kind === "full" ? ["per batch"] : [])]));
-    body.append(...hottest.map((cell) => tableRow("td", [
-      cell.layer, cell.expert, formatShare(cell.share), cell.ratio.toFixed(2),
-      ...(kind === "full" ? [formatSeconds(batchSeconds.get(cell.expert))] : []),
-    ])));
+    for (const cell of hottest) {
+      const latency = kind === "full" ? [formatSeconds(batchSeconds.get(cell.expert))] : [];
+      const texts = [cell.layer, cell.expert, formatShare(cell.share), cell.ratio.toFixed(2), ...latency];
+      const line = tableRow("td", texts);
+      line.children[3].className = heatClass(cell.ratio);
+      body.append(line);
+    }
     table.append(head, body);
     find("hottest").replaceChildren(table);
 
@@ -239,6 +244,7 @@ class ExpertMap {
     if (idle.length > NUM_IDLE_LAYERS) lines.push(element("p", `and in ${idle.length - NUM_IDLE_LAYERS} more layers`));
     find("idle").replaceChildren(...(lines.length > 0 ? lines : [element("p", "None: every expert had rows.")]));
   }
+
   names(cells) {
     const named = cells.slice(0, NUM_IDLE_NAMED).map((cell) => cell.expert).join(", ");
     return cells.length > NUM_IDLE_NAMED ? `${named} and ${cells.length - NUM_IDLE_NAMED} more` : named;

@@ -231,6 +231,41 @@ TEST_F(ChangedTest, ATextModelMayBeOneOfSeveral) {
               HasSubstr("vision_model.class_embedding\" at byte "));
 }
 
+// Which of two halves would be the one that counts?
+TEST_F(ChangedTest, ExpertsWithoutAGateAreNotTakenFromAFusedTensor) {
+  const std::string message = RefusalOf("switchyard_moe_dense_mixture", [](std::vector<RawTensor>& tensors) {
+    std::vector<RawTensor> kept;
+    for (RawTensor& tensor : tensors) {
+      if (tensor.name.find(".experts.") == std::string::npos) kept.push_back(tensor);
+    }
+    for (const char* layer : {"model.layers.0.", "model.layers.1."}) {
+      const std::string block = std::string(layer) + "mlp.experts.";
+      kept.push_back({block + "gate_up_proj", "F32", {5, 48, 32}, std::string(5 * 48 * 32 * 4, '\0')});
+      kept.push_back({block + "down_proj", "F32", {5, 32, 24}, std::string(5 * 32 * 24 * 4, '\0')});
+    }
+    tensors = kept;
+  });
+  EXPECT_THAT(message, HasSubstr("tensor \"model.layers.0.mlp.experts.0.up_proj.weight\" is missing"));
+  EXPECT_THAT(message, HasSubstr("tensor \"model.layers.0.mlp.experts.gate_up_proj\" at byte "));
+  EXPECT_THAT(message, HasSubstr("is no tensor of this model"));
+}
+
+TEST_F(ChangedTest, AGateThatNobodyAsksForIsNamed) {
+  const std::string gate = "model.layers.1.mlp.experts.0.gate_proj.weight";
+  EXPECT_THAT(RefusalOf("switchyard_moe_top_k",
+                        [&](std::vector<RawTensor>& tensors) {
+                          tensors.push_back({gate, "F32", {24, 32}, std::string(24 * 32 * 4, '\0')});
+                        }),
+              HasSubstr("tensor \"" + gate + "\" at byte "));
+  EXPECT_THAT(RefusalOf("switchyard_moe_noisy_top_k",
+                        [](std::vector<RawTensor>& tensors) {
+                          std::erase_if(tensors, [](const RawTensor& tensor) {
+                            return tensor.name == "model.layers.0.mlp.experts.7.gate_proj.weight";
+                          });
+                        }),
+              HasSubstr("tensor \"model.layers.0.mlp.experts.7.gate_proj.weight\" is missing"));
+}
+
 // As transformers 5 saves what was block_sparse_moe.gate and split.
 TEST_F(ChangedTest, AResavedPhiHasItsRouterInTheMlp) {
   const auto resave = [](std::vector<RawTensor>& tensors) {

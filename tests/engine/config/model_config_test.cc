@@ -465,7 +465,7 @@ TEST(ModelConfigTest, NamesWhatIsNotServed) {
   EXPECT_EQ(family.message(),
             "config.json: model_type is \"grok-1\"; served are arctic, dbrx, deepseek, deepseek_v2, deepseek_v3, "
             "glm4_moe, gpt_oss, granitemoe, granitemoeshared, jetmoe, kimi_k2, llama4, llama4_text, mixtral, olmoe, "
-            "phimoe, qwen2_moe, qwen3_moe, switch_transformers");
+            "phimoe, qwen2_moe, qwen3_moe, switch_transformers, switchyard_moe");
 
   json config = Small("mixtral");
   config["quantization_config"] = {{"quant_method", "awq"}};

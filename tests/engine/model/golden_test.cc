@@ -147,7 +147,8 @@ TEST(GoldenCheckpointsTest, EveryFamilyHasFiveFurtherOnes) {
   for (const GoldenCheckpoint& checkpoint : testing::GoldenCheckpoints()) ++counts[checkpoint.family];
   for (const char* family : {"arctic", "dbrx", "deepseek", "deepseek_v2", "deepseek_v3", "deepseek_v3 fp8", "glm4_moe",
                              "gpt_oss", "gpt_oss mxfp4", "granitemoe", "granitemoeshared", "jetmoe", "kimi_k2",
-                             "llama4_text", "mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe"}) {
+                             "llama4_text", "mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe",
+                             "switchyard_moe"}) {
     EXPECT_GE(counts[family], 5) << family;
   }
 }

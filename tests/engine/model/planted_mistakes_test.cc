@@ -32,7 +32,7 @@ constexpr double kClearly = 100.0;
 std::vector<Mistake> AllMistakes() {
   std::vector<Mistake> all;
   for (auto* family : {MistakesOfCoreFamilies, MistakesOfLatentFamilies, MistakesOfOtherFamilies,
-                       MistakesOfEncoderDecoders}) {
+                       MistakesOfGenericFamily, MistakesOfEncoderDecoders}) {
     for (Mistake& mistake : family()) all.push_back(std::move(mistake));
   }
   return all;
@@ -43,6 +43,7 @@ class PlantedWeights final : public Weights {
   PlantedWeights(const Weights& exact, const Mistake& mistake) : exact_(exact), mistake_(mistake) {}
 
   const TensorReader* Find(WeightName name, int layer, int expert) const override {
+    if (mistake_.layer_of && layer >= 0) layer = mistake_.layer_of(name, layer);
     const TensorReader* found = exact_.Find(mistake_.rename ? mistake_.rename(name) : name, layer, expert);
     if (found == nullptr) found = exact_.Find(name, layer, expert);  // this layer has no such weight
     if (found == nullptr || !mistake_.edit_weight) return found;
@@ -131,6 +132,7 @@ TEST(PlantedMistakesMachineryTest, WithoutOneEveryFixturePasses) {
                   .edit_json = [](nlohmann::json&) {},
                   .edit_config = [](ModelConfig&) {},
                   .rename = [](WeightName name) { return name; },
+                  .layer_of = [](WeightName, int layer) { return layer; },
                   .edit_weight = [](const WeightValues&) {},
                   .edit_file = [](std::string*) {}});
   }

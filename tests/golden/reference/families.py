@@ -1,5 +1,5 @@
 """Which function makes the model of which `model_type`."""
-from . import families_core as core, families_other as other
+from . import families_core as core, families_generic as generic, families_other as other
 from .families_switch import switch
 
 FAMILIES = {"mixtral": core.mixtral, "olmoe": core.olmoe, "qwen2_moe": core.qwen2_moe, "qwen3_moe": core.qwen3_moe,
@@ -7,7 +7,7 @@ FAMILIES = {"mixtral": core.mixtral, "olmoe": core.olmoe, "qwen2_moe": core.qwen
             "kimi_k2": core.deepseek_v3, "glm4_moe": core.glm4_moe, "granitemoe": other.granite,
             "granitemoeshared": other.granite, "dbrx": other.dbrx, "phimoe": other.phimoe, "arctic": other.arctic,
             "gpt_oss": other.gpt_oss, "llama4_text": other.llama4, "jetmoe": other.jetmoe,
-            "switch_transformers": switch}
+            "switchyard_moe": generic.switchyard_moe, "switch_transformers": switch}
 
 
 def build(config, tensors, num_tokens):

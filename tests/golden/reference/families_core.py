@@ -96,7 +96,7 @@ def olmoe(config, tensors, num_tokens):
 
 
 def is_qwen_moe(config, layer):
-    return layer not in (config.get("mlp_only_layers") or []) and (layer + 1) % config["decoder_sparse_step"] == 0
+    return layer not in (config.get("mlp_only_layers") or []) and (layer + 1) % config.get("decoder_sparse_step", 1) == 0
 
 
 def qwen2_moe(config, tensors, num_tokens):

@@ -1,7 +1,7 @@
 """Switch Transformers (2101.03961): config.json and tensors -> EncoderDecoder."""
 from .decoder import Norm
 from .encoder_decoder import Attention, EncoderDecoder, Layer, RelativeBias, Stack
-from .feed_forward import Moe, PlainMlp, Router
+from .feed_forward import Moe, PlainMlp, Router, relu
 
 
 def sparse_step(config, name, num_layers):
@@ -25,7 +25,8 @@ def stack(config, tensors, name, num_layers, first_layer):
         return Attention(heads, q, k, v, tensors(prefix + "o.weight", hidden, attended))
 
     def mlp(prefix):
-        return PlainMlp(tensors(prefix + "wi.weight", width, hidden), tensors(prefix + "wo.weight", hidden, width))
+        up, down = tensors(prefix + "wi.weight", width, hidden), tensors(prefix + "wo.weight", hidden, width)
+        return PlainMlp(up, down, relu)
 
     def feed_forward(layer, prefix):
         if step != 1 and (step == 0 or layer % step != 1):

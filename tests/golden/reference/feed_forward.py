@@ -1,12 +1,20 @@
 """MLPs, routers, and the Mixture-of-Experts block made of them."""
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
 
 
 def softmax(x):
@@ -41,12 +49,13 @@ class Mlp:
 
 @dataclass
 class PlainMlp:
-    """down(relu(up x))"""
+    """down(act(up x)), the MLP of the time before gates."""
     up: np.ndarray    # [intermediate, hidden]
     down: np.ndarray  # [hidden, intermediate]
+    act: Callable
 
     def __call__(self, x):
-        return linear(np.maximum(linear(x, self.up), 0), self.down)
+        return linear(self.act(linear(x, self.up)), self.down)
 
 
 DROPPED = -1  # the expert of a token that found no room

@@ -37,6 +37,7 @@ struct Mistake {
   std::function<void(nlohmann::json& config)> edit_json = {};  // before config.json is parsed
   std::function<void(ModelConfig& config)> edit_config = {};   // after; the weights are opened with what was parsed
   std::function<WeightName(WeightName)> rename = {};           // which weight stands where another should
+  std::function<int(WeightName, int layer)> layer_of = {};     // which layer's weight stands where another's should
   std::function<void(const WeightValues&)> edit_weight = {};
   std::function<void(std::string* model_file)> edit_file = {};
   std::function<std::unique_ptr<Backend>(Backend*)> break_backend = {};
@@ -46,6 +47,7 @@ struct Mistake {
 std::vector<Mistake> MistakesOfCoreFamilies();    // Mixtral, OLMoE, Qwen, GLM-4.5, DBRX, Granite
 std::vector<Mistake> MistakesOfLatentFamilies();  // the DeepSeeks and Kimi-K2
 std::vector<Mistake> MistakesOfOtherFamilies();   // Llama 4, gpt-oss, Phi-3.5-MoE, JetMoE, Arctic
+std::vector<Mistake> MistakesOfGenericFamily();   // switchyard_moe
 std::vector<Mistake> MistakesOfEncoderDecoders();  // Switch Transformers
 
 // ---- what several mistakes are made of ----
