@@ -17,9 +17,10 @@ consteval FloatsOfBytes MakeF8E4m3Floats() {
   for (uint32_t code = 0; code < 256; ++code) {
     const uint32_t sign = (code & 0x80u) << 24, exponent = (code >> 3) & 0xfu, mantissa = code & 0x7u;
     const float denormal = static_cast<float>(mantissa) * 0x1p-9f;
+    const float normal = __builtin_bit_cast(float, sign | ((exponent + 120u) << 23) | (mantissa << 20));
     table.values[code] = exponent == 15 && mantissa == 7 ? __builtin_nanf("")
-                         : exponent == 0 ? (sign != 0 ? -denormal : denormal)
-                                         : __builtin_bit_cast(float, sign | ((exponent + 120u) << 23) | (mantissa << 20));
+                         : exponent == 0                 ? (sign != 0 ? -denormal : denormal)
+                                                         : normal;
   }
   return table;
 }

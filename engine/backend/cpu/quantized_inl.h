@@ -3,7 +3,8 @@
 //
 // Included by kernels_inl.h.
 
-// The chunks of a panel, one after the other: expanded, then multiplied, the sums resting in c in between.
+// The chunks of a panel, one after the other: expanded, then multiplied, the sums resting in c in between. Expanding a
+// chunk while the one before is multiplied, in two buffers, was no faster.
 template <void (*kGemmSteps)(const uint16_t* a, int64_t a_steps, int num_rows, const uint16_t* panel, int64_t steps,
                              bool resume, float* c)>
 void GemmQuantized(const uint16_t* a, int num_rows, const QuantizedPanel& panel, int64_t k_steps, float* c) {

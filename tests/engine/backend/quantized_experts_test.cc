@@ -121,7 +121,7 @@ class QuantizedExpertsTest : public ::testing::TestWithParam<cpu::Isa> {
     // Groups of 16 rows, pairs of them, chunks of 256 rows, and what is left over.
     for (const int32_t count : {1, 2, 7, 40, 130, kMaxTokens}) {
       const std::vector<float> actual = kept.Run(count, count), expected = dequantized.Run(count, count);
-      ASSERT_EQ(std::memcmp(actual.data(), expected.data(), actual.size() * 4), 0) << what << ", " << count << " tokens";
+      ASSERT_EQ(std::memcmp(actual.data(), expected.data(), actual.size() * 4), 0) << what << ", " << count;
       EXPECT_NE(expected[0], 0.0f);
     }
     const std::vector<float> batch = kept.Run(0, 40), alone = kept.Run(39, 1);
