@@ -1,6 +1,7 @@
 // Whole-engine speed on dummy weights of a real shape, against the floor of this machine.
 //
-//   switchyard_bench_engine [--model-dir DIR] [--threads N] [--dtype bfloat16] [--isa NAME] [--repeat N] [--json FILE]
+//   switchyard_bench_engine [--model-dir DIR] [--threads N] [--dtype bfloat16] [--isa NAME] [--repeat N] [--only CASE]
+//                          [--json FILE]
 //
 // Without --model-dir it makes `midq`: Qwen3-MoE architecture, hidden 2048, 8 layers, 64 experts top-8, expert width
 // 1024, 16 heads of 128, vocabulary 32,000: 3.49 billion parameters, 6.5 GiB in bfloat16.
@@ -177,11 +178,12 @@ class Bench {
 
 int Run(int argc, char** argv) {
   std::map<std::string, std::string> flags = {
-      {"--model-dir", ""}, {"--threads", "2"}, {"--dtype", "bfloat16"}, {"--repeat", "5"}, {"--json", ""}, {"--isa", "auto"}};
+      {"--model-dir", ""}, {"--threads", "2"}, {"--dtype", "bfloat16"}, {"--repeat", "5"}, {"--json", ""}, {"--isa", "auto"},
+      {"--only", ""}};
   for (int i = 1; i < argc; i += 2) {
     if (i + 1 >= argc || flags.count(argv[i]) == 0) {
-      std::fprintf(stderr, "usage: %s [--model-dir DIR] [--threads N] [--dtype T] [--isa I] [--repeat N] [--json FILE]\n",
-                   argv[0]);
+      std::fprintf(stderr, "usage: %s [--model-dir DIR] [--threads N] [--dtype T] [--isa I] [--repeat N] "
+                   "[--only CASE] [--json FILE]\n", argv[0]);
       return 2;
     }
     flags[argv[i]] = argv[i + 1];
@@ -219,6 +221,7 @@ int Run(int argc, char** argv) {
 
   std::vector<Case> cases = {{"prefill 512", 0}};
   for (const int n : {1, 4, 8, 16, 32}) cases.push_back({"decode " + std::to_string(n), n});
+  std::erase_if(cases, [&](const Case& c) { return c.name.find(flags["--only"]) == std::string::npos; });
   std::map<std::string, Measurement> results;
   std::vector<double> bandwidths, peaks;
   const auto memory = cpu::Buffer::Allocate(int64_t{2} << 30, "the bandwidth test");
