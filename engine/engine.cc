@@ -13,6 +13,7 @@
 #include "engine/config/generation_config.h"
 #include "engine/config/model_config.h"
 #include "engine/config/weight_dtype.h"
+#include "engine/model/expert_plan.h"
 #include "engine/model/language_model.h"
 #include "engine/sampling/sampler.h"
 #include "engine/vision/classifier_engine.h"
@@ -43,6 +44,8 @@ class ModelEngine : public Engine {
   absl::Status DescribeModel(const EngineOptions& options, const ModelConfig& config);
   absl::StatusOr<KvCacheShape> SizeKvCache(const EngineOptions& options, const ModelConfig& config,
                                            int64_t kv_cache_bytes) const;
+  absl::StatusOr<ExpertPlan> ChooseQuantization(const EngineOptions& options, const ModelConfig& config,
+                                                const Weights& weights);
   absl::Status LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
   void ReserveStep(const EngineOptions& options);
   absl::Status CheckSlice(const SequenceSlice& slice) const;
@@ -100,6 +103,9 @@ absl::Status CheckOptions(const EngineOptions& options) {
   if (options.expert_capacity != "none" && options.expert_capacity != "config") {
     problems.push_back(absl::StrCat("expert_capacity is '", options.expert_capacity, "'; use none or config"));
   }
+  if (options.quantization != "auto" && options.quantization != "keep" && options.quantization != "dequantize") {
+    problems.push_back(absl::StrCat("quantization is '", options.quantization, "'; use auto, keep or dequantize"));
+  }
   const absl::Status dtype = ChooseDType(options.dtype, DType::kF32).status();
   if (!dtype.ok()) problems.emplace_back(dtype.message());
   return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
@@ -110,6 +116,7 @@ BackendOptions BackendOptionsOf(const EngineOptions& options) {
   backend.device = options.device;
   backend.cpu_isa = options.cpu_isa;
   backend.num_threads = options.num_threads;
+  backend.keep_quantized = options.quantization != "dequantize";
   backend.expert_gemm = options.expert_gemm;
   backend.memory_utilization = options.gpu_memory_utilization;
   return backend;
@@ -139,9 +146,10 @@ struct MemoryNeeds {
   int64_t available_bytes = 0;
 };
 
-MemoryNeeds NeedsOf(const EngineOptions& options, const ModelConfig& config, DType dtype, const Backend& backend) {
+MemoryNeeds NeedsOf(const EngineOptions& options, const ModelConfig& config, DType dtype, const ExpertPlan& experts,
+                    const Backend& backend) {
   MemoryNeeds needs;
-  needs.weight_bytes = CountParameters(config).in_memory * DTypeBytes(dtype);
+  needs.weight_bytes = CountParameters(config).in_memory * DTypeBytes(dtype) - experts.saved_bytes;
   needs.activation_bytes = backend.ActivationBytes(ActivationBytes(config, LimitsOf(options)));
   needs.available_bytes = backend.AvailableBytes();
   return needs;
@@ -237,9 +245,27 @@ absl::StatusOr<KvCacheShape> ModelEngine::SizeKvCache(const EngineOptions& optio
   return shape;
 }
 
+absl::StatusOr<ExpertPlan> ModelEngine::ChooseQuantization(const EngineOptions& options, const ModelConfig& config,
+                                                           const Weights& weights) {
+  const ExpertPlan plan = PlanExperts(config, weights, facts_.dtype, *backend_);
+  const char* const dtype = DTypeName(facts_.dtype);
+  const bool is_quantized = config.quantization.fp8_blocks || config.quantization.mxfp4;
+  if (options.quantization == "keep" && is_quantized && plan.other_layers > 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "quantization is keep, but ", plan.other_layers, " of ", plan.other_layers + plan.kept_layers,
+        " MoE layers would have their experts as ", dtype, " on ", backend_->description(),
+        "; experts stay quantized on a CPU, with dtype bfloat16, as mxfp4 or as fp8 with a scale per ",
+        "128 columns or a multiple; use auto"));
+  }
+  facts_.expert_dtype = plan.kept_layers == 0 ? dtype : QuantizedFormatName(plan.kept);
+  if (plan.kept_layers > 0 && plan.other_layers > 0) absl::StrAppend(&facts_.expert_dtype, ", ", dtype);
+  return plan;
+}
+
 // The KV cache first: its checks cost nothing, and scratch is sized by it.
 absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights) {
-  const MemoryNeeds needs = NeedsOf(options, config, facts_.dtype, *backend_);
+  ASSIGN_OR_RETURN(const ExpertPlan experts, ChooseQuantization(options, config, weights));
+  const MemoryNeeds needs = NeedsOf(options, config, facts_.dtype, experts, *backend_);
   RETURN_IF_ERROR(CheckMemory(needs, 0));
   int64_t kv_cache_bytes = options.kv_cache_bytes;
   if (kv_cache_bytes == 0) {

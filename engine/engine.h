@@ -31,6 +31,9 @@ struct EngineOptions {
   LoadFormat load_format = LoadFormat::kSafetensors;
   std::string dtype = "auto";                        // auto (the config's) | float32 | bfloat16
   std::string device = "auto";                       // auto | cpu | cuda
+  // Of checkpoints with quantized experts (mxfp4, fp8 in blocks): auto keeps them so in memory where the backend can, to
+  // the same results bit for bit; dequantize makes them `dtype`; keep refuses where they would be dequantized.
+  std::string quantization = "auto";
   uint64_t seed = 0;                                 // of dummy weights
   int32_t num_tokenizer_ids = 0;                     // ids from here on are padding and never sampled; 0 = none are
   int num_threads = 0;                               // CPU workers; 0 = one per available core
@@ -61,6 +64,7 @@ struct ModelFacts {
   std::string backend;                // e.g. "cpu (amx, 2 threads)"
   std::string backend_reason;         // why this one runs, e.g. "asked for"
   DType dtype = DType::kF32;
+  std::string expert_dtype;           // of the experts' matrices in memory: as dtype, or "mxfp4", "fp8"; else both
   int64_t num_parameters = 0;
   int64_t num_active_parameters = 0;  // per token
   int64_t weight_bytes = 0;           // in memory
@@ -110,7 +114,7 @@ class Engine {
 // UNIMPLEMENTED: a model_type or a block of it that this engine does not serve.
 // RESOURCE_EXHAUSTED: not enough memory or threads; says how much is needed and which option to lower. Checked before
 // the first weight is read.
-// FAILED_PRECONDITION: the asked-for device or instruction set is not there.
+// FAILED_PRECONDITION: the asked-for device or instruction set is not there, or does not keep quantized experts.
 // DATA_LOSS: a file changed or could not be read while it was loaded.
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options);
 

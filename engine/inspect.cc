@@ -1,6 +1,7 @@
 #include "engine/inspect.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cuda/served_blocks.h"
@@ -58,7 +59,31 @@ void DescribeLayers(const ModelConfig& config, ModelInspection* result) {
   result->attention = DescribeAttention(config.layers.front().attention);
 }
 
-void DescribeSizes(const ModelConfig& config, ModelInspection* result) {
+// What keeping the experts as they are stored saves of bfloat16; 0 where a CPU would not. `weights` may be null: then
+// they are taken for what the config says.
+int64_t BytesSavedByQuantization(const ModelConfig& config, const Weights* weights) {
+  const Quantization& quantization = config.quantization;
+  const bool fp8 = quantization.fp8_blocks && quantization.block_cols % 128 == 0;
+  if (!fp8 && !quantization.mxfp4) return 0;
+  int64_t saved = 0;
+  for (int32_t l = 0; l < config.num_layers(); ++l) {
+    const MoeConfig& moe = config.layers[static_cast<size_t>(l)].moe;
+    if (!config.layers[static_cast<size_t>(l)].is_moe) continue;
+    for (const WeightName name : {WeightName::kExpertGate, WeightName::kExpertUp, WeightName::kExpertDown}) {
+      for (int32_t e = 0; weights != nullptr && e < moe.router.num_experts; ++e) {
+        const TensorReader* const matrix = weights->Find(name, l, e);
+        if (matrix != nullptr && matrix->quantized().format == QuantizedFormat::kNone) return 0;
+      }
+    }
+    const int64_t matrices = moe.router.num_experts * (IsGated(moe.experts.activation) ? 3 : 2);
+    const int64_t elements = matrices * config.hidden_size * moe.intermediate_size;
+    // Scales: a byte per 32 numbers; four bytes per 128.
+    saved += elements * 2 - (fp8 ? elements * 33 : elements * 17) / 32;
+  }
+  return saved;
+}
+
+void DescribeSizes(const ModelConfig& config, const Weights* weights, ModelInspection* result) {
   const ParameterCounts counts = CountParameters(config);
   result->num_parameters = counts.total;
   result->num_active_parameters = counts.active;
@@ -68,6 +93,8 @@ void DescribeSizes(const ModelConfig& config, ModelInspection* result) {
     const int64_t bytes = DTypeBytes(dtype);
     result->memory.push_back({DTypeName(dtype), counts.in_memory * bytes, kv_elements * bytes});
   }
+  const int64_t saved = BytesSavedByQuantization(config, weights);
+  if (saved > 0) result->memory[0].weight_bytes_quantized = result->memory[0].weight_bytes - saved;
 }
 
 absl::StatusOr<int64_t> StoredBytes(const std::string& model_dir) {
@@ -128,8 +155,9 @@ absl::StatusOr<ModelInspection> InspectModel(const std::string& model_dir) {
   result.vocab_size = config.vocab_size;
   result.max_position_embeddings = config.max_position_embeddings;
   DescribeLayers(config, &result);
-  DescribeSizes(config, &result);
-  result.weights = OpenWeights(config, model_dir).status();
+  const absl::StatusOr<std::unique_ptr<Weights>> weights = OpenWeights(config, model_dir);
+  result.weights = weights.status();
+  DescribeSizes(config, weights.ok() ? weights->get() : nullptr, &result);
   result.stored_bytes = StoredBytes(model_dir).value_or(0);
   result.tokenizer = Tokenizer::Load(absl::StrCat(model_dir, "/tokenizer.json")).status();
   result.chat_template = ChatTemplate::Load(model_dir).status();

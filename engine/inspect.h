@@ -17,6 +17,8 @@ struct BytesPerDType {
   std::string dtype;               // as the setting --dtype takes it
   int64_t weight_bytes = 0;        // of all weights in memory
   int64_t kv_bytes_per_token = 0;  // of all layers, without padding of a backend's layout
+  // Of all weights with experts as the checkpoint stores them, which a CPU keeps so; 0: it would not.
+  int64_t weight_bytes_quantized = 0;
 };
 
 // What only an image classifier has.

@@ -132,6 +132,7 @@ EngineOptions ToEngineOptions(const ServerOptions& options) {
   engine.model_dir = options.model.model;
   engine.load_format = options.model.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
   engine.dtype = options.model.dtype;
+  engine.quantization = options.model.quantization;
   engine.device = options.device.device;
   engine.seed = static_cast<uint64_t>(options.model.seed);
   engine.num_threads = options.device.num_threads;
@@ -259,6 +260,8 @@ void LogServing(const ServerOptions& options, const ModelFacts& facts, const Fro
        {"backend", facts.backend},
        {"backend_reason", facts.backend_reason},
        {"dtype", DTypeName(facts.dtype)},
+       {"expert_dtype", facts.expert_dtype},
+       {"weight_bytes", facts.weight_bytes},
        {"parameters", facts.num_parameters},
        {"weights_nonfinite", facts.num_nonfinite_weights},
        {"experts", facts.num_experts},

@@ -151,6 +151,9 @@ class Table {
            &o->load_format);
     Choice("dtype", {"auto", "float32", "bfloat16"}, "type of the weights in memory; auto: the checkpoint's",
            &o->dtype);
+    Choice("quantization", {"auto", "keep", "dequantize"},
+           "experts stored as mxfp4 or fp8: keep them so (auto: where the device can), or make them --dtype",
+           &o->quantization);
     Choice("expert-capacity", {"none", "config"},
            "rows that an expert takes of one prompt: all, or as many as config.json says (Switch); others pass it by",
            &o->expert_capacity);

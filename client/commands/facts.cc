@@ -23,6 +23,7 @@ std::string Render(const v1::Model& model) {
   std::string text = FactLine("name", model.name());
   text += FactLine("architecture", model.architecture());
   text += FactLine("dtype", model.dtype());
+  text += FactLine("expert dtype", model.expert_dtype());
   text += FactLine("parameters", GroupDigits(model.num_parameters()));
   text += FactLine("active per token", GroupDigits(model.num_active_parameters()));
   text += FactLine("weight bytes", GroupDigits(model.weight_bytes()));

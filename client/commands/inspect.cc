@@ -73,6 +73,10 @@ std::string Render(const ModelInspection& model) {
       absl::StrAppend(&parts, ", KV cache ", GroupDigits(memory.kv_bytes_per_token), " bytes per token");
     }
     text += FactLine(absl::StrCat("memory in ", memory.dtype), parts);
+    if (memory.weight_bytes_quantized > 0) {
+      text += FactLine("  experts as stored", absl::StrCat("weights ", Size(memory.weight_bytes_quantized),
+                                                           " (--quantization keep, on a CPU)"));
+    }
   }
   text += Lines("weights", Outcome(model.weights, "complete", "none here; --load-format dummy makes some up"));
   if (!model.image.has_value()) {
@@ -118,6 +122,9 @@ nlohmann::ordered_json ToJson(const ModelInspection& model) {
                {"chat_template", state(model.chat_template)}});
   for (const BytesPerDType& memory : model.memory) {
     json["memory"][memory.dtype]["kv_bytes_per_token"] = memory.kv_bytes_per_token;
+    if (memory.weight_bytes_quantized > 0) {
+      json["memory"][memory.dtype]["weight_bytes_quantized"] = memory.weight_bytes_quantized;
+    }
   }
   return json;
 }

@@ -74,6 +74,23 @@ struct ExpertReaders {
   const TensorReader* down_bias = nullptr;  // [1, hidden]
 };
 
+// What the matrices of a layer's experts take in device memory, and whether they stay as the checkpoint stores them.
+struct ExpertMemory {
+  QuantizedFormat kept = QuantizedFormat::kNone;  // kNone: dequantized, or never quantized
+  int64_t bytes = 0;
+};
+
+// Elements of gate, up and down of all experts.
+inline int64_t ExpertElements(std::span<const ExpertReaders> experts) {
+  int64_t elements = 0;
+  for (const ExpertReaders& expert : experts) {
+    for (const TensorReader* matrix : {expert.gate, expert.up, expert.down}) {
+      if (matrix != nullptr) elements += matrix->rows() * matrix->cols();
+    }
+  }
+  return elements;
+}
+
 // ---------------------------------------------------------------------------------------------------- attention
 
 enum class QkNorm : uint8_t {
@@ -339,6 +356,11 @@ class Backend {
                                                              WeightUse use) = 0;
   virtual absl::StatusOr<std::unique_ptr<ExpertWeights>> LoadExperts(std::span<const ExpertReaders> experts,
                                                                      DType dtype) = 0;
+  // What LoadExperts would make of them. Experts that stay quantized give the same results, bit for bit, as dequantized
+  // ones. Here: none do.
+  virtual ExpertMemory PlanExperts(std::span<const ExpertReaders> experts, DType dtype) const {
+    return {QuantizedFormat::kNone, ExpertElements(experts) * DTypeBytes(dtype)};
+  }
   // Zeroed memory for `rows` x `cols` activations, owned by the backend until it dies.
   virtual absl::StatusOr<Matrix> AllocateMatrix(int64_t rows, int64_t cols) = 0;
   virtual absl::StatusOr<Routing> AllocateRouting(int32_t max_tokens, const RouterConfig& config) = 0;
@@ -519,6 +541,7 @@ struct BackendOptions {
   std::string device = "auto";        // auto (a GPU if there is one) | cpu | cuda
   std::string cpu_isa = "auto";       // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
   int num_threads = 0;                // CPU workers; 0 = one per available core
+  bool keep_quantized = true;         // quantized experts stay so where the device can; see Backend::PlanExperts
   std::string expert_gemm = "auto";   // of a GPU: auto | native | cublas_grouped | cublas_padded
   double memory_utilization = 0.9;    // share of a GPU's free memory that may be used, in (0, 1]
 };

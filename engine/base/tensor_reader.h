@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "engine/base/dtype.h"
+#include "engine/base/quantized.h"
 
 namespace switchyard {
 
@@ -25,6 +26,18 @@ class TensorReader {
   // REQUIRES: 0 <= first, first + count <= rows().
   // DATA_LOSS: the file is shorter than it was when it was opened, or the read failed.
   virtual absl::Status ReadRows(int64_t first, int64_t count, DType as, void* out) const = 0;
+
+  // How the numbers are stored, where ReadQuantized gives them so: ReadRows rounds what these codes and scales multiply
+  // to, in fp32.
+  virtual QuantizedForm quantized() const { return {}; }
+
+  // Rows as they are stored. codes: quantized().CodeBytes(cols()) bytes a row; of mxfp4 the even column stands in the
+  // low four bits. scales: ScalesPerRow(cols()) for each row, uint8_t (mxfp4) or float (fp8).
+  // REQUIRES: quantized().format is not kNone; rows and errors as ReadRows.
+  virtual absl::Status ReadQuantized(int64_t /*first*/, int64_t /*count*/, uint8_t* /*codes*/,
+                                     void* /*scales*/) const {
+    return absl::InternalError("a tensor that is not quantized has no codes");
+  }
 };
 
 }  // namespace switchyard

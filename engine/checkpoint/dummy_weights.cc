@@ -4,9 +4,12 @@
 #include <cmath>
 #include <iterator>
 #include <utility>
+#include <vector>
 
 #include "engine/base/bf16.h"
 #include "engine/base/status_macros.h"
+#include "engine/checkpoint/convert.h"
+#include "engine/checkpoint/dequantize.h"
 #include "engine/checkpoint/tensor_map.h"
 #include "engine/checkpoint/weight_table.h"
 #include "engine/checkpoint/weights.h"
@@ -84,9 +87,42 @@ void Fill(const Run& run, int64_t count, To* out) {
   FillPortable(run, count, out);
 }
 
+// Random codes with one scale for all, so that the numbers have about the deviation that is asked for.
+class DummyCodes {
+ public:
+  // kNone: none.
+  static QuantizedForm FormOf(const Quantization& quantization) {
+    if (quantization.mxfp4) return {QuantizedFormat::kMxfp4, kMxfp4Block};
+    if (quantization.fp8_blocks) return {QuantizedFormat::kFp8, quantization.block_cols};
+    return {};
+  }
+
+  static void Fill(const QuantizedForm& form, const Run& run, int64_t count, double deviation, uint8_t* codes,
+                   int64_t num_scales, void* scales) {
+    const bool is_mxfp4 = form.format == QuantizedFormat::kMxfp4;
+    for (int64_t i = 0; i < form.CodeBytes(count); ++i) {
+      const uint32_t bits = HashIndex(run.first + static_cast<uint32_t>(i), run.key_low, run.key_high);
+      // All 16 numbers of mxfp4; of fp8 those from 1/2 to 15/8, with either sign.
+      codes[i] = static_cast<uint8_t>(is_mxfp4 ? bits : (bits & 0x8fu) | 0x30u);
+    }
+    if (is_mxfp4) {
+      const int exponent = static_cast<int>(std::lround(std::log2(deviation / kMxfp4Deviation))) + 127;
+      std::fill_n(static_cast<uint8_t*>(scales), num_scales, static_cast<uint8_t>(std::clamp(exponent, 2, 252)));
+    } else {
+      std::fill_n(static_cast<float*>(scales), num_scales, static_cast<float>(deviation / kF8Deviation));
+    }
+  }
+
+ private:
+  static constexpr double kMxfp4Deviation = 2.926;  // root of the mean square of the 16 numbers
+  static constexpr double kF8Deviation = 1.149;     // and of those 32
+};
+
 class DummyReader final : public TensorReader {
  public:
   DummyReader() = default;
+  DummyReader(uint64_t key, int64_t rows, int64_t cols, double deviation, const QuantizedForm& form)
+      : key_(key), rows_(rows), cols_(cols), scale_(static_cast<float>(deviation)), form_(form) {}
   DummyReader(uint64_t key, int64_t rows, int64_t cols, double mean, double deviation)
       : key_(key), rows_(rows), cols_(cols), mean_(mean), scale_(static_cast<float>(deviation / kNormalDeviation)) {}
 
@@ -95,6 +131,7 @@ class DummyReader final : public TensorReader {
 
   absl::Status ReadRows(int64_t first, int64_t count, DType as, void* out) const override {
     CHECK(as == DType::kF32 || as == DType::kBF16);
+    if (form_.format != QuantizedFormat::kNone) return ReadDequantized(first, count, as, static_cast<char*>(out));
     const int64_t begin = first * cols_, end = (first + count) * cols_;
     if (as == DType::kF32) {
       Write(begin, end, static_cast<float*>(out));
@@ -104,7 +141,32 @@ class DummyReader final : public TensorReader {
     return absl::OkStatus();
   }
 
+  QuantizedForm quantized() const override { return form_; }
+
+  absl::Status ReadQuantized(int64_t first, int64_t count, uint8_t* codes, void* scales) const override {
+    const Run run{static_cast<uint32_t>(key_), static_cast<uint32_t>(key_ >> 32),
+                  static_cast<uint32_t>(form_.CodeBytes(first * cols_)), 0.0f};
+    DummyCodes::Fill(form_, run, count * cols_, scale_, codes, count * form_.ScalesPerRow(cols_), scales);
+    return absl::OkStatus();
+  }
+
  private:
+  absl::Status ReadDequantized(int64_t first, int64_t count, DType as, char* out) const {
+    std::vector<uint8_t> codes(static_cast<size_t>(form_.CodeBytes(cols_)));
+    std::vector<float> scales(static_cast<size_t>(form_.ScalesPerRow(cols_)));  // room for either type
+    std::vector<float> values(static_cast<size_t>(cols_));
+    for (int64_t r = first; r < first + count; ++r, out += cols_ * DTypeBytes(as)) {
+      RETURN_IF_ERROR(ReadQuantized(r, 1, codes.data(), scales.data()));
+      if (form_.format == QuantizedFormat::kMxfp4) {
+        DequantizeMxfp4(codes.data(), reinterpret_cast<const uint8_t*>(scales.data()), cols_, values.data());
+      } else {
+        DequantizeFp8(codes.data(), scales.data(), 0, cols_, form_.block_cols, values.data());
+      }
+      ConvertElements(DType::kF32, values.data(), as, out, cols_);
+    }
+    return absl::OkStatus();
+  }
+
   template <typename To>
   void Write(int64_t begin, int64_t end, To* out) const {
     if (scale_ == 0.0f) {
@@ -129,6 +191,7 @@ class DummyReader final : public TensorReader {
   int64_t cols_ = 0;
   float mean_ = 0.0f;
   float scale_ = 0.0f;  // 0: every value is the mean
+  QuantizedForm form_;  // kNone: normal numbers; else codes, and scale_ is the deviation
 };
 
 bool IsNorm(WeightName name) {
@@ -153,7 +216,11 @@ uint64_t KeyNumber(WeightName name) {
   return number;
 }
 
-DummyReader MakeReader(const WeightSpec& spec, uint64_t seed, bool tied_embeddings) {
+bool IsExpertMatrix(WeightName name) {
+  return name == WeightName::kExpertGate || name == WeightName::kExpertUp || name == WeightName::kExpertDown;
+}
+
+DummyReader MakeReader(const WeightSpec& spec, uint64_t seed, bool tied_embeddings, const QuantizedForm& experts) {
   uint64_t key = Mix(seed ^ KeyNumber(spec.name));
   key = Mix(key ^ static_cast<uint64_t>(spec.layer + 1));
   key = Mix(key ^ static_cast<uint64_t>(spec.expert + 1));
@@ -162,15 +229,20 @@ DummyReader MakeReader(const WeightSpec& spec, uint64_t seed, bool tied_embeddin
   // An embedding is looked up, not summed over: with deviation 1 it is not drowned by the mean over the context that
   // attention adds, which is nearly the same for all tokens and would send them all to the same experts.
   if (spec.name == WeightName::kEmbedding && !tied_embeddings) return {key, spec.rows, spec.cols, 0.0, 1.0};
-  return {key, spec.rows, spec.cols, 0.0, 1.0 / std::sqrt(static_cast<double>(spec.cols))};
+  const double deviation = 1.0 / std::sqrt(static_cast<double>(spec.cols));
+  if (IsExpertMatrix(spec.name) && experts.format != QuantizedFormat::kNone) {
+    return {key, spec.rows, spec.cols, deviation, experts};
+  }
+  return {key, spec.rows, spec.cols, 0.0, deviation};
 }
 
 }  // namespace
 
 std::unique_ptr<Weights> MakeDummyWeights(const ModelConfig& config, uint64_t seed) {
   auto table = std::make_unique<WeightTable<DummyReader>>(config);
+  const QuantizedForm experts = DummyCodes::FormOf(config.quantization);
   ForEachWeight(config, [&](const WeightSpec& spec) {
-    table->Add(spec, MakeReader(spec, seed, config.tie_word_embeddings));
+    table->Add(spec, MakeReader(spec, seed, config.tie_word_embeddings, experts));
   });
   return table;
 }

@@ -1,13 +1,11 @@
 #include "engine/checkpoint/stored_elements.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <limits>
 #include <vector>
 
 #include "engine/base/status_macros.h"
 #include "engine/checkpoint/convert.h"
+#include "engine/checkpoint/dequantize.h"
 
 namespace switchyard {
 namespace {
@@ -15,35 +13,7 @@ namespace {
 constexpr int64_t kBufferBytes = 128 << 10;  // stays in the core's own cache
 constexpr int64_t kRunElements = 16 << 10;   // that are decoded at a time
 
-constexpr float DecodeF8E4m3(uint8_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x80u) << 24;
-  const uint32_t exponent = (bits >> 3) & 0xfu, mantissa = bits & 0x7u;
-  if (exponent == 15 && mantissa == 7) return std::numeric_limits<float>::quiet_NaN();
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-9f;
-    return sign != 0 ? -magnitude : magnitude;
-  }
-  return std::bit_cast<float>(sign | ((exponent + 120u) << 23) | (mantissa << 20));
-}
-
-constexpr std::array<float, 256> MakeF8Table() {
-  std::array<float, 256> table{};
-  for (int i = 0; i < 256; ++i) table[static_cast<size_t>(i)] = DecodeF8E4m3(static_cast<uint8_t>(i));
-  return table;
-}
-constexpr std::array<float, 256> kF8 = MakeF8Table();
-constexpr std::array<float, 16> kMxfp4 = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
-                                          -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
-
 }  // namespace
-
-float F8E4m3ToFloat(uint8_t bits) { return kF8[bits]; }
-float Mxfp4CodeToFloat(uint8_t code) { return kMxfp4[code & 0xfu]; }
-
-float E8m0ToFloat(uint8_t exponent) {
-  if (exponent == 255) return std::numeric_limits<float>::quiet_NaN();
-  return exponent == 0 ? 0x1p-127f : std::bit_cast<float>(static_cast<uint32_t>(exponent) << 23);
-}
 
 StoredElements StoredElements::Plain(const SafetensorsFile* file, const StoredTensor& tensor) {
   StoredElements elements;
@@ -57,7 +27,7 @@ StoredElements StoredElements::Fp8Blocks(const SafetensorsFile* file, const Stor
                                          const SafetensorsFile* scales_file, const StoredTensor& scales,
                                          int64_t block_rows, int64_t block_cols) {
   StoredElements elements;
-  elements.encoding_ = Encoding::kFp8Blocks;
+  elements.format_ = QuantizedFormat::kFp8;
   elements.file_ = file;
   elements.begin_ = tensor.begin;
   elements.scales_file_ = scales_file;
@@ -72,7 +42,7 @@ StoredElements StoredElements::Fp8Blocks(const SafetensorsFile* file, const Stor
 StoredElements StoredElements::Mxfp4(const SafetensorsFile* file, const StoredTensor& blocks,
                                      const SafetensorsFile* scales_file, const StoredTensor& scales) {
   StoredElements elements;
-  elements.encoding_ = Encoding::kMxfp4;
+  elements.format_ = QuantizedFormat::kMxfp4;
   elements.file_ = file;
   elements.begin_ = blocks.begin;
   elements.scales_file_ = scales_file;
@@ -82,8 +52,8 @@ StoredElements StoredElements::Mxfp4(const SafetensorsFile* file, const StoredTe
 
 absl::Status StoredElements::Read(int64_t first, int64_t count, DType as, void* out) const {
   char* const to = static_cast<char*>(out);
-  if (encoding_ == Encoding::kFp8Blocks) return ReadFp8Blocks(first, count, as, to);
-  if (encoding_ == Encoding::kMxfp4) return ReadMxfp4(first, count, as, to);
+  if (format_ == QuantizedFormat::kFp8) return ReadFp8Blocks(first, count, as, to);
+  if (format_ == QuantizedFormat::kMxfp4) return ReadMxfp4(first, count, as, to);
   return ReadPlain(first, count, as, to);
 }
 
@@ -104,10 +74,41 @@ absl::Status StoredElements::ReadPlain(int64_t first, int64_t count, DType as, c
   return absl::OkStatus();
 }
 
+QuantizedForm StoredElements::form() const {
+  if (format_ == QuantizedFormat::kNone) return {};
+  return {format_, format_ == QuantizedFormat::kMxfp4 ? kMxfp4Block : block_cols_};
+}
+
+absl::Status StoredElements::ReadQuantized(int64_t first, int64_t count, uint8_t* codes, void* scales) const {
+  if (format_ == QuantizedFormat::kMxfp4) {
+    CHECK(first % kMxfp4Block == 0 && count % kMxfp4Block == 0);
+    RETURN_IF_ERROR(file_->Read(begin_ + first / 2, count / 2, codes));
+    return scales_file_->Read(scales_begin_ + first / kMxfp4Block, count / kMxfp4Block, scales);
+  }
+  CHECK(format_ == QuantizedFormat::kFp8 && first % cols_ == 0 && count % cols_ == 0);
+  const int64_t scales_per_row = form().ScalesPerRow(cols_);
+  float* to = static_cast<float*>(scales);
+  for (int64_t row = first / cols_; row < (first + count) / cols_; ++row, to += scales_per_row) {
+    if (row > first / cols_ && row % block_rows_ != 0) {
+      std::copy_n(to - scales_per_row, scales_per_row, to);
+    } else {
+      RETURN_IF_ERROR(ReadScales(row / block_rows_, to));
+    }
+  }
+  return file_->Read(begin_ + first, count, codes);
+}
+
+absl::Status StoredElements::ReadScales(int64_t block_row, float* scales) const {
+  const int64_t count = form().ScalesPerRow(cols_);
+  const int64_t bytes = count * DTypeBytes(scales_dtype_);
+  std::vector<char> stored(static_cast<size_t>(bytes));
+  RETURN_IF_ERROR(scales_file_->Read(scales_begin_ + block_row * bytes, bytes, stored.data()));
+  ConvertElements(scales_dtype_, stored.data(), DType::kF32, scales, count);
+  return absl::OkStatus();
+}
+
 absl::Status StoredElements::ReadFp8Blocks(int64_t first, int64_t count, DType as, char* out) const {
-  const int64_t scales_per_row = (cols_ + block_cols_ - 1) / block_cols_;
-  std::vector<char> stored(static_cast<size_t>(scales_per_row * DTypeBytes(scales_dtype_)));
-  std::vector<float> scales(static_cast<size_t>(scales_per_row));
+  std::vector<float> scales(static_cast<size_t>(form().ScalesPerRow(cols_)));
   int64_t scales_row = -1;  // which of the rows of scales was read
   alignas(64) uint8_t codes[kRunElements];
   alignas(64) float values[kRunElements];
@@ -116,17 +117,10 @@ absl::Status StoredElements::ReadFp8Blocks(int64_t first, int64_t count, DType a
     const int64_t run = std::min({count, cols_ - col, kRunElements});
     if (row / block_rows_ != scales_row) {
       scales_row = row / block_rows_;
-      const int64_t bytes = static_cast<int64_t>(stored.size());
-      RETURN_IF_ERROR(scales_file_->Read(scales_begin_ + scales_row * bytes, bytes, stored.data()));
-      ConvertElements(scales_dtype_, stored.data(), DType::kF32, scales.data(), scales_per_row);
+      RETURN_IF_ERROR(ReadScales(scales_row, scales.data()));
     }
     RETURN_IF_ERROR(file_->Read(begin_ + first, run, codes));
-    for (int64_t i = 0; i < run;) {
-      const int64_t block = (col + i) / block_cols_;
-      const int64_t end = std::min(run, (block + 1) * block_cols_ - col);
-      const float scale = scales[static_cast<size_t>(block)];
-      for (; i < end; ++i) values[i] = kF8[codes[i]] * scale;
-    }
+    DequantizeFp8(codes, scales.data(), col, run, block_cols_, values);
     ConvertElements(DType::kF32, values, as, out, run);
     first += run;
     count -= run;
@@ -136,19 +130,13 @@ absl::Status StoredElements::ReadFp8Blocks(int64_t first, int64_t count, DType a
 }
 
 absl::Status StoredElements::ReadMxfp4(int64_t first, int64_t count, DType as, char* out) const {
-  CHECK(first % kMxfp4Block == 0 && count % kMxfp4Block == 0);
   alignas(64) uint8_t codes[kRunElements / 2];
   alignas(64) uint8_t scales[kRunElements / kMxfp4Block];
   alignas(64) float values[kRunElements];
   while (count > 0) {
     const int64_t run = std::min(count, kRunElements);
-    RETURN_IF_ERROR(file_->Read(begin_ + first / 2, run / 2, codes));
-    RETURN_IF_ERROR(scales_file_->Read(scales_begin_ + first / kMxfp4Block, run / kMxfp4Block, scales));
-    for (int64_t i = 0; i < run; i += 2) {
-      const float scale = E8m0ToFloat(scales[i / kMxfp4Block]);
-      values[i] = kMxfp4[codes[i / 2] & 0xfu] * scale;
-      values[i + 1] = kMxfp4[codes[i / 2] >> 4] * scale;
-    }
+    RETURN_IF_ERROR(ReadQuantized(first, run, codes, scales));
+    DequantizeMxfp4(codes, scales, run, values);
     ConvertElements(DType::kF32, values, as, out, run);
     first += run;
     count -= run;

@@ -12,11 +12,10 @@
 
 #include "absl/status/status.h"
 #include "engine/base/dtype.h"
+#include "engine/base/quantized.h"
 #include "engine/checkpoint/safetensors.h"
 
 namespace switchyard {
-
-inline constexpr int64_t kMxfp4Block = 32;
 
 // A view; thread-safe.
 class StoredElements {
@@ -37,14 +36,19 @@ class StoredElements {
   // REQUIRES: for mxfp4, first and count are multiples of 32. DATA_LOSS as SafetensorsFile::Read.
   absl::Status Read(int64_t first, int64_t count, DType as, void* out) const;
 
- private:
-  enum class Encoding : uint8_t { kPlain, kFp8Blocks, kMxfp4 };
+  QuantizedForm form() const;
+  int64_t cols() const { return cols_; }  // of fp8
+  // As TensorReader::ReadQuantized, elements instead of rows.
+  // REQUIRES: quantized. mxfp4: first and count are multiples of 32; fp8: of cols().
+  absl::Status ReadQuantized(int64_t first, int64_t count, uint8_t* codes, void* scales) const;
 
+ private:
   absl::Status ReadPlain(int64_t first, int64_t count, DType as, char* out) const;
   absl::Status ReadFp8Blocks(int64_t first, int64_t count, DType as, char* out) const;
   absl::Status ReadMxfp4(int64_t first, int64_t count, DType as, char* out) const;
+  absl::Status ReadScales(int64_t block_row, float* scales) const;  // of fp8
 
-  Encoding encoding_ = Encoding::kPlain;
+  QuantizedFormat format_ = QuantizedFormat::kNone;
   DType dtype_ = DType::kF32;  // plain
   const SafetensorsFile* file_ = nullptr;
   int64_t begin_ = 0;
@@ -55,11 +59,6 @@ class StoredElements {
   int64_t block_rows_ = 0;
   int64_t block_cols_ = 0;
 };
-
-// What the codes mean; the tests compare them with the formats' definitions.
-float F8E4m3ToFloat(uint8_t bits);
-float Mxfp4CodeToFloat(uint8_t code);  // the low four bits
-float E8m0ToFloat(uint8_t exponent);   // 2^(exponent - 127); 255 is NaN
 
 }  // namespace switchyard
 

@@ -52,6 +52,28 @@ absl::Status WeightReader::ReadRows(int64_t first, int64_t count, DType as, void
   return absl::OkStatus();
 }
 
+QuantizedForm WeightReader::quantized() const {
+  const QuantizedForm form = elements_->form();
+  if (form.format == QuantizedFormat::kNone || view_.col_pitch != 1) return {};
+  const bool is_fp8 = form.format == QuantizedFormat::kFp8;
+  const int64_t unit = is_fp8 ? elements_->cols() : kMxfp4Block;
+  const bool whole = view_.offset % unit == 0 && view_.row_pitch % unit == 0 &&
+                     (is_fp8 ? view_.cols == unit : view_.cols % unit == 0);
+  return whole ? form : QuantizedForm{};
+}
+
+absl::Status WeightReader::ReadQuantized(int64_t first, int64_t count, uint8_t* codes, void* scales) const {
+  const QuantizedForm form = quantized();
+  const int64_t begin = view_.offset + first * view_.row_pitch;
+  if (view_.row_pitch == view_.cols) return elements_->ReadQuantized(begin, count * view_.cols, codes, scales);
+  for (int64_t r = 0; r < count; ++r) {
+    RETURN_IF_ERROR(elements_->ReadQuantized(begin + r * view_.row_pitch, view_.cols, codes, scales));
+    codes += form.CodeBytes(view_.cols);
+    scales = static_cast<char*>(scales) + form.ScalesPerRow(view_.cols) * form.ScaleBytes();
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WeightReader::ReadColumns(int64_t first, int64_t count, DType as, void* out) const {
   const int64_t source_first = view_.offset / view_.col_pitch * view_.col_pitch;
   const int64_t source_count = int64_t{view_.cols} * view_.col_pitch;

@@ -58,6 +58,9 @@ class WeightReader final : public TensorReader {
   int64_t rows() const override { return view_.rows; }
   int64_t cols() const override { return view_.cols; }
   absl::Status ReadRows(int64_t first, int64_t count, DType as, void* out) const override;
+  // Of whole rows of a tensor: those of a transposed one have their codes in the wrong order.
+  QuantizedForm quantized() const override;
+  absl::Status ReadQuantized(int64_t first, int64_t count, uint8_t* codes, void* scales) const override;
 
  private:
   absl::Status ReadColumns(int64_t first, int64_t count, DType as, void* out) const;

@@ -72,7 +72,8 @@ absl::StatusOr<std::unique_ptr<Weights>> OpenWeights(const ModelConfig& config, 
 
 // Random weights of the right shapes, reproducible: value i of a tensor depends on (seed, tensor, i) only. Matrices
 // are normal with deviation 1/sqrt(cols) (so activations keep their scale), untied embeddings with deviation 1 (so that
-// tokens differ and routing is balanced), norms 1, biases small.
+// tokens differ and routing is balanced), norms 1, biases small. Experts are of random codes where the config says that
+// they are quantized.
 std::unique_ptr<Weights> MakeDummyWeights(const ModelConfig& config, uint64_t seed);
 
 }  // namespace switchyard

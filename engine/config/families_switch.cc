@@ -17,17 +17,18 @@ constexpr int32_t kMaxCapacity = 1 << 30;
 struct Stack {
   std::string name;
   int32_t num_layers = 0;
-  int32_t sparse_step = 0;  // layer l is sparse where l % step is 1, or step is 1
+  int32_t sparse_step = 0;  // layer l is sparse where l % step is 1, or step is 1; 0: none is
 };
 
 // As the Hugging Face class: how many layers are sparse makes the step, unless that is given itself. With no sparse
-// layers at all its step is the number of layers, which makes layer 1 sparse.
+// layers at all its step is the number of layers, which makes layer 1 sparse; with more than there are layers it is 0,
+// which makes none.
 Stack ReadStack(const ConfigReader& config, const std::string& name, int32_t num_layers) {
   constexpr int32_t kDefaultSparseLayers = 3;
   const int32_t num_sparse = config.Int(absl::StrCat("num_sparse_", name, "_layers"),
-                                        std::min(kDefaultSparseLayers, num_layers), 0, num_layers);
+                                        kDefaultSparseLayers, 0, num_layers);
   const int32_t step = num_sparse > 0 ? num_layers / num_sparse : num_layers;
-  return {name, num_layers, config.Int(name + "_sparse_step", step, 1, kMaxLayers)};
+  return {name, num_layers, config.Int(name + "_sparse_step", step, 0, kMaxLayers)};
 }
 
 void AppendStack(const Stack& stack, const LayerConfig& sparse, ModelConfig* model) {

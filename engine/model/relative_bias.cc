@@ -20,9 +20,11 @@ int32_t RelativeBucket(int32_t distance, bool bidirectional, int32_t num_buckets
   }
   const int32_t num_exact = num_buckets / 2;
   if (distance < num_exact) return first + distance;
-  const double growth = std::log(static_cast<double>(distance) / num_exact) /
-                        std::log(static_cast<double>(max_distance) / num_exact);
-  const auto bucket = num_exact + static_cast<int32_t>(growth * (num_buckets - num_exact));
+  // In float32, as the reference: where a distance is just at the edge of two buckets its rounding decides.
+  const float share = static_cast<float>(distance) / static_cast<float>(num_exact);
+  const auto range = static_cast<float>(std::log(static_cast<double>(max_distance) / num_exact));
+  const float growth = std::log(share) / range * static_cast<float>(num_buckets - num_exact);
+  const int32_t bucket = num_exact + static_cast<int32_t>(growth);
   return first + std::min(bucket, num_buckets - 1);
 }
 

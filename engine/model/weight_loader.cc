@@ -82,9 +82,7 @@ absl::StatusOr<MoeLayerWeights> WeightLoader::LoadMoe(const MoeConfig& moe, int 
   if (moe.router.has_choice_bias) {
     ASSIGN_OR_RETURN(result.choice_bias, Load(WeightName::kChoiceBias, WeightUse::kVector, layer));
   }
-  std::vector<ExpertReaders> experts(moe.router.num_experts);
-  for (int e = 0; e < moe.router.num_experts; ++e) experts[e] = FindExpert(moe, layer, e);
-  ASSIGN_OR_RETURN(result.experts, backend_->LoadExperts(experts, dtype_));
+  ASSIGN_OR_RETURN(result.experts, backend_->LoadExperts(FindExperts(moe, weights_, layer), dtype_));
   bytes_ += result.experts->bytes();
   num_nonfinite_ += result.experts->num_nonfinite();
   if (moe.output_bias) {
@@ -100,17 +98,20 @@ absl::StatusOr<MoeLayerWeights> WeightLoader::LoadMoe(const MoeConfig& moe, int 
   return result;
 }
 
-ExpertReaders WeightLoader::FindExpert(const MoeConfig& moe, int layer, int expert) const {
-  ExpertReaders readers;
-  readers.gate = weights_.Find(WeightName::kExpertGate, layer, expert);
-  readers.up = weights_.Find(WeightName::kExpertUp, layer, expert);
-  readers.down = weights_.Find(WeightName::kExpertDown, layer, expert);
-  readers.form = moe.experts;
-  if (!moe.experts.biases) return readers;
-  readers.gate_bias = weights_.Find(WeightName::kExpertGateBias, layer, expert);
-  readers.up_bias = weights_.Find(WeightName::kExpertUpBias, layer, expert);
-  readers.down_bias = weights_.Find(WeightName::kExpertDownBias, layer, expert);
-  return readers;
+std::vector<ExpertReaders> FindExperts(const MoeConfig& moe, const Weights& weights, int layer) {
+  std::vector<ExpertReaders> experts(static_cast<size_t>(moe.router.num_experts));
+  for (int e = 0; e < moe.router.num_experts; ++e) {
+    ExpertReaders& readers = experts[static_cast<size_t>(e)];
+    readers.gate = weights.Find(WeightName::kExpertGate, layer, e);
+    readers.up = weights.Find(WeightName::kExpertUp, layer, e);
+    readers.down = weights.Find(WeightName::kExpertDown, layer, e);
+    readers.form = moe.experts;
+    if (!moe.experts.biases) continue;
+    readers.gate_bias = weights.Find(WeightName::kExpertGateBias, layer, e);
+    readers.up_bias = weights.Find(WeightName::kExpertUpBias, layer, e);
+    readers.down_bias = weights.Find(WeightName::kExpertDownBias, layer, e);
+  }
+  return experts;
 }
 
 absl::StatusOr<std::unique_ptr<Weight>> WeightLoader::Stack(const std::vector<const TensorReader*>& parts,

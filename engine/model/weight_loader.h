@@ -19,6 +19,9 @@ struct NormWeights {
   std::unique_ptr<Weight> bias;  // null unless the config has norm biases
 };
 
+// The readers of one MoE layer's experts.
+std::vector<ExpertReaders> FindExperts(const MoeConfig& moe, const Weights& weights, int layer);
+
 // All calls that load: INVALID_ARGUMENT, DATA_LOSS and RESOURCE_EXHAUSTED as LoadLanguageModel.
 // REQUIRES: the config calls for the weights that are asked for.
 class WeightLoader {
@@ -54,7 +57,6 @@ class WeightLoader {
 
  private:
   absl::StatusOr<MoeLayerWeights> LoadMoe(const MoeConfig& moe, int layer);
-  ExpertReaders FindExpert(const MoeConfig& moe, int layer, int expert) const;
 
   const ModelConfig& config_;
   const Weights& weights_;

@@ -16,6 +16,7 @@ ModelFacts ToModelFacts(const ImageClassifierInfo& info) {
   facts.backend = info.backend;
   facts.backend_reason = info.backend_reason;
   facts.dtype = info.dtype;
+  facts.expert_dtype = DTypeName(info.dtype);
   facts.num_parameters = info.num_parameters;
   facts.num_active_parameters = info.num_active_parameters;
   facts.weight_bytes = info.weight_bytes;

@@ -128,6 +128,7 @@ absl::Status InferenceService::DoGetModel(const v1::GetModelRequest& request, v1
   response->set_num_parameters(facts.num_parameters);
   response->set_num_active_parameters(facts.num_active_parameters);
   response->set_weight_bytes(facts.weight_bytes);
+  response->set_expert_dtype(facts.expert_dtype);
   response->set_vocab_size(facts.vocab_size);
   response->set_max_model_len(model->limits.max_model_len);
   response->set_num_layers(facts.num_layers);

@@ -1,10 +1,12 @@
 // Whole-engine speed on dummy weights of a real shape, against the floor of this machine.
 //
-//   switchyard_bench_engine [--model-dir DIR] [--threads N] [--dtype bfloat16] [--isa NAME] [--repeat N] [--only CASE]
-//                          [--json FILE]
+//   switchyard_bench_engine [--model-dir DIR] [--threads N] [--dtype bfloat16] [--isa NAME] [--repeat N] [--json FILE]
+//                           [--quantized mxfp4|fp8] [--only CASE]
 //
 // Without --model-dir it makes `midq`: Qwen3-MoE architecture, hidden 2048, 8 layers, 64 experts top-8, expert width
-// 1024, 16 heads of 128, vocabulary 32,000: 3.49 billion parameters, 6.5 GiB in bfloat16.
+// 1024, 16 heads of 128, vocabulary 32,000: 3.49 billion parameters, 6.5 GiB in bfloat16. With --quantized its layers are
+// three with the experts of gpt-oss-20b (hidden and width 2880, 32 experts top-4), stored so; it is loaded twice, kept
+// and dequantized, and both take turns.
 //
 // The floor of a step is max(bytes / read bandwidth, FLOP / bf16 peak), both measured in this run. Bytes are what the
 // step must read at least: the experts that its own routing touched (counted, not assumed), the dense weights, the KV
@@ -19,6 +21,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -42,6 +45,15 @@ constexpr const char* kMidq = R"({
   "tie_word_embeddings": false, "torch_dtype": "bfloat16"
 })";
 
+constexpr const char* kQuantized = R"({
+  "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "hidden_act": "silu",
+  "vocab_size": 32000, "hidden_size": 2880, "num_hidden_layers": 3, "num_attention_heads": 64,
+  "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 4096, "intermediate_size": 2880,
+  "moe_intermediate_size": 2880, "num_experts": 32, "num_experts_per_tok": 4, "norm_topk_prob": true,
+  "decoder_sparse_step": 1, "mlp_only_layers": [], "rope_theta": 10000.0, "rms_norm_eps": 1e-06,
+  "tie_word_embeddings": false, "torch_dtype": "bfloat16"
+})";
+
 constexpr int32_t kBlockSize = 16;
 constexpr int32_t kPrefillTokens = 512;
 constexpr int32_t kContext = 128;      // tokens in the cache when decoding is measured
@@ -55,6 +67,7 @@ struct MachineLimits {
 struct Case {
   std::string name;
   int32_t num_sequences = 0;   // 0: prefill of one sequence
+  size_t engine = 0;
 };
 
 struct Measurement {
@@ -120,12 +133,16 @@ class Bench {
     const int64_t heads = config_.at("num_attention_heads"), kv_heads = config_.at("num_key_value_heads");
     const int64_t head_dim = config_.at("head_dim"), experts = config_.at("num_experts");
     const int64_t bytes_per_value = DTypeBytes(engine_->facts().dtype);
+    const std::string& experts_as = engine_->facts().expert_dtype;
+    const double bytes_per_expert_value = experts_as == "mxfp4" ? 17.0 / 32
+                                          : experts_as == "fp8" ? 33.0 / 32
+                                                                : static_cast<double>(bytes_per_value);
     const int64_t attention = hidden * head_dim * (2 * heads + 2 * kv_heads);
     double bytes = 0.0, flops = 0.0;
     for (const MoeLayerStats& layer : stats_.moe_layers) {
       const auto touched = std::count_if(layer.tokens_per_expert.begin(), layer.tokens_per_expert.end(),
                                          [](int32_t tokens) { return tokens > 0; });
-      bytes += static_cast<double>(touched) * 3 * hidden * width * bytes_per_value;
+      bytes += static_cast<double>(touched * 3 * hidden * width) * bytes_per_expert_value;
       flops += 2.0 * num_tokens * engine_->facts().top_k * 3 * hidden * width;
     }
     bytes += static_cast<double>(layers) * (attention * bytes_per_value + experts * hidden * 4);
@@ -179,20 +196,24 @@ class Bench {
 int Run(int argc, char** argv) {
   std::map<std::string, std::string> flags = {
       {"--model-dir", ""}, {"--threads", "2"}, {"--dtype", "bfloat16"}, {"--repeat", "5"}, {"--json", ""}, {"--isa", "auto"},
-      {"--only", ""}};
+      {"--quantized", ""}, {"--only", ""}};
   for (int i = 1; i < argc; i += 2) {
     if (i + 1 >= argc || flags.count(argv[i]) == 0) {
-      std::fprintf(stderr, "usage: %s [--model-dir DIR] [--threads N] [--dtype T] [--isa I] [--repeat N] "
-                   "[--only CASE] [--json FILE]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--model-dir DIR] [--threads N] [--dtype T] [--isa I] [--repeat N] [--json FILE]"
+                           " [--quantized FORMAT] [--only CASE]\n", argv[0]);
       return 2;
     }
     flags[argv[i]] = argv[i + 1];
   }
   std::filesystem::path folder = flags["--model-dir"];
   if (folder.empty()) {
-    folder = std::filesystem::temp_directory_path() / "switchyard_bench_midq";
+    const std::string& format = flags["--quantized"];
+    nlohmann::json config = nlohmann::json::parse(format.empty() ? kMidq : kQuantized);
+    if (format == "mxfp4") config["quantization_config"] = {{"quant_method", "mxfp4"}};
+    if (format == "fp8") config["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {128, 128}}};
+    folder = std::filesystem::temp_directory_path() / ("switchyard_bench_midq" + format);
     std::filesystem::create_directories(folder);
-    std::ofstream(folder / "config.json") << kMidq;
+    std::ofstream(folder / "config.json") << config.dump(2);
   }
   EngineOptions options;
   options.model_dir = folder.string();
@@ -205,22 +226,37 @@ int Run(int argc, char** argv) {
   options.max_num_batched_tokens = kPrefillTokens;
   options.block_size = kBlockSize;
   options.kv_cache_bytes = int64_t{2} << 30;
-  auto engine = CreateEngine(options);
-  if (!engine.ok()) {
-    std::fprintf(stderr, "%s\n", engine.status().ToString().c_str());
-    return 1;
-  }
-  const cpu::Isa isa = cpu::ChooseIsa(options.cpu_isa).value();
-  const ModelFacts& facts = (*engine)->facts();
-  std::printf("%s: %.2f B parameters (%.2f B active), %.2f GiB, %s, made in %.1f s\n", facts.architecture.c_str(),
-              facts.num_parameters / 1e9, facts.num_active_parameters / 1e9, facts.weight_bytes / 1073741824.0,
-              facts.backend.c_str(), facts.load_seconds);
   nlohmann::json config;
   std::ifstream(folder / "config.json") >> config;
-  Bench bench(engine->get(), config);
+  const cpu::Isa isa = cpu::ChooseIsa(options.cpu_isa).value();
+  std::vector<std::unique_ptr<Engine>> engines;
+  std::vector<Bench> benches;
+  std::vector<std::string> choices = {"auto"};
+  if (!flags["--quantized"].empty()) choices = {"keep", "dequantize"};
+  for (const std::string& choice : choices) {
+    options.quantization = choice;
+    auto engine = CreateEngine(options);
+    if (!engine.ok()) {
+      std::fprintf(stderr, "%s\n", engine.status().ToString().c_str());
+      return 1;
+    }
+    const ModelFacts& facts = (*engine)->facts();
+    std::printf("%s: %.2f B parameters (%.2f B active), experts %s, %.2f GiB, %s, made in %.1f s\n",
+                facts.architecture.c_str(), facts.num_parameters / 1e9, facts.num_active_parameters / 1e9,
+                facts.expert_dtype.c_str(), facts.weight_bytes / 1073741824.0, facts.backend.c_str(),
+                facts.load_seconds);
+    benches.emplace_back(engine->get(), config);
+    engines.push_back(*std::move(engine));
+  }
+  const ModelFacts& facts = engines[0]->facts();
 
-  std::vector<Case> cases = {{"prefill 512", 0}};
-  for (const int n : {1, 4, 8, 16, 32}) cases.push_back({"decode " + std::to_string(n), n});
+  std::vector<Case> cases;
+  for (const int n : {0, 1, 4, 8, 16, 32}) {
+    const std::string name = n == 0 ? "prefill 512" : "decode " + std::to_string(n);
+    for (size_t e = 0; e < engines.size(); ++e) {
+      cases.push_back({engines.size() == 1 ? name : name + " " + engines[e]->facts().expert_dtype, n, e});
+    }
+  }
   std::erase_if(cases, [&](const Case& c) { return c.name.find(flags["--only"]) == std::string::npos; });
   std::map<std::string, Measurement> results;
   std::vector<double> bandwidths, peaks;
@@ -238,6 +274,7 @@ int Run(int argc, char** argv) {
                 limits.read_bytes_per_second / 1e9, limits.bf16_flops / 1e9, cpu::IsaName(isa));
     for (const Case& c : cases) {
       Measurement& m = results[c.name];
+      Bench& bench = benches[c.engine];
       if (c.num_sequences == 0) {
         m.tokens = kPrefillTokens;
         for (int i = 0; i < 2; ++i) {
@@ -250,13 +287,13 @@ int Run(int argc, char** argv) {
       }
     }
   }
-  std::printf("\n%-12s %10s %10s %10s %8s\n", "case", "step ms", "tok/s", "floor ms", "share");
+  std::printf("\n%-22s %10s %10s %10s %8s\n", "case", "step ms", "tok/s", "floor ms", "share");
   nlohmann::json json = {{"model", facts.architecture}, {"backend", facts.backend},
                          {"read_bytes_per_second", Median(bandwidths)}, {"bf16_flops", Median(peaks)}};
   for (const Case& c : cases) {
     const Measurement& m = results[c.name];
     const double seconds = Median(m.seconds), floor = Median(m.floors);
-    std::printf("%-12s %10.1f %10.1f %10.1f %7.0f%%\n", c.name.c_str(), seconds * 1e3, m.tokens / seconds, floor * 1e3,
+    std::printf("%-22s %10.1f %10.1f %10.1f %7.0f%%\n", c.name.c_str(), seconds * 1e3, m.tokens / seconds, floor * 1e3,
                 100.0 * floor / seconds);
     json["cases"].push_back({{"name", c.name}, {"step_seconds", seconds}, {"tokens_per_second", m.tokens / seconds},
                              {"floor_seconds", floor}, {"share_of_floor", floor / seconds}});

@@ -95,6 +95,18 @@ TEST(InspectTest, SaysWhatACacheEntryTakes) {
   EXPECT_NEAR(model["num_active_parameters"].get<double>(), 37e9, 1e9);
 }
 
+TEST(InspectTest, SaysWhatQuantizedExpertsTake) {
+  const nlohmann::json memory = InspectJson(kFixtures + "gpt_oss_mxfp4")["memory"];
+  const int64_t elements = int64_t{3} * 6 * 3 * 32 * 32;  // layers, experts, matrices
+  EXPECT_EQ(memory["bfloat16"]["weight_bytes"].get<int64_t>() -
+                memory["bfloat16"]["weight_bytes_quantized"].get<int64_t>(),
+            elements * 2 - elements * 17 / 32);
+  EXPECT_FALSE(memory["float32"].contains("weight_bytes_quantized"));
+  EXPECT_THAT(Inspect(kFixtures + "gpt_oss_mxfp4").out, HasSubstr("--quantization keep, on a CPU"));
+  EXPECT_TRUE(InspectJson(kFixtures + "deepseek_v3_fp8")["memory"]["bfloat16"].contains("weight_bytes_quantized"));
+  EXPECT_FALSE(InspectJson(kFixtures + "gpt_oss_bf16")["memory"]["bfloat16"].contains("weight_bytes_quantized"));
+}
+
 TEST(InspectTest, NamesWhatABackendDoesNotServe) {
   EXPECT_EQ(InspectJson(kFixtures + "mixtral")["cuda"], "ok");
   EXPECT_THAT(InspectJson(kFixtures + "deepseek_v3")["cuda"].get<std::string>(), HasSubstr("latent attention (MLA)"));

@@ -1,6 +1,6 @@
 """The reference against the fixtures, whose logits were confirmed with the families' reference classes.
 
-    check_fixtures.py [FOLDER ...]       without folders, all fixtures but the encoder-decoders
+    check_fixtures.py [FOLDER ...]       without folders, all fixtures but those of vmoe
 """
 import json
 import pathlib
@@ -19,8 +19,13 @@ TOLERANCE = 1e-9  # of the largest logit; both are float64, in another order of 
 def check(folder):
     config = json.loads((folder / "config.json").read_text())
     golden, tensors = safetensors.load(folder / "golden.safetensors"), StoredTensors(folder)
-    logits, routings = build(config, tensors, len(golden["input_ids"]))(golden["input_ids"])
-    error = np.abs(logits - golden["logits"]).max() / np.abs(golden["logits"]).max()
+    prompts = [golden[name] for name in ("input_ids", "decoder_input_ids") if name in golden]
+    model = build(config, tensors, len(prompts[0]))
+    logits, routings = model(*prompts)
+    answers = {"logits": logits}
+    if "one_by_one.logits" in golden:
+        answers["one_by_one.logits"], _ = model(*prompts, one_by_one=True)
+    error = max(np.abs(answers[name] - golden[name]).max() / np.abs(golden[name]).max() for name in answers)
     ids = {name[:-4] for name in golden if name.endswith(".ids")}
     same = ids == set(routings) and all(
         np.array_equal(routings[name].ids, golden[name + ".ids"]) and

@@ -13,6 +13,7 @@ import transformers
 from assembled_models import assemble
 from configurations import all_cases
 from generate import draw
+from reference.storage import embedding_name
 
 ASSEMBLED = {"deepseek", "arctic", "switchyard_moe"}  # no class in 4.57.1
 KNOWN_FAULTS = {"deepseek_v2_renormalised": "the class ignores norm_topk_prob"}
@@ -40,9 +41,10 @@ def hugging_face_tensors(case, tensors):
     for name, value in tensors.values.items():
         is_mxfp4 = name + "_blocks" in tensors.stored
         result[name] = torch.tensor(np.swapaxes(value, 1, 2).copy() if is_mxfp4 else value)
-    if case.config["tie_word_embeddings"]:
-        embedding = "model.embed_tokens.weight"
-        result["lm_head.weight"] = result[embedding]
+    copies = ["lm_head.weight"] if case.config["tie_word_embeddings"] else []
+    if case.is_encoder_decoder:
+        copies += ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
+    result.update({copy: result[embedding_name(case.config)] for copy in copies})
     return result
 
 
@@ -63,21 +65,43 @@ def make_model(case):
     if case.config["model_type"] in ASSEMBLED:
         return assemble(case.config)
     dtype = torch.float32 if case.config["model_type"] in FLOAT32_ONLY else torch.float64
-    return transformers.AutoModelForCausalLM.from_config(hugging_face_config(case), attn_implementation="eager",
-                                                         dtype=dtype), str
+    kind = transformers.AutoModelForSeq2SeqLM if case.is_encoder_decoder else transformers.AutoModelForCausalLM
+    return kind.from_config(hugging_face_config(case), attn_implementation="eager", dtype=dtype), str
 
 
 def relative_difference(case):
-    tensors, ids, logits, _ = draw(case)
+    tensors, reference, prompts = draw(case)
     model, name_of = make_model(case)
     state = {name_of(name): tensor for name, tensor in hugging_face_tensors(case, tensors).items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     if missing or unexpected:
         raise ValueError(f"missing {missing}, unexpected {unexpected}")
     follow_config(model, case.config)
+    run = run_encoder_decoder if case.is_encoder_decoder else run_decoder
     with torch.no_grad():
-        theirs = model.eval()(torch.tensor(ids)[None], use_cache=False).logits[0].double().numpy()
-    return np.abs(theirs - logits).max() / np.abs(logits).max()
+        return max(np.abs(theirs - logits).max() / np.abs(logits).max() for theirs, logits in
+                   run(model.eval(), reference, *(torch.tensor(ids)[None] for ids in prompts)))
+
+
+def run_decoder(model, reference, ids):
+    """The class's logits and the reference's."""
+    logits, _ = reference(ids[0].numpy())
+    return [(model(ids, use_cache=False).logits[0].double().numpy(), logits)]
+
+
+def run_encoder_decoder(model, reference, encoder_ids, decoder_ids):
+    """Likewise, at once and one by one with a cache; in a batch with another prompt, as the class counts a capacity for
+    every sequence."""
+    pair = [torch.cat([ids, ids.flip(1)]) for ids in (encoder_ids, decoder_ids)]
+    at_once = model(input_ids=pair[0], decoder_input_ids=pair[1], use_cache=False).logits[0]
+    encoded, cache, steps = model.get_encoder()(pair[0]), None, []
+    for token in pair[1].T[:, :, None]:
+        out = model(encoder_outputs=encoded, decoder_input_ids=token, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        steps.append(out.logits[0])
+    prompts = encoder_ids[0].numpy(), decoder_ids[0].numpy()
+    return [(at_once.double().numpy(), reference(*prompts)[0]),
+            (torch.cat(steps).double().numpy(), reference(*prompts, one_by_one=True)[0])]
 
 
 def main():

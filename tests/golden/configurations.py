@@ -1,14 +1,16 @@
 """The further checkpoints: at least five configurations per family, each with what it is there for.
 
 A case is the family's usual config with changes, and how the checkpoint is stored:
-  tokens   length of the prompt
+  tokens   length of the prompt; of an encoder-decoder also decoder_tokens (switch_configurations.py)
   dtype    of the stored numbers: float32, bfloat16 or float16
   layout   of the experts: usual, fused (as transformers 5 saves it), renamed or split (see reference/storage.py)
   shards   files
-  extras   tensors that a loader has to leave alone: mtp, vision, inv_freq, tied_head
+  extras   tensors that a loader has to leave alone: mtp, vision, inv_freq, tied_head, embedding_copies
   amplify  factors for tensors whose names contain a text
 """
 from dataclasses import dataclass, field
+
+from switch_configurations import SWITCH_CASES, USUAL_SWITCH
 
 
 @dataclass
@@ -16,6 +18,7 @@ class Case:
     name: str
     config: dict
     tokens: int = 20
+    decoder_tokens: int = 13
     layout: str = "usual"
     shards: int = 1
     extras: tuple = ()
@@ -24,6 +27,10 @@ class Case:
     @property
     def dtype(self):
         return self.config["torch_dtype"]
+
+    @property
+    def is_encoder_decoder(self):
+        return self.config.get("is_encoder_decoder", False)
 
 
 COMMON = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -83,6 +90,7 @@ USUAL = {
     "arctic": {**COMMON, "intermediate_size": 24, "num_local_experts": 6, "num_experts_per_tok": 2,
                "moe_layer_frequency": 2, "parallel_attn_mlp_res": True, "sliding_window": None,
                "rms_norm_eps": 1e-5},
+    "switch_transformers": USUAL_SWITCH,
 }
 USUAL["switchyard_moe"] = {**COMMON, "intermediate_size": 24, "num_experts": 8, "num_experts_per_tok": 2}
 USUAL["gpt_oss_mxfp4"] = {**USUAL["gpt_oss"], "model_type": "gpt_oss",
@@ -325,7 +333,8 @@ def merged(usual, changes):
 
 
 def all_cases():
-    for family, purpose, changes, options in CASES:
+    of_switch = [("switch_transformers", *case) for case in SWITCH_CASES]
+    for family, purpose, changes, options in CASES + of_switch:
         config = merged({"model_type": family, **USUAL[family]}, changes)
         if "mtp" in options.get("extras", ()):
             config["num_nextn_predict_layers"] = 1

@@ -27,8 +27,9 @@ class SinglePrecision:
 
 def errors(case):
     """Of the largest logit, and of router weights as a share of the factor that scales them; ids must be the same."""
-    tensors, ids, logits, routings = draw(case)
-    single, single_routings = build(case.config, SinglePrecision(tensors), case.tokens)(ids)
+    tensors, model, prompts = draw(case)
+    logits, routings = model(*prompts)
+    single, single_routings = build(case.config, SinglePrecision(tensors), case.tokens)(*prompts)
     assert single.dtype == np.float32
     weight_error = 0.0
     for name, routing in routings.items():

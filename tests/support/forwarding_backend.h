@@ -1,5 +1,4 @@
-// A backend that does everything with another one, for tests that make one operation of a decoder different. What only
-// encoders and capacity-limited routers use is not forwarded.
+// A backend that does everything with another one, for tests that make one operation different.
 #ifndef SWITCHYARD_TESTS_SUPPORT_FORWARDING_BACKEND_H_
 #define SWITCHYARD_TESTS_SUPPORT_FORWARDING_BACKEND_H_
 
@@ -26,6 +25,9 @@ class ForwardingBackend : public Backend {
   absl::StatusOr<std::unique_ptr<ExpertWeights>> LoadExperts(std::span<const ExpertReaders> experts,
                                                              DType dtype) override {
     return inner_->LoadExperts(experts, dtype);
+  }
+  ExpertMemory PlanExperts(std::span<const ExpertReaders> experts, DType dtype) const override {
+    return inner_->PlanExperts(experts, dtype);
   }
   absl::StatusOr<Matrix> AllocateMatrix(int64_t rows, int64_t cols) override {
     return inner_->AllocateMatrix(rows, cols);
@@ -98,6 +100,28 @@ class ForwardingBackend : public Backend {
   void PrepareLatent(const AttentionShape& shape, std::span<const AttentionSlice> slices, const Weight& norm,
                      int32_t layer, KvCache& cache, Matrix q, Matrix latent, Matrix queries) override {
     inner_->PrepareLatent(shape, slices, norm, layer, cache, q, latent, queries);
+  }
+
+  void Upload(std::span<const float> values, Matrix matrix) override { inner_->Upload(values, matrix); }
+  void Activate(Activation activation, Matrix matrix) override { inner_->Activate(activation, matrix); }
+  void LimitChoices(const RouterConfig& config, std::span<const RowGroup> groups, Routing* routing) override {
+    inner_->LimitChoices(config, groups, routing);
+  }
+  absl::Status PrepareBidirectional(const AttentionShape& shape, int32_t max_tokens, int32_t max_slices,
+                                    DType dtype) override {
+    return inner_->PrepareBidirectional(shape, max_tokens, max_slices, dtype);
+  }
+  void BidirectionalAttention(const AttentionShape& shape, std::span<const AttentionSlice> slices, Matrix qkv,
+                              Matrix out) override {
+    inner_->BidirectionalAttention(shape, slices, qkv, out);
+  }
+  void StoreEncoderKv(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                      KvCache& cache, Matrix kv) override {
+    inner_->StoreEncoderKv(shape, slices, layer, cache, kv);
+  }
+  void CrossAttention(const AttentionShape& shape, std::span<const AttentionSlice> slices, int32_t layer,
+                      const KvCache& cache, Matrix q, Matrix out) override {
+    inner_->CrossAttention(shape, slices, layer, cache, q, out);
   }
 
   absl::Status Wait() override { return inner_->Wait(); }

@@ -37,6 +37,8 @@ constexpr const char* kFixtures[] = {
     "phimoe_short",
     "qwen2_moe",
     "qwen3_moe",
+    "switch_drop",
+    "switch_nodrop",
     "switchyard_moe_dense_mixture",
     "switchyard_moe_noisy_top_k",
     "switchyard_moe_top_k",
@@ -53,23 +55,15 @@ GoldenCheckpoint Describe(const std::filesystem::path& folder) {
   const auto is = [&](const char* part) { return checkpoint.family.find(part) != std::string::npos; };
   if (is("gpt_oss")) checkpoint.logit_slack = 2.0, checkpoint.weight_slack = 4.0;
   if (is("fp8")) checkpoint.logit_slack = 2.0;
-  if (is("deepseek_v2") || is("phimoe") || is("jetmoe") || is("switchyard_moe")) checkpoint.weight_slack = 2.0;
+  for (const char* amplifying : {"deepseek_v2", "phimoe", "jetmoe", "switch_transformers", "switchyard_moe"}) {
+    if (is(amplifying)) checkpoint.weight_slack = 2.0;
+  }
   // Its other RoPE factors, for sequences up to the original length.
   if (checkpoint.name == "phimoe_short") checkpoint.max_model_len = 16;
   return checkpoint;
 }
 
-}  // namespace
-
-void PrintTo(const GoldenCheckpoint& checkpoint, std::ostream* out) { *out << checkpoint.name; }
-
-GoldenCheckpoint GoldenFixture(const std::string& name) {
-  return Describe(std::filesystem::path(SWITCHYARD_SOURCE_DIR) / "tests/golden/fixtures" / name);
-}
-
-bool IsGoldenFolderGiven() { return std::getenv(kFolderVariable) != nullptr; }
-
-std::vector<GoldenCheckpoint> GoldenCheckpoints() {
+std::vector<GoldenCheckpoint> AllCheckpoints() {
   std::vector<GoldenCheckpoint> checkpoints;
   if (!IsGoldenFolderGiven()) {
     for (const char* name : kFixtures) checkpoints.push_back(GoldenFixture(name));
@@ -82,5 +76,26 @@ std::vector<GoldenCheckpoint> GoldenCheckpoints() {
   std::sort(checkpoints.begin(), checkpoints.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   return checkpoints;
 }
+
+std::vector<GoldenCheckpoint> Checkpoints(bool encoder_decoders) {
+  std::vector<GoldenCheckpoint> checkpoints = AllCheckpoints();
+  std::erase_if(checkpoints, [&](const GoldenCheckpoint& checkpoint) {
+    return (checkpoint.family == "switch_transformers") != encoder_decoders;
+  });
+  return checkpoints;
+}
+
+}  // namespace
+
+void PrintTo(const GoldenCheckpoint& checkpoint, std::ostream* out) { *out << checkpoint.name; }
+
+GoldenCheckpoint GoldenFixture(const std::string& name) {
+  return Describe(std::filesystem::path(SWITCHYARD_SOURCE_DIR) / "tests/golden/fixtures" / name);
+}
+
+bool IsGoldenFolderGiven() { return std::getenv(kFolderVariable) != nullptr; }
+
+std::vector<GoldenCheckpoint> GoldenCheckpoints() { return Checkpoints(/*encoder_decoders=*/false); }
+std::vector<GoldenCheckpoint> EncoderDecoderCheckpoints() { return Checkpoints(/*encoder_decoders=*/true); }
 
 }  // namespace switchyard::testing

@@ -17,10 +17,10 @@ struct GoldenCheckpoint {
   std::string folder;
   // As its config.json has them; for quantised ones with the method: "gpt_oss mxfp4".
   std::string family;
-  // Multiply the tolerances in families that amplify rounding: there the specification itself, evaluated in fp32, is
-  // off by up to 5e-6 of the largest logit and 2.8e-6 in router weights, elsewhere by 9e-7 and 7e-7. Among the further
-  // checkpoints are wider ones, with weights that are off by up to 9e-7: twice the tolerance of weights for all of them
-  // (tests/golden/float32_errors.py).
+  // Multiply the tolerances in families that amplify rounding, for instance by attention without 1 / sqrt(d): there the
+  // specification itself, evaluated in fp32, is off by up to 5e-6 of the largest logit and 2.8e-6 in router weights,
+  // elsewhere by 9e-7 and 7e-7. Among the further checkpoints are wider ones, with weights that are off by up to 9e-7:
+  // twice the tolerance of weights for all of them (tests/golden/float32_errors.py).
   double logit_slack = 1.0;
   double weight_slack = 1.0;
   int32_t max_model_len = 0;  // 0: the model's
@@ -32,8 +32,10 @@ void PrintTo(const GoldenCheckpoint& checkpoint, std::ostream* out);
 
 // One of tests/golden/fixtures.
 GoldenCheckpoint GoldenFixture(const std::string& name);
-// The fixtures of decoders; or, where SWITCHYARD_GOLDEN_FOLDER is in the environment, each folder in that one.
+// The fixtures of decoders; or, where SWITCHYARD_GOLDEN_FOLDER is in the environment, those that are in that folder.
 std::vector<GoldenCheckpoint> GoldenCheckpoints();
+// Likewise, of encoder-decoders.
+std::vector<GoldenCheckpoint> EncoderDecoderCheckpoints();
 // Whether that variable is there: then these are the further checkpoints that tests/golden/generate.py has made.
 bool IsGoldenFolderGiven();
 

@@ -1,8 +1,6 @@
 #include "tests/support/golden_run.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -13,11 +11,6 @@ namespace {
 
 // In no order, so that a mistake in paging shows.
 constexpr int32_t kBlockTable[] = {11, 3, 7, 0};
-
-double ErrorOf(double actual, double golden) {
-  const double error = std::fabs(actual - golden);
-  return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
-}
 
 absl::StatusOr<std::unique_ptr<KvCache>> AllocateCache(Backend& backend, const ModelConfig& config, DType dtype) {
   const AttentionShape& attention = config.layers[0].attention.shape;
@@ -33,20 +26,7 @@ absl::StatusOr<std::unique_ptr<KvCache>> AllocateCache(Backend& backend, const M
 }  // namespace
 
 GoldenRun::GoldenRun(const ModelConfig& config, const std::string& golden_file, Backend* backend)
-    : config_(config), backend_(backend) {
-  const GoldenFile golden(golden_file);
-  ids_ = golden.GetIds("input_ids");
-  logits_ = golden.Get("logits");
-  for (const double value : logits_.values) largest_logit_ = std::max(largest_logit_, std::fabs(value));
-  const auto read = [&](const std::string& name) {
-    if (!golden.Has(name + "ids")) return GoldenRouting{};
-    return GoldenRouting{golden.GetIds(name + "ids"), golden.Get(name + "weights").values};
-  };
-  for (int32_t l = 0; l < config.num_layers(); ++l) {
-    routings_.push_back(read(absl::StrCat("layers.", l, ".router.")));
-    attention_routings_.push_back(read(absl::StrCat("layers.", l, ".attn_router.")));
-  }
-}
+    : config_(config), backend_(backend), golden_(golden_file), ids_(golden_.Ids("input_ids")) {}
 
 absl::StatusOr<std::unique_ptr<GoldenRun>> GoldenRun::Create(const ModelConfig& config, const Weights& weights,
                                                              const std::string& golden_file, DType dtype,
@@ -76,51 +56,28 @@ absl::StatusOr<GoldenErrors> GoldenRun::RunChunks(const std::vector<int>& chunks
   for (const int size : chunks) {
     const std::vector<int32_t> ids(ids_.begin() + position, ids_.begin() + position + size);
     ASSIGN_OR_RETURN(const std::vector<float> logits, RunStep(ids, {{0, size, position, kBlockTable}}));
-    CompareLogits(logits, position, &errors);
+    golden_.CompareLogits("logits", logits, position, &errors);
     CompareRouting(position, size, &errors);
     position += size;
   }
   return errors;
 }
 
-void GoldenRun::CompareLogits(const std::vector<float>& actual, int32_t position, GoldenErrors* errors) const {
-  const int64_t vocab = config_.vocab_size;
-  CHECK((position * vocab + static_cast<int64_t>(actual.size())) <= static_cast<int64_t>(logits_.values.size()));
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const double error = ErrorOf(actual[i], logits_.values[position * vocab + i]) / largest_logit_;
-    if (error <= errors->logits) continue;
-    errors->logits = error;
-    errors->worst_logit = absl::StrCat("position ", position + i / vocab, ", token ", i % vocab);
-  }
-}
-
 void GoldenRun::CompareRouting(int32_t position, int32_t size, GoldenErrors* errors) const {
   size_t moe_index = 0;
   for (int32_t l = 0; l < config_.num_layers(); ++l) {
+    const std::string layer = absl::StrCat("layers.", l, ".");
     if (const Routing* heads = model_->attention_routing(l); heads != nullptr) {
       CHECK(heads->num_tokens == size);
-      CompareRouting(*heads, attention_routings_[l], 1.0, position, errors);
+      golden_.CompareRouting(layer + "attn_router", *heads, 1.0, position, errors);
     }
     if (!config_.layers[l].is_moe) continue;
     const Routing& routing = model_->moe_layers()[moe_index++]->routing();
     CHECK(routing.num_tokens == size);
-    CompareRouting(routing, routings_[l], std::max(1.0f, config_.layers[l].moe.router.scale), position, errors);
+    golden_.CompareRouting(layer + "router", routing, std::max(1.0f, config_.layers[l].moe.router.scale), position,
+                           errors);
   }
   CHECK(moe_index == model_->moe_layers().size());
-}
-
-void GoldenRun::CompareRouting(const Routing& routing, const GoldenRouting& golden, double scale, int32_t position,
-                               GoldenErrors* errors) {
-  for (int32_t i = 0; i < routing.num_tokens * routing.top_k && errors->wrong_expert.empty(); ++i) {
-    const size_t g = static_cast<size_t>(position * routing.top_k + i);
-    if (g >= golden.expert_ids.size() || routing.expert_ids[i] != golden.expert_ids[g]) {
-      errors->wrong_expert = absl::StrCat("position ", position + i / routing.top_k, ", rank ", i % routing.top_k,
-                                          ": expert ", routing.expert_ids[i]);
-      return;
-    }
-    const double error = ErrorOf(routing.expert_weights[i], golden.weights[g]) / scale;
-    errors->router_weights = std::max(errors->router_weights, error);
-  }
 }
 
 }  // namespace switchyard::testing

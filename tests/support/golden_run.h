@@ -1,4 +1,4 @@
-// A model of a golden checkpoint: runs its prompt and measures how far logits and routing are from the golden ones.
+// A decoder of a golden checkpoint: runs its prompt and measures how far logits and routing are from the golden ones.
 #ifndef SWITCHYARD_TESTS_SUPPORT_GOLDEN_RUN_H_
 #define SWITCHYARD_TESTS_SUPPORT_GOLDEN_RUN_H_
 
@@ -10,17 +10,9 @@
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
 #include "engine/model/transformer.h"
-#include "tests/support/golden_file.h"
+#include "tests/support/golden_answers.h"
 
 namespace switchyard::testing {
-
-// The largest over everything compared; infinite where a number is none.
-struct GoldenErrors {
-  double logits = 0.0;          // of the largest |logit|
-  std::string worst_logit;      // "position 3, token 17"
-  double router_weights = 0.0;  // as a share of the factor that scales them; of choices up to the first wrong one
-  std::string wrong_expert;     // the first choice that is not the golden one; empty: none
-};
 
 class GoldenRun {
  public:
@@ -41,25 +33,14 @@ class GoldenRun {
                                              const std::vector<AttentionSlice>& slices);
 
  private:
-  struct GoldenRouting {
-    std::vector<int32_t> expert_ids;
-    std::vector<double> weights;
-  };
-
   GoldenRun(const ModelConfig& config, const std::string& golden_file, Backend* backend);
 
-  void CompareLogits(const std::vector<float>& actual, int32_t position, GoldenErrors* errors) const;
   void CompareRouting(int32_t position, int32_t size, GoldenErrors* errors) const;
-  static void CompareRouting(const Routing& routing, const GoldenRouting& golden, double scale, int32_t position,
-                             GoldenErrors* errors);
 
   const ModelConfig config_;
   Backend* const backend_;
-  std::vector<int32_t> ids_;
-  GoldenTensor logits_;
-  std::vector<GoldenRouting> routings_;            // by layer; empty where it has none
-  std::vector<GoldenRouting> attention_routings_;  // likewise, of attention experts
-  double largest_logit_ = 0.0;
+  const GoldenAnswers golden_;
+  const std::vector<int32_t> ids_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<Transformer> model_;
 };

@@ -23,7 +23,7 @@ absl::Status Context::AllocateScratch(int32_t max_tokens) {
                    Buffer::Allocate(sizes.weighed_rows * sizes.expert_hidden * 4, "scratch for expert inputs"));
   ASSIGN_OR_RETURN(scratch.capacity, Buffer::Allocate(sizes.capacity * 4, "scratch for expert capacity"));
   const int64_t thread_bytes = kChunkRows * kPanelCols * 4 + kChunkRows * static_cast<int64_t>(sizeof(float*)) +
-                               AttentionScratchBytes(sizes.dim_pad);
+                               kChunkElements * 2 + AttentionScratchBytes(sizes.dim_pad);
   // A page between threads keeps prefetchers off the neighbour's lines.
   scratch.thread_bytes = CeilDiv(thread_bytes, kPage) * kPage + kPage;
   ASSIGN_OR_RETURN(scratch.thread, Buffer::Allocate(scratch.thread_bytes * num_threads, "scratch of the workers"));

@@ -42,7 +42,7 @@ struct Scratch {
   Buffer weighed_in;                // [weighed_rows, expert_hidden]
   Buffer capacity;
   int64_t thread_bytes = 0;         // of one thread's part of `thread`
-  Buffer thread;                    // per thread: panel results, row pointers, attention
+  Buffer thread;                    // per thread: panel results, row pointers, a chunk of weights, attention
   std::vector<int64_t> task_offsets;  // reserved: one per slice and one more
 };
 
@@ -64,8 +64,12 @@ struct Context {
   const float** RowPointers(int thread) const {  // [kChunkRows]
     return reinterpret_cast<const float**>(ThreadPart(thread) + kChunkRows * kPanelCols * 4);
   }
+  uint16_t* ExpandedChunk(int thread) const {  // [kChunkElements]
+    return reinterpret_cast<uint16_t*>(ThreadPart(thread) + kChunkRows * kPanelCols * 4 +
+                                       kChunkRows * static_cast<int64_t>(sizeof(float*)));
+  }
   char* AttentionScratch(int thread) const {
-    return ThreadPart(thread) + kChunkRows * kPanelCols * 4 + kChunkRows * static_cast<int64_t>(sizeof(float*));
+    return reinterpret_cast<char*>(ExpandedChunk(thread)) + kChunkElements * 2;
   }
 
   const std::unique_ptr<WorkerPool> owned_pool;

@@ -33,8 +33,9 @@ const CpuWeight* Cpu(const Weight* weight) { return static_cast<const CpuWeight*
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(Isa isa, std::unique_ptr<WorkerPool> pool)
+  CpuBackend(Isa isa, bool keep_quantized, std::unique_ptr<WorkerPool> pool)
       : context_(std::move(pool), KernelsFor(isa)),
+        keep_quantized_(keep_quantized),
         description_(absl::StrCat("cpu (", IsaName(isa), ", ", num_host_threads(),
                                   num_host_threads() == 1 ? " thread)" : " threads)")) {}
 
@@ -50,7 +51,11 @@ class CpuBackend final : public Backend {
 
   absl::StatusOr<std::unique_ptr<ExpertWeights>> LoadExperts(std::span<const ExpertReaders> experts,
                                                              DType dtype) override {
-    return LoadCpuExperts(context_, experts, dtype);
+    return LoadCpuExperts(context_, experts, dtype, keep_quantized_);
+  }
+
+  ExpertMemory PlanExperts(std::span<const ExpertReaders> experts, DType dtype) const override {
+    return PlanCpuExperts(experts, dtype, keep_quantized_);
   }
 
   absl::StatusOr<Matrix> AllocateMatrix(int64_t rows, int64_t cols) override {
@@ -324,6 +329,7 @@ class CpuBackend final : public Backend {
   }
 
   Context context_;
+  const bool keep_quantized_;
   const std::string description_;
   std::vector<Buffer> owned_;
   std::unique_ptr<EncoderAttention> encoder_;
@@ -339,7 +345,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& 
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.cpu_isa));
   const int num_threads = options.num_threads > 0 ? options.num_threads : WorkerPool::NumAvailableCores();
   ASSIGN_OR_RETURN(std::unique_ptr<WorkerPool> pool, WorkerPool::Create(num_threads));
-  return std::make_unique<CpuBackend>(isa, std::move(pool));
+  return std::make_unique<CpuBackend>(isa, options.keep_quantized, std::move(pool));
 }
 
 }  // namespace switchyard::cpu

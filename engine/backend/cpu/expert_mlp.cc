@@ -95,6 +95,7 @@ class ExpertWorker {
         rank_(thread % shape.team_size),
         team_(thread / shape.team_size),
         c_(context.PanelResults(thread)),
+        expanded_(context.ExpandedChunk(thread)),
         rows_(context.RowPointers(thread)) {
     char* const scratch = context.scratch.team.as<char>() + team_ * context.scratch.team_bytes;
     inputs_[0] = reinterpret_cast<uint16_t*>(scratch);
@@ -173,6 +174,18 @@ class ExpertWorker {
     }
   }
 
+  // c = packed rows x panel.
+  void MultiplyBf16(const uint16_t* rows, int num_rows, const char* panel, int64_t in) {
+    const QuantizedFormat format = experts_.quantized.format;
+    if (format == QuantizedFormat::kNone) {
+      kernels_.gemm_bf16(rows, num_rows, reinterpret_cast<const uint16_t*>(panel), KSteps(in), c_);
+      return;
+    }
+    const QuantizedPanel quantized = {reinterpret_cast<const uint8_t*>(panel), ChunkBytes(format),
+                                      ExpandOf(kernels_, format), expanded_};
+    kernels_.gemm_quantized(rows, num_rows, quantized, KSteps(in), c_);
+  }
+
   void Up(const Unit& unit, const uint16_t* input) {
     const auto [first, last] = WorkerPool::Part(experts_.up_panels(), rank_, shape_.team_size);
     if (!bf16()) {
@@ -181,8 +194,7 @@ class ExpertWorker {
     for (int64_t p = first; p < last; ++p) {
       const char* const panel = experts_.up_panel(unit.expert, p);
       if (bf16()) {
-        kernels_.gemm_bf16(input, unit.num_rows, reinterpret_cast<const uint16_t*>(panel), KSteps(experts_.hidden),
-                           c_);
+        MultiplyBf16(input, unit.num_rows, panel, experts_.hidden);
       } else {
         kernels_.gemm_f32(rows_, unit.num_rows, reinterpret_cast<const float*>(panel), experts_.hidden, c_);
       }
@@ -200,8 +212,7 @@ class ExpertWorker {
     for (int64_t p = first; p < last; ++p) {
       const char* const panel = experts_.down_panel(unit.expert, p);
       if (bf16()) {
-        kernels_.gemm_bf16(reinterpret_cast<const uint16_t*>(middle_), unit.num_rows,
-                           reinterpret_cast<const uint16_t*>(panel), KSteps(experts_.intermediate), c_);
+        MultiplyBf16(reinterpret_cast<const uint16_t*>(middle_), unit.num_rows, panel, experts_.intermediate);
       } else {
         kernels_.gemm_f32(rows_, unit.num_rows, reinterpret_cast<const float*>(panel), experts_.intermediate, c_);
       }
@@ -228,6 +239,7 @@ class ExpertWorker {
   const int rank_;
   const int team_;
   float* const c_;
+  uint16_t* const expanded_;
   const float** const rows_;
   uint16_t* inputs_[2];  // packed rows of this unit and the next
   char* middle_;         // activated rows of this unit, packed or fp32

@@ -29,9 +29,9 @@ constexpr int kTileBytes = 1024;
 constexpr int kCStride = kPanelCols * 4;
 
 // More than 32 rows: the panel is taken 8 KiB at a time, which stay in L1 from one pair of row groups to the next;
-// between chunks the sums rest in c. At 64 rows A, B and c of a chunk fill 32 of L1's 48 KiB; with 16 KiB of panel they
+// between passes the sums rest in c. At 64 rows A, B and c of a pass fill 32 of L1's 48 KiB; with 16 KiB of panel they
 // would fill 56.
-constexpr int kChunkSteps = 4;
+constexpr int kPassSteps = 4;
 
 // Fetching half a tile ahead, in both streams of the panel, gets 33 of the 36 GB/s that two Xeon cores can read; larger
 // distances lose to the lines of A that come from L2 through the same fill buffers. At 64 rows 29 GB/s are left.
@@ -89,29 +89,44 @@ inline void GemmTiles(const char* a, int64_t group_bytes, const char* b, int64_t
   }
 }
 
-// Whole row groups, except one alone: rows beyond num_rows are computed from what lies there, into places nobody reads.
-void GemmAmx(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {
-  const int64_t stream_bytes = k_steps * kTileBytes;  // of 16 rows of A, and of 16 columns of B
-  const int64_t chunk_steps = num_rows <= 2 * kRowGroup ? k_steps : kChunkSteps;
-  ConfigureGemm(num_rows < kRowGroup ? num_rows : kRowGroup);
-  for (int64_t step = 0; step < k_steps; step += chunk_steps) {
-    const int64_t steps = k_steps - step < chunk_steps ? k_steps - step : chunk_steps;
-    const char* rows = reinterpret_cast<const char*>(a) + step * kTileBytes;
-    const char* const b = reinterpret_cast<const char*>(panel) + step * kTileBytes;
-    const bool resume = step > 0;
-    if (num_rows <= kRowGroup) {
-      GemmTiles<1, true>(rows, stream_bytes, b, stream_bytes, steps, resume, c);
-      continue;
-    }
-    GemmTiles<2, true>(rows, stream_bytes, b, stream_bytes, steps, resume, c);
-    for (int r = 2 * kRowGroup; r < num_rows; r += 2 * kRowGroup) {
-      rows += 2 * stream_bytes;
-      if (num_rows - r > kRowGroup) {
-        GemmTiles<2, false>(rows, stream_bytes, b, stream_bytes, steps, resume, c + r * kPanelCols);
-      } else {
-        GemmTiles<1, false>(rows, stream_bytes, b, stream_bytes, steps, resume, c + r * kPanelCols);
-      }
+// `steps` steps of whole row groups, except one alone: rows beyond num_rows are computed from what lies there, into
+// places nobody reads. kFetch: as above, for the groups that come first. Strides are those of the whole rows and panel.
+template <bool kFetch>
+inline void GemmPass(const char* a, int64_t group_bytes, int num_rows, const char* b, int64_t other_cols, int64_t steps,
+                     bool resume, float* c) {
+  if (num_rows <= kRowGroup) return GemmTiles<1, kFetch>(a, group_bytes, b, other_cols, steps, resume, c);
+  GemmTiles<2, kFetch>(a, group_bytes, b, other_cols, steps, resume, c);
+  for (int r = 2 * kRowGroup; r < num_rows; r += 2 * kRowGroup) {
+    a += 2 * group_bytes;
+    if (num_rows - r > kRowGroup) {
+      GemmTiles<2, false>(a, group_bytes, b, other_cols, steps, resume, c + r * kPanelCols);
+    } else {
+      GemmTiles<1, false>(a, group_bytes, b, other_cols, steps, resume, c + r * kPanelCols);
     }
   }
+}
+
+void GemmAmx(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {
+  const int64_t stream_bytes = k_steps * kTileBytes;  // of 16 rows of A, and of 16 columns of B
+  const int64_t pass_steps = num_rows <= 2 * kRowGroup ? k_steps : kPassSteps;
+  ConfigureGemm(num_rows < kRowGroup ? num_rows : kRowGroup);
+  for (int64_t step = 0; step < k_steps; step += pass_steps) {
+    const int64_t steps = k_steps - step < pass_steps ? k_steps - step : pass_steps;
+    GemmPass<true>(reinterpret_cast<const char*>(a) + step * kTileBytes, stream_bytes, num_rows,
+                   reinterpret_cast<const char*>(panel) + step * kTileBytes, stream_bytes, steps, step > 0, c);
+  }
+  _tile_release();
+}
+
+void GemmAmxSteps(const uint16_t* a, int64_t a_steps, int num_rows, const uint16_t* panel, int64_t steps, bool resume,
+                  float* c) {
+  GemmPass<false>(reinterpret_cast<const char*>(a), a_steps * kTileBytes, num_rows,
+                  reinterpret_cast<const char*>(panel), steps * kTileBytes, steps, resume, c);
+}
+
+// Tiles are configured once for all chunks: doing it for each took as long as expanding four tiles.
+void GemmQuantizedAmx(const uint16_t* a, int num_rows, const QuantizedPanel& panel, int64_t k_steps, float* c) {
+  ConfigureGemm(num_rows < kRowGroup ? num_rows : kRowGroup);
+  GemmQuantized<GemmAmxSteps>(a, num_rows, panel, k_steps, c);
   _tile_release();
 }

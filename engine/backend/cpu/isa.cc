@@ -52,7 +52,8 @@ Features DetectFeatures() {
   features.avx2 = ((b >> 5) & 1) && (saved & kYmm) == kYmm;
   const bool f = (b >> 16) & 1, dq = (b >> 17) & 1, bw = (b >> 30) & 1, vl = (b >> 31) & 1;
   features.avx512 = features.avx2 && f && dq && bw && vl && (saved & kZmm) == kZmm;
-  const bool amx_bits = ((d >> 24) & 1) && ((d >> 22) & 1) && (saved & kTiles) == kTiles;
+  const bool vbmi = (c >> 1) & 1;  // on all machines with AMX; their files use it
+  const bool amx_bits = ((d >> 24) & 1) && ((d >> 22) & 1) && vbmi && (saved & kTiles) == kTiles;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) features.avx512_bf16 = features.avx512 && ((a >> 5) & 1);
   features.amx = features.avx512_bf16 && amx_bits && RequestTilePermission();
   return features;

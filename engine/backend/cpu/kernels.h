@@ -10,6 +10,7 @@
 #include "engine/backend/activation.h"
 #include "engine/backend/cpu/isa_kind.h"
 #include "engine/backend/cpu/layout.h"
+#include "engine/base/small_floats.h"
 
 namespace switchyard::cpu {
 
@@ -38,6 +39,18 @@ struct AttentionTask {
 
 int64_t AttentionScratchBytes(int32_t dim_pad);
 
+// The first `steps` steps of a chunk of a quantized panel as a bfloat16 panel of so many steps: what the stored numbers
+// round to (layout.h), but that the sign of a zero or NaN may differ, which no result can tell: sums start at +0. `panel`
+// is a multiple of 64 bytes.
+using ExpandChunk = void (*)(const uint8_t* chunk, int64_t steps, uint16_t* panel);
+
+struct QuantizedPanel {
+  const uint8_t* chunks = nullptr;
+  int64_t chunk_bytes = 0;
+  ExpandChunk expand = nullptr;
+  uint16_t* scratch = nullptr;  // [kChunkElements], for the chunk in use
+};
+
 struct Kernels {
   Isa isa = Isa::kScalar;
 
@@ -45,6 +58,10 @@ struct Kernels {
   void (*gemm_f32)(const float* const* rows, int num_rows, const float* panel, int64_t in, float* c);
   // The same on packed activations and a bfloat16 panel; accumulates in fp32. c: room for num_rows rounded up to 16.
   void (*gemm_bf16)(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c);
+  // gemm_bf16 on a panel that is expanded chunk by chunk: the same bits as on the whole bfloat16 panel.
+  void (*gemm_quantized)(const uint16_t* a, int num_rows, const QuantizedPanel& panel, int64_t k_steps, float* c);
+  ExpandChunk expand_mxfp4;
+  ExpandChunk expand_fp8;
   // Rounds in[32 * first_step .. 32 * last_step), zeros beyond `cols`, to bfloat16. `a_row` is the row's place in the
   // first step of its row group.
   void (*pack_row)(const float* in, int64_t cols, int64_t first_step, int64_t last_step, uint16_t* a_row);

@@ -13,6 +13,8 @@ namespace {
 
 #include "engine/backend/cpu/gemm_amx_inl.h"  // NOLINT
 #include "engine/backend/cpu/pack_tile_avx512_inl.h"  // NOLINT
+#include "engine/backend/cpu/quantized_avx512_inl.h"  // NOLINT
+#include "engine/backend/cpu/quantized_vbmi_inl.h"  // NOLINT
 #include "engine/backend/cpu/pack_bf16_inl.h"  // NOLINT
 
 #include "engine/backend/cpu/attention_amx_inl.h"  // NOLINT: uses all of the above
@@ -22,6 +24,9 @@ constexpr Kernels MakeKernels() {
   kernels.gemm_bf16 = GemmAmx;
   kernels.pack_row = PackRowBf16;
   kernels.pack_tile_bf16 = PackTileAvx512;
+  kernels.expand_mxfp4 = ExpandMxfp4Avx512;
+  kernels.expand_fp8 = ExpandFp8Vbmi;
+  kernels.gemm_quantized = GemmQuantizedAmx;
   kernels.attend = AttendAmx;
   return kernels;
 }

@@ -13,6 +13,7 @@ namespace {
 
 #include "engine/backend/cpu/gemm_vdpbf16_inl.h"  // NOLINT
 #include "engine/backend/cpu/pack_tile_avx512_inl.h"  // NOLINT
+#include "engine/backend/cpu/quantized_avx512_inl.h"  // NOLINT
 #include "engine/backend/cpu/pack_bf16_inl.h"     // NOLINT
 
 constexpr Kernels MakeKernels() {
@@ -20,6 +21,9 @@ constexpr Kernels MakeKernels() {
   kernels.gemm_bf16 = GemmVdpBf16;
   kernels.pack_row = PackRowBf16;
   kernels.pack_tile_bf16 = PackTileAvx512;
+  kernels.expand_mxfp4 = ExpandMxfp4Avx512;
+  kernels.expand_fp8 = ExpandFp8Avx512;
+  kernels.gemm_quantized = GemmQuantized<GemmVdpBf16Steps>;
   return kernels;
 }
 

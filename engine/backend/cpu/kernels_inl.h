@@ -66,17 +66,21 @@ inline const uint16_t* PackedRow(const uint16_t* a, int row, int64_t k_steps) {
 
 inline float Bf16At(const uint16_t* p) { return __builtin_bit_cast(float, static_cast<uint32_t>(*p) << 16); }
 
-// Even k, then odd k of each pair: bfloat16 products are exact in fp32, so only the additions round.
+// Even k, then odd k of each pair: bfloat16 products are exact in fp32, so only the additions round. The panel has
+// `steps` of the a_steps steps that the rows have; `resume`: the sums continue from c.
 template <int kRows>
-inline void GemmRowsBf16(const uint16_t* a, int first_row, const uint16_t* panel, int64_t k_steps, float* c) {
-  const int64_t other_cols = k_steps * kTileElements;
+inline void GemmRowsBf16(const uint16_t* a, int64_t a_steps, int first_row, const uint16_t* panel, int64_t steps,
+                         bool resume, float* c) {
+  const int64_t other_cols = steps * kTileElements;
   const uint16_t* rows[kRows];
-  for (int r = 0; r < kRows; ++r) rows[r] = PackedRow(a, first_row + r, k_steps);
+  for (int r = 0; r < kRows; ++r) rows[r] = PackedRow(a, first_row + r, a_steps);
   Simd::F acc[kRows][kPanelVectors];
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kPanelVectors; ++v) acc[r][v] = Simd::Set(0.0f);
+    for (int v = 0; v < kPanelVectors; ++v) {
+      acc[r][v] = resume ? Simd::Load(c + (first_row + r) * kPanelCols + v * kW) : Simd::Set(0.0f);
+    }
   }
-  for (int64_t step = 0; step < k_steps; ++step) {
+  for (int64_t step = 0; step < steps; ++step) {
     for (int pair = 0; pair < kStepK / 2; ++pair) {
       const uint16_t* b = panel + step * kTileElements + pair * 2 * kTileCols;
       __builtin_prefetch(b + kPrefetchBytes / 2);
@@ -102,12 +106,17 @@ inline void GemmRowsBf16(const uint16_t* a, int first_row, const uint16_t* panel
   }
 }
 
-void GemmBf16(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {
+void GemmBf16Steps(const uint16_t* a, int64_t a_steps, int num_rows, const uint16_t* panel, int64_t steps, bool resume,
+                   float* c) {
   int r = 0;
   for (; r + Simd::kGemmRows <= num_rows; r += Simd::kGemmRows) {
-    GemmRowsBf16<Simd::kGemmRows>(a, r, panel, k_steps, c);
+    GemmRowsBf16<Simd::kGemmRows>(a, a_steps, r, panel, steps, resume, c);
   }
-  for (; r < num_rows; ++r) GemmRowsBf16<1>(a, r, panel, k_steps, c);
+  for (; r < num_rows; ++r) GemmRowsBf16<1>(a, a_steps, r, panel, steps, resume, c);
+}
+
+void GemmBf16(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {
+  GemmBf16Steps(a, k_steps, num_rows, panel, k_steps, false, c);
 }
 
 void PackRow(const float* in, int64_t cols, int64_t first_step, int64_t last_step, uint16_t* a_row) {
@@ -436,12 +445,16 @@ void StoreLatent(const KvLayout& layout, char* group, int32_t slot, const float*
 }
 
 #include "engine/backend/cpu/attention_inl.h"  // NOLINT: inside the namespace on purpose
+#include "engine/backend/cpu/quantized_inl.h"  // NOLINT
 
 constexpr Kernels BaseKernels(Isa isa) {
   Kernels kernels;
   kernels.isa = isa;
   kernels.gemm_f32 = GemmF32;
   kernels.gemm_bf16 = GemmBf16;
+  kernels.gemm_quantized = GemmQuantized<GemmBf16Steps>;
+  kernels.expand_mxfp4 = ExpandMxfp4;
+  kernels.expand_fp8 = ExpandFp8;
   kernels.pack_row = PackRow;
   kernels.pack_tile_bf16 = PackTileBf16;
   kernels.store_panel = StorePanel;

@@ -36,7 +36,7 @@ class CpuWeight final : public Weight {
   int64_t nonfinite = 0;
 };
 
-// Each expert: up panels, then down panels. Where there is a gate, an up panel is 16 columns of gate and of up side by
+// Each expert: up panels, then down panels, quantized ones where the checkpoint's are kept (layout.h). Where there is a gate, an up panel is 16 columns of gate and of up side by
 // side, and their number is even.
 class CpuExperts final : public ExpertWeights {
  public:
@@ -48,13 +48,17 @@ class CpuExperts final : public ExpertWeights {
   int64_t up_panel_cols() const { return gated() ? kTileCols : kPanelCols; }
   int64_t up_panels() const { return CeilDiv(intermediate, kPanelCols) * (gated() ? 2 : 1); }
   int64_t down_panels() const { return CeilDiv(hidden, kPanelCols); }
-  int64_t up_bytes() const { return up_panels() * PanelBytes(hidden, dtype); }
-  int64_t expert_bytes() const { return up_bytes() + down_panels() * PanelBytes(intermediate, dtype); }
+  int64_t panel_bytes(int64_t in) const {
+    return quantized.format == QuantizedFormat::kNone ? PanelBytes(in, dtype)
+                                                      : QuantizedPanelBytes(in, quantized.format);
+  }
+  int64_t up_bytes() const { return up_panels() * panel_bytes(hidden); }
+  int64_t expert_bytes() const { return up_bytes() + down_panels() * panel_bytes(intermediate); }
   const char* up_panel(int64_t expert, int64_t p) const {
-    return data.as<char>() + expert * expert_bytes() + p * PanelBytes(hidden, dtype);
+    return data.as<char>() + expert * expert_bytes() + p * panel_bytes(hidden);
   }
   const char* down_panel(int64_t expert, int64_t p) const {
-    return data.as<char>() + expert * expert_bytes() + up_bytes() + p * PanelBytes(intermediate, dtype);
+    return data.as<char>() + expert * expert_bytes() + up_bytes() + p * panel_bytes(intermediate);
   }
 
   // Null without biases.
@@ -69,7 +73,8 @@ class CpuExperts final : public ExpertWeights {
   int64_t hidden = 0;
   int64_t intermediate = 0;
   ExpertForm form;
-  DType dtype = DType::kF32;
+  DType dtype = DType::kF32;  // of the products' operands
+  QuantizedForm quantized;    // of the panels; kNone: they are of `dtype`
   Buffer data;
   Buffer up_bias;  // fp32 [num_experts][up_panels][32], as the panels' columns
   Buffer down_bias;     // fp32 [num_experts][hidden]
@@ -82,7 +87,15 @@ absl::StatusOr<std::unique_ptr<CpuWeight>> LoadCpuWeight(Context& context, std::
                                                          std::span<const TensorReader* const> biases, DType dtype,
                                                          WeightUse use);
 absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std::span<const ExpertReaders> experts,
-                                                           DType dtype);
+                                                           DType dtype, bool keep_quantized);
+
+// See Backend::PlanExperts: in bfloat16, experts that are all mxfp4, or all fp8 with scales of 128 columns or a multiple,
+// stay so. REQUIRES: there is one.
+ExpertMemory PlanCpuExperts(std::span<const ExpertReaders> experts, DType dtype, bool keep_quantized);
+
+inline ExpandChunk ExpandOf(const Kernels& kernels, QuantizedFormat format) {
+  return format == QuantizedFormat::kMxfp4 ? kernels.expand_mxfp4 : kernels.expand_fp8;
+}
 
 }  // namespace switchyard::cpu
 

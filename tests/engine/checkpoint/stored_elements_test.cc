@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/base/bf16.h"
+#include "engine/base/small_floats.h"
 #include "engine/base/status_macros.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_folder.h"
@@ -35,18 +36,18 @@ double E2m1Value(int bits) {
 
 TEST(EncodingTest, EveryCodeIsWhatItsFormatSays) {
   for (int bits = 0; bits < 256; ++bits) {
-    const float actual = F8E4m3ToFloat(static_cast<uint8_t>(bits));
+    const float actual = kF8E4m3Floats.values[bits];
     if (std::isnan(E4m3Value(bits))) {
       EXPECT_TRUE(std::isnan(actual)) << bits;
     } else {
       EXPECT_EQ(actual, E4m3Value(bits)) << bits;
     }
-    EXPECT_EQ(Mxfp4CodeToFloat(static_cast<uint8_t>(bits)), E2m1Value(bits & 15)) << bits;
+    EXPECT_EQ(kE2m1Floats[bits & 15], E2m1Value(bits & 15)) << bits;
     if (bits < 255) {
-      EXPECT_EQ(E8m0ToFloat(static_cast<uint8_t>(bits)), std::ldexp(1.0, bits - 127)) << bits;
+      EXPECT_EQ(kE8m0Floats.values[bits], std::ldexp(1.0, bits - 127)) << bits;
     }
   }
-  EXPECT_TRUE(std::isnan(E8m0ToFloat(255)));
+  EXPECT_TRUE(std::isnan(kE8m0Floats.values[255]));
 }
 
 std::string RandomBytes(int64_t count, uint64_t seed) {

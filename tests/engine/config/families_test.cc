@@ -517,6 +517,15 @@ TEST(SwitchTest, StacksAndStepsMayDiffer) {
   EXPECT_TRUE(config.layers[0].moe.router_bias);
 }
 
+// Three sparse layers, the default, of two make a step of 0, which is also what the class stores then.
+TEST(SwitchTest, AStackMayBeDense) {
+  for (const json& encoder : {json{{"num_layers", 2}}, json{{"num_layers", 2}, {"encoder_sparse_step", 0}}}) {
+    json config = {{"model_type", "switch_transformers"}, {"num_decoder_layers", 3}};
+    config.update(encoder);
+    EXPECT_THAT(MoeLayers(Parse(config)), ElementsAre(false, false, true, true, true)) << config;
+  }
+}
+
 TEST(SwitchTest, EveryProblemAtOnce) {
   const std::string refusal = RefusalOf({{"model_type", "switch_transformers"},
                                          {"dense_act_fn", "gelu_new"},

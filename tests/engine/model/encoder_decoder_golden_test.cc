@@ -5,7 +5,6 @@
 #include <bit>
 #include <cmath>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -13,193 +12,142 @@
 #include "engine/backend/backend.h"
 #include "engine/checkpoint/weights.h"
 #include "engine/config/model_config.h"
-#include "engine/model/encoder_decoder.h"
 #include "gtest/gtest.h"
+#include "tests/support/encoder_decoder_run.h"
+#include "tests/support/golden_checkpoints.h"
 #include "tests/support/golden_file.h"
 #include "tests/support/test_backends.h"
 
 namespace switchyard {
 namespace {
 
-constexpr double kLogitTolerance = 1e-5;   // of max |logit|
-// Of router weights. Attention without 1 / sqrt(d) amplifies rounding: the specification itself, evaluated in fp32, is
-// off by 1.1e-6 on switch_nodrop.
-constexpr double kWeightTolerance = 2e-6;
+using testing::EncoderDecoderRun;
+using testing::GoldenCheckpoint;
+using testing::GoldenErrors;
+
 constexpr double kBf16RelativeRms = 0.02;
-constexpr int32_t kMaxTokens = 128;
 
 using Logits = std::vector<float>;
+using Param = std::tuple<GoldenCheckpoint, testing::Variant>;
 
-std::string FolderOf(const std::string& fixture) {
-  return std::string(SWITCHYARD_SOURCE_DIR) + "/tests/golden/fixtures/" + fixture;
+std::vector<Param> Params() {
+  std::vector<Param> params;
+  for (const GoldenCheckpoint& checkpoint : testing::EncoderDecoderCheckpoints()) {
+    for (const testing::Variant& variant : testing::Variants()) {
+      if (variant != "avx512_bf16" && variant != "amx") params.emplace_back(checkpoint, variant);  // as in bf16 only
+    }
+  }
+  return params;
 }
 
-// One model with a cache for three sequences of the fixture.
-class Model {
- public:
-  static constexpr int32_t kBlocks = 9;
+// Where nothing is dropped: with a capacity, one expert flipped by rounding moves the tokens behind it, too.
+std::vector<Param> Bf16Params() {
+  std::vector<Param> params;
+  for (const testing::Variant& variant : testing::Variants()) {
+    params.emplace_back(testing::GoldenFixture("switch_nodrop"), variant);
+  }
+  return params;
+}
 
-  // Null: the device does not serve it, `skipped` says why; or a failure was recorded.
-  static std::unique_ptr<Model> Load(const std::string& fixture, const std::string& variant, DType dtype,
-                                     std::string* skipped) {
+std::string ParamName(const ::testing::TestParamInfo<Param>& info) {
+  return std::get<0>(info.param).name + "_" + std::get<1>(info.param);
+}
+
+class EncoderDecoderTest : public ::testing::TestWithParam<Param> {
+ protected:
+  // Skips where the device, or this model on it, is not served.
+  void Load(DType dtype) {
+    const auto& [checkpoint, variant] = GetParam();
     auto backend = testing::MakeBackend(variant, 2);
-    if (backend.status().code() == absl::StatusCode::kFailedPrecondition) {
-      *skipped = std::string(backend.status().message());
-      return nullptr;
-    }
-    EXPECT_TRUE(backend.ok()) << backend.status();
-    std::unique_ptr<Model> model(new Model);
-    model->backend_ = *std::move(backend);
-    auto config = ReadModelConfig(FolderOf(fixture));
-    EXPECT_TRUE(config.ok()) << config.status();
-    model->config_ = *config;
-    const absl::Status served = EncoderDecoder::CheckServed(*config, *model->backend_);
-    if (!served.ok()) {
-      *skipped = std::string(served.message());
-      return nullptr;
-    }
-    auto weights = OpenWeights(*config, FolderOf(fixture));
-    EXPECT_TRUE(weights.ok()) << weights.status();
-    const AttentionShape& shape = config->layers[0].attention.shape;
-    auto cache = model->backend_->AllocateKvCache({.num_layers = config->num_decoder_layers(),
-                                                   .num_blocks = kBlocks,
-                                                   .block_size = 16,
-                                                   .num_kv_heads = shape.num_kv_heads,
-                                                   .head_dim = shape.head_dim,
-                                                   .dtype = dtype});
-    EXPECT_TRUE(cache.ok()) << cache.status();
-    model->cache_ = *std::move(cache);
-    auto loaded = EncoderDecoder::Load(*config, **weights, dtype,
-                                       {.max_tokens = kMaxTokens, .max_logit_rows = kMaxTokens},
-                                       model->backend_.get());
-    EXPECT_TRUE(loaded.ok()) << loaded.status();
-    model->model_ = *std::move(loaded);
-    return model;
+    if (backend.status().code() == absl::StatusCode::kFailedPrecondition) GTEST_SKIP() << backend.status().message();
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    backend_ = *std::move(backend);
+    const auto config = ReadModelConfig(checkpoint.folder);
+    ASSERT_TRUE(config.ok()) << config.status();
+    const auto weights = OpenWeights(*config, checkpoint.folder);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    auto run = EncoderDecoderRun::Create(*config, **weights, checkpoint.golden_file(), dtype, backend_.get());
+    if (run.status().code() == absl::StatusCode::kUnimplemented) GTEST_SKIP() << run.status().message();
+    ASSERT_TRUE(run.ok()) << run.status();
+    run_ = *std::move(run);
   }
 
-  const ModelConfig& config() const { return config_; }
-  const EncoderDecoder& model() const { return *model_; }
-
-  // Logits of every row of the decoder.
   Logits Run(const std::vector<int32_t>& ids, const std::vector<AttentionSlice>& slices) {
-    std::vector<int32_t> rows;
-    for (const AttentionSlice& slice : slices) {
-      const int32_t encoded = std::max(slice.num_encoder_tokens - slice.first_position, 0);
-      for (int32_t i = encoded; i < slice.num_tokens; ++i) rows.push_back(static_cast<int32_t>(slice.first_row) + i);
-    }
-    const Matrix out = model_->Forward(ids, slices, rows, cache_.get());
-    EXPECT_TRUE(backend_->Wait().ok());
-    const std::span<const float> logits = backend_->HostView(out);
-    return {logits.begin(), logits.end()};
+    const auto logits = run_->RunStep(ids, slices);
+    EXPECT_TRUE(logits.ok()) << logits.status();
+    return logits.value_or(Logits());
   }
+  Logits RunWhole(int32_t prompt) { return Run(run_->ids(), {run_->Slice(0, 0, run_->length(), 0, prompt)}); }
 
- private:
   std::unique_ptr<Backend> backend_;
-  ModelConfig config_;
-  std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<EncoderDecoder> model_;
+  std::unique_ptr<EncoderDecoderRun> run_;
 };
 
-using Param = std::tuple<std::string, testing::Variant>;
-
-class EncoderDecoderGoldenTest : public ::testing::TestWithParam<Param> {
+class EncoderDecoderGoldenTest : public EncoderDecoderTest {
  protected:
-  void SetUp() override {
-    const auto& [fixture, variant] = GetParam();
-    std::string skipped;
-    model_ = Model::Load(fixture, variant, DType::kF32, &skipped);
-    if (!skipped.empty()) GTEST_SKIP() << skipped;
-    ASSERT_NE(model_, nullptr);
-    const testing::GoldenFile golden(FolderOf(fixture) + "/golden.safetensors");
-    encoder_ids_ = golden.GetIds("input_ids");
-    decoder_ids_ = golden.GetIds("decoder_input_ids");
-    golden_ = std::make_unique<testing::GoldenFile>(golden);
-    logits_ = golden.Get("logits");
-    ids_ = encoder_ids_;
-    ids_.insert(ids_.end(), decoder_ids_.begin(), decoder_ids_.end());
+  void SetUp() override { Load(DType::kF32); }
+
+  void TearDown() override {
+    RecordProperty("relative_logit_error", std::to_string(1e6 * worst_logit_) + "e-6");
+    RecordProperty("router_weight_error", std::to_string(1e6 * worst_weight_) + "e-6");
   }
 
-  int32_t num_encoded() const { return static_cast<int32_t>(encoder_ids_.size()); }
-  int32_t num_decoded() const { return static_cast<int32_t>(decoder_ids_.size()); }
-  int32_t length() const { return static_cast<int32_t>(ids_.size()); }
-
-  // Positions [first, first + count) of the sequence with these blocks; the first `prompt` of the decoder's tokens are
-  // the prompt's.
-  AttentionSlice Slice(int64_t first_row, int32_t first, int32_t count, const std::vector<int32_t>& table,
-                       int32_t prompt) const {
-    return {.first_row = first_row, .num_tokens = count, .first_position = first, .block_table = table.data(),
-            .num_encoder_tokens = num_encoded(), .prompt_end = num_encoded() + prompt};
-  }
-  std::vector<int32_t> Part(int32_t first, int32_t count) const {
-    return {ids_.begin() + first, ids_.begin() + first + count};
+  void ExpectGolden(const absl::StatusOr<GoldenErrors>& errors) {
+    const GoldenCheckpoint& checkpoint = std::get<0>(GetParam());
+    ASSERT_TRUE(errors.ok()) << errors.status();
+    EXPECT_LE(errors->logits, checkpoint.logit_slack * testing::kLogitTolerance) << errors->worst_logit;
+    EXPECT_EQ(errors->wrong_expert, "");
+    EXPECT_LE(errors->router_weights, checkpoint.weight_slack * testing::kWeightTolerance);
+    worst_logit_ = std::max(worst_logit_, errors->logits);
+    worst_weight_ = std::max(worst_weight_, errors->router_weights);
   }
 
-  void ExpectGolden(const Logits& actual, int32_t first) const {
-    double largest = 0.0, worst = 0.0;
-    for (const double value : logits_.values) largest = std::max(largest, std::fabs(value));
-    const size_t offset = static_cast<size_t>(first) * static_cast<size_t>(model_->config().vocab_size);
-    ASSERT_LE(offset + actual.size(), logits_.values.size());
-    for (size_t i = 0; i < actual.size(); ++i) {
-      const double error = std::fabs(actual[i] - logits_.values[offset + i]);
-      if (!(error <= worst)) worst = error;
-    }
-    EXPECT_LE(worst, kLogitTolerance * largest);
-  }
-
-  void ExpectGoldenRouting() const {
-    size_t index = 0;
-    for (int32_t l = 0; l < model_->config().num_layers(); ++l) {
-      if (!model_->config().layers[static_cast<size_t>(l)].is_moe) continue;
-      const Routing& routing = model_->model().moe_layers()[index++]->routing();
-      const std::string name = "layers." + std::to_string(l) + ".router.";
-      const std::vector<int32_t> ids = golden_->GetIds(name + "ids");
-      const testing::GoldenTensor weights = golden_->Get(name + "weights");
-      ASSERT_EQ(routing.num_tokens, static_cast<int32_t>(ids.size())) << name;
-      for (size_t i = 0; i < ids.size(); ++i) {
-        EXPECT_EQ(routing.expert_ids[i], ids[i]) << name << ", token " << i;
-        EXPECT_NEAR(routing.expert_weights[i], weights.values[i], kWeightTolerance) << name << ", token " << i;
-      }
-    }
-    EXPECT_EQ(index, model_->model().moe_layers().size());
-  }
-
-  static void ExpectSameBits(std::span<const float> actual, std::span<const float> expected, const char* what) {
+  static void ExpectSameBits(const Logits& actual, const Logits& expected, const char* what) {
     ASSERT_EQ(actual.size(), expected.size()) << what;
     for (size_t i = 0; i < expected.size(); ++i) {
       ASSERT_EQ(std::bit_cast<uint32_t>(actual[i]), std::bit_cast<uint32_t>(expected[i])) << what << ", " << i;
     }
   }
 
-  std::unique_ptr<Model> model_;
-  std::unique_ptr<testing::GoldenFile> golden_;
-  std::vector<int32_t> encoder_ids_, decoder_ids_, ids_;
-  testing::GoldenTensor logits_;
-  const std::vector<int32_t> tables_[3] = {{8, 1, 4}, {0, 7, 2}, {5, 3, 6}};  // blocks in no order
+  double worst_logit_ = 0.0, worst_weight_ = 0.0;
 };
 
-TEST_P(EncoderDecoderGoldenTest, OneStepGivesTheGoldenLogitsAndExperts) {
-  ExpectGolden(model_->Run(ids_, {Slice(0, 0, length(), tables_[0], num_decoded())}), 0);
-  ExpectGoldenRouting();
+TEST_P(EncoderDecoderGoldenTest, OneStepGivesTheGoldenLogitsAndExperts) { ExpectGolden(run_->RunAtOnce()); }
+
+TEST_P(EncoderDecoderGoldenTest, TokenByTokenGivesTheGoldenLogits) {
+  ExpectGolden(run_->RunGenerated(std::vector<int>(run_->num_decoded(), 1)));
+}
+
+TEST_P(EncoderDecoderGoldenTest, EverySplitInTwoGivesTheGoldenLogits) {
+  for (int first = 1; first < run_->num_decoded(); ++first) {
+    ExpectGolden(run_->RunGenerated({first, run_->num_decoded() - first}));
+  }
+}
+
+TEST_P(EncoderDecoderGoldenTest, EveryEqualChunkSizeGivesTheGoldenLogits) {
+  for (int size = 2; size < run_->num_decoded(); ++size) {
+    std::vector<int> chunks(run_->num_decoded() / size, size);
+    if (run_->num_decoded() % size != 0) chunks.push_back(run_->num_decoded() % size);
+    ExpectGolden(run_->RunGenerated(chunks));
+  }
 }
 
 TEST_P(EncoderDecoderGoldenTest, WithoutAPromptCapacityOnlyTheEncoderDrops) {
-  model_->Run(ids_, {Slice(0, 0, length(), tables_[0], 0)});
-  int32_t dropped = 0;
-  for (const MoeLayer* layer : model_->model().decoder_moe_layers()) {
+  RunWhole(/*prompt=*/0);
+  for (const MoeLayer* layer : run_->model().decoder_moe_layers()) {
     const Routing& routing = layer->routing();
-    dropped += static_cast<int32_t>(
-        std::count(routing.expert_ids, routing.expert_ids + routing.num_tokens, kDropped));
+    EXPECT_EQ(std::count(routing.expert_ids, routing.expert_ids + routing.num_tokens, kDropped), 0);
   }
-  EXPECT_EQ(dropped, 0);
 }
 
 // Tokens that were generated one by one, run again at once as after a preemption.
 TEST_P(EncoderDecoderGoldenTest, DecodingTokenByTokenEqualsRunningThemAgainAtOnce) {
-  const Logits whole = model_->Run(ids_, {Slice(0, 0, length(), tables_[0], 1)});
-  Logits steps = model_->Run(Part(0, num_encoded() + 1), {Slice(0, 0, num_encoded() + 1, tables_[1], 1)});
-  for (int32_t position = num_encoded() + 1; position < length(); ++position) {
-    const Logits row = model_->Run(Part(position, 1), {Slice(0, position, 1, tables_[1], 1)});
-    for (const MoeLayer* layer : model_->model().moe_layers()) {
+  const int32_t encoded = run_->num_encoded(), decoded = run_->num_decoded();
+  const Logits whole = RunWhole(/*prompt=*/1);
+  Logits steps = Run(run_->Part(0, encoded + 1), {run_->Slice(0, 0, encoded + 1, 1, 1)});
+  for (int32_t position = encoded + 1; position < run_->length(); ++position) {
+    const Logits row = Run(run_->Part(position, 1), {run_->Slice(0, position, 1, 1, 1)});
+    for (const MoeLayer* layer : run_->model().moe_layers()) {
       MoeLayerStats stats;
       layer->FillStats(&stats);
       EXPECT_EQ(stats.num_dropped, 0);
@@ -207,85 +155,55 @@ TEST_P(EncoderDecoderGoldenTest, DecodingTokenByTokenEqualsRunningThemAgainAtOnc
     steps.insert(steps.end(), row.begin(), row.end());
   }
   ExpectSameBits(steps, whole, "token by token");
-  if (std::get<0>(GetParam()) == "switch_nodrop") ExpectGolden(steps, 0);
 
   // The encoder alone, then the decoder in two pieces.
-  EXPECT_TRUE(model_->Run(encoder_ids_, {Slice(0, 0, num_encoded(), tables_[2], 1)}).empty());
-  const int32_t half = num_decoded() / 2;
-  Logits pieces = model_->Run(Part(num_encoded(), half), {Slice(0, num_encoded(), half, tables_[2], 1)});
-  const Logits rest = model_->Run(Part(num_encoded() + half, num_decoded() - half),
-                                  {Slice(0, num_encoded() + half, num_decoded() - half, tables_[2], 1)});
+  EXPECT_TRUE(Run(run_->Part(0, encoded), {run_->Slice(0, 0, encoded, 2, 1)}).empty());
+  const int32_t half = decoded / 2;
+  Logits pieces = Run(run_->Part(encoded, half), {run_->Slice(0, encoded, half, 2, 1)});
+  const Logits rest =
+      Run(run_->Part(encoded + half, decoded - half), {run_->Slice(0, encoded + half, decoded - half, 2, 1)});
   pieces.insert(pieces.end(), rest.begin(), rest.end());
   ExpectSameBits(pieces, whole, "in pieces");
 }
 
 // A step with a decode, a whole sequence and another one's second half: each row has the bits that it has alone.
 TEST_P(EncoderDecoderGoldenTest, BatchedRowsHaveTheBitsOfRowsAlone) {
-  const int32_t all = num_decoded(), half = all / 2;
-  const Logits alone = model_->Run(ids_, {Slice(0, 0, length(), tables_[0], 1)});
-  model_->Run(Part(0, num_encoded() + half), {Slice(0, 0, num_encoded() + half, tables_[2], 1)});
-  std::vector<int32_t> ids = {ids_.back()};
-  ids.insert(ids.end(), ids_.begin(), ids_.end());
-  ids.insert(ids.end(), ids_.begin() + num_encoded() + half, ids_.end());
-  const Logits batch = model_->Run(ids, {Slice(0, length() - 1, 1, tables_[0], 1),
-                                         Slice(1, 0, length(), tables_[1], 1),
-                                         Slice(1 + length(), num_encoded() + half, all - half, tables_[2], 1)});
-  const size_t vocab = static_cast<size_t>(model_->config().vocab_size);
-  Logits expected(alone.end() - static_cast<std::ptrdiff_t>(vocab), alone.end());
+  const int32_t encoded = run_->num_encoded(), all = run_->num_decoded(), half = all / 2, length = run_->length();
+  const Logits alone = RunWhole(/*prompt=*/1);
+  Run(run_->Part(0, encoded + half), {run_->Slice(0, 0, encoded + half, 2, 1)});
+  std::vector<int32_t> ids = {run_->ids().back()};
+  ids.insert(ids.end(), run_->ids().begin(), run_->ids().end());
+  ids.insert(ids.end(), run_->ids().begin() + encoded + half, run_->ids().end());
+  const Logits batch = Run(ids, {run_->Slice(0, length - 1, 1, 0, 1), run_->Slice(1, 0, length, 1, 1),
+                                 run_->Slice(1 + length, encoded + half, all - half, 2, 1)});
+  const std::ptrdiff_t vocab = run_->vocab_size();
+  Logits expected(alone.end() - vocab, alone.end());
   expected.insert(expected.end(), alone.begin(), alone.end());
-  expected.insert(expected.end(), alone.begin() + static_cast<std::ptrdiff_t>(half * vocab), alone.end());
+  expected.insert(expected.end(), alone.begin() + half * vocab, alone.end());
   ExpectSameBits(batch, expected, "batched");
 }
 
 // Each with a capacity of its own, so that one's tokens never take the other's places.
 TEST_P(EncoderDecoderGoldenTest, EncodersInOneBatchDoNotShareTheExpertsCapacity) {
-  const Logits alone = model_->Run(ids_, {Slice(0, 0, length(), tables_[0], num_decoded())});
-  std::vector<int32_t> ids = ids_;
-  ids.insert(ids.end(), ids_.begin(), ids_.end());
-  const Logits batch = model_->Run(ids, {Slice(0, 0, length(), tables_[1], num_decoded()),
-                                         Slice(length(), 0, length(), tables_[2], num_decoded())});
+  const int32_t length = run_->length(), prompt = run_->num_decoded();
+  const Logits alone = RunWhole(prompt);
+  std::vector<int32_t> ids = run_->ids();
+  ids.insert(ids.end(), run_->ids().begin(), run_->ids().end());
+  const Logits batch = Run(ids, {run_->Slice(0, 0, length, 1, prompt), run_->Slice(length, 0, length, 2, prompt)});
   Logits expected = alone;
   expected.insert(expected.end(), alone.begin(), alone.end());
   ExpectSameBits(batch, expected, "twice");
 }
 
-std::vector<Param> Params(bool fp32) {
-  std::vector<Param> params;
-  for (const std::string fixture : {"switch_nodrop", "switch_drop"}) {
-    if (!fp32 && fixture == "switch_drop") continue;
-    for (const testing::Variant& variant : testing::Variants()) {
-      if (fp32 && (variant == "avx512_bf16" || variant == "amx")) continue;
-      params.emplace_back(fixture, variant);
-    }
-  }
-  return params;
-}
+INSTANTIATE_TEST_SUITE_P(Switch, EncoderDecoderGoldenTest, ::testing::ValuesIn(Params()), ParamName);
 
-std::string ParamName(const ::testing::TestParamInfo<Param>& info) {
-  return std::get<0>(info.param) + "_" + std::get<1>(info.param);
-}
+class Bf16EncoderDecoderTest : public EncoderDecoderTest {};
 
-INSTANTIATE_TEST_SUITE_P(Switch, EncoderDecoderGoldenTest, ::testing::ValuesIn(Params(/*fp32=*/true)), ParamName);
-
-class Bf16EncoderDecoderTest : public ::testing::TestWithParam<Param> {};
-
-// Where nothing is dropped: with a capacity, one expert flipped by rounding moves the tokens behind it, too.
 TEST_P(Bf16EncoderDecoderTest, LogitsStayNearTheGoldenOnes) {
-  const auto& [fixture, variant] = GetParam();
-  std::string skipped;
-  const auto model = Model::Load(fixture, variant, DType::kBF16, &skipped);
-  if (!skipped.empty()) GTEST_SKIP() << skipped;
-  ASSERT_NE(model, nullptr);
-  const testing::GoldenFile golden(FolderOf(fixture) + "/golden.safetensors");
-  std::vector<int32_t> ids = golden.GetIds("input_ids");
-  const int32_t num_encoded = static_cast<int32_t>(ids.size());
-  for (const int32_t id : golden.GetIds("decoder_input_ids")) ids.push_back(id);
-  const std::vector<int32_t> table = {8, 1, 4};
-  const int32_t length = static_cast<int32_t>(ids.size());
-  const Logits logits = model->Run(ids, {{.first_row = 0, .num_tokens = length, .first_position = 0,
-                                          .block_table = table.data(), .num_encoder_tokens = num_encoded,
-                                          .prompt_end = length}});
-  const testing::GoldenTensor expected = golden.Get("logits");
+  Load(DType::kBF16);
+  if (run_ == nullptr) return;
+  const Logits logits = RunWhole(run_->num_decoded());
+  const testing::GoldenTensor expected = testing::GoldenFile(std::get<0>(GetParam()).golden_file()).Get("logits");
   ASSERT_EQ(logits.size(), expected.values.size());
   double squares = 0.0, errors = 0.0;
   for (size_t i = 0; i < logits.size(); ++i) {
@@ -296,7 +214,31 @@ TEST_P(Bf16EncoderDecoderTest, LogitsStayNearTheGoldenOnes) {
   RecordProperty("relative_rms", std::to_string(std::sqrt(errors / squares)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Switch, Bf16EncoderDecoderTest, ::testing::ValuesIn(Params(/*fp32=*/false)), ParamName);
+INSTANTIATE_TEST_SUITE_P(Switch, Bf16EncoderDecoderTest, ::testing::ValuesIn(Bf16Params()), ParamName);
+
+// That the generator, if it is used, has made what it should: with tokens dropped in either stack, too.
+TEST(EncoderDecoderCheckpointsTest, ThereAreEnoughFurtherOnes) {
+  if (!testing::IsGoldenFolderGiven()) GTEST_SKIP() << "these are the fixtures";
+  int dropping_encoders = 0, dropping_decoders = 0;
+  const std::vector<GoldenCheckpoint> checkpoints = testing::EncoderDecoderCheckpoints();
+  for (const GoldenCheckpoint& checkpoint : checkpoints) {
+    const testing::GoldenFile golden(checkpoint.golden_file());
+    const auto config = ReadModelConfig(checkpoint.folder);
+    ASSERT_TRUE(config.ok()) << config.status();
+    bool encoder_drops = false, decoder_drops = false;
+    for (int32_t l = 0; l < config->num_layers(); ++l) {
+      if (!config->layers[static_cast<size_t>(l)].is_moe) continue;
+      const std::vector<int32_t> ids = golden.GetIds("layers." + std::to_string(l) + ".router.ids");
+      const bool drops = std::count(ids.begin(), ids.end(), kDropped) > 0;
+      (l < config->num_encoder_layers ? encoder_drops : decoder_drops) |= drops;
+    }
+    dropping_encoders += encoder_drops;
+    dropping_decoders += decoder_drops;
+  }
+  EXPECT_GE(checkpoints.size(), 6u);
+  EXPECT_GE(dropping_encoders, 3);
+  EXPECT_GE(dropping_decoders, 3);
+}
 
 }  // namespace
 }  // namespace switchyard

@@ -13,10 +13,12 @@
 #include "gtest/gtest.h"
 #include "tests/engine/model/planted/broken_backends.h"
 #include "tests/engine/model/planted/mistake.h"
+#include "tests/support/encoder_decoder_run.h"
 #include "tests/support/forwarding_backend.h"
 #include "tests/support/golden_checkpoints.h"
 #include "tests/support/golden_run.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/values_reader.h"
 
 namespace switchyard::testing {
 
@@ -30,28 +32,11 @@ constexpr double kClearly = 100.0;
 std::vector<Mistake> AllMistakes() {
   std::vector<Mistake> all;
   for (auto* family : {MistakesOfCoreFamilies, MistakesOfLatentFamilies, MistakesOfOtherFamilies,
-                       MistakesOfGenericFamily}) {
+                       MistakesOfGenericFamily, MistakesOfEncoderDecoders}) {
     for (Mistake& mistake : family()) all.push_back(std::move(mistake));
   }
   return all;
 }
-
-class ValuesReader final : public TensorReader {
- public:
-  ValuesReader(int64_t rows, int64_t cols, std::vector<float> values)
-      : rows_(rows), cols_(cols), values_(std::move(values)) {}
-  int64_t rows() const override { return rows_; }
-  int64_t cols() const override { return cols_; }
-  absl::Status ReadRows(int64_t first, int64_t count, DType as, void* out) const override {
-    CHECK(as == DType::kF32);
-    std::copy_n(values_.begin() + first * cols_, count * cols_, static_cast<float*>(out));
-    return absl::OkStatus();
-  }
-
- private:
-  int64_t rows_, cols_;
-  std::vector<float> values_;
-};
 
 class PlantedWeights final : public Weights {
  public:
@@ -62,8 +47,7 @@ class PlantedWeights final : public Weights {
     const TensorReader* found = exact_.Find(mistake_.rename ? mistake_.rename(name) : name, layer, expert);
     if (found == nullptr) found = exact_.Find(name, layer, expert);  // this layer has no such weight
     if (found == nullptr || !mistake_.edit_weight) return found;
-    std::vector<float> values(static_cast<size_t>(found->rows() * found->cols()));
-    CHECK(found->ReadRows(0, found->rows(), DType::kF32, values.data()).ok());
+    std::vector<float> values = ValuesReader::ReadAll(*found);
     mistake_.edit_weight({name, layer, expert, found->rows(), found->cols(), &values, exact_});
     readers_.push_back(std::make_unique<ValuesReader>(found->rows(), found->cols(), std::move(values)));
     return readers_.back().get();
@@ -100,6 +84,11 @@ absl::StatusOr<GoldenErrors> Measure(const Mistake& mistake) {
                                                ? mistake.break_backend(created.backend.get())
                                                : std::make_unique<ForwardingBackend>(created.backend.get());
   const PlantedWeights weights(*exact, mistake);
+  if (config.num_encoder_layers > 0) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<EncoderDecoderRun> run,
+                     EncoderDecoderRun::Create(config, weights, golden_file, DType::kF32, backend.get()));
+    return run->RunAtOnce();
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<GoldenRun> run,
                    GoldenRun::Create(config, weights, golden_file, DType::kF32, backend.get()));
   return run->RunChunks({run->length()});
@@ -154,8 +143,10 @@ TEST(PlantedMistakesMachineryTest, WithoutOneEveryFixturePasses) {
 TEST(PlantedMistakesMachineryTest, EveryFixtureHasOne) {
   std::set<std::string> planted;
   for (const Mistake& mistake : AllMistakes()) planted.insert(mistake.fixture);
-  for (const GoldenCheckpoint& checkpoint : GoldenCheckpoints()) {
-    EXPECT_TRUE(planted.contains(checkpoint.name)) << checkpoint.name;
+  for (auto* checkpoints : {GoldenCheckpoints, EncoderDecoderCheckpoints}) {
+    for (const GoldenCheckpoint& checkpoint : checkpoints()) {
+      EXPECT_TRUE(planted.contains(checkpoint.name)) << checkpoint.name;
+    }
   }
 }
 

@@ -30,6 +30,16 @@ TEST(RelativeBucketTest, CausalDistancesHaveAllBuckets) {
   }
 }
 
+// At the edge of two buckets: what the reference's float32 gives, once above and once below the real number.
+TEST(RelativeBucketTest, EdgesRoundAsInTheReference) {
+  for (const auto& [distance, bucket] : {std::pair{-9, 5}, {-10, 6}, {-20, 7}, {-80, 9}}) {
+    EXPECT_EQ(RelativeBucket(distance, /*bidirectional=*/true, 20, 160), bucket) << distance;
+  }
+  for (const auto& [distance, bucket] : {std::pair{-30, 26}, {-31, 27}}) {
+    EXPECT_EQ(RelativeBucket(distance, /*bidirectional=*/false, 36, 50), bucket) << distance;
+  }
+}
+
 TEST(RelativeBucketTest, GrowsWithTheDistanceAndStaysBelowTheLimit) {
   for (const bool bidirectional : {false, true}) {
     int32_t before = 0;

@@ -1,1 +1,1 @@
-"""The decoder-only MoE families in NumPy, float64: what the golden logits come from. See ../README.md."""
+"""The MoE families in NumPy, float64: what the golden logits come from. See ../README.md."""

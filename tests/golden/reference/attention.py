@@ -24,9 +24,10 @@ def visible(num_tokens, window=None, chunk=None):
     return mask
 
 
-def attend(q, k, v, scale, mask, sinks=None):
-    """q, k: [heads, tokens, d]; v: [heads, tokens, dv] -> [tokens, heads * dv]. A sink is one more logit per head."""
-    scores = np.where(mask, scale * q @ k.transpose(0, 2, 1), -np.inf)
+def attend(q, k, v, scale, mask, sinks=None, bias=0.0):
+    """q, k: [heads, tokens, d]; v: [heads, tokens, dv] -> [tokens, heads * dv]. A sink is one more logit per head, and
+    a bias [heads, queries, keys] joins the scores."""
+    scores = np.where(mask, scale * q @ k.transpose(0, 2, 1) + bias, -np.inf)
     if sinks is not None:
         column = np.broadcast_to(sinks[:, None, None], scores.shape[:2] + (1,))
         probabilities = softmax(np.concatenate([scores, column], -1))[..., :-1]

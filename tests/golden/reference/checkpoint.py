@@ -45,8 +45,8 @@ class StoredTensors:
 
 # Deviation from the mean, by how a name ends. The usual initialisation (0.02, biases 0, norms 1) would hide mistakes.
 DEVIATIONS = {"norm.weight": 0.2, "norm_1.weight": 0.2, "norm_2.weight": 0.2, "norm_f.weight": 0.2,
-              "gate.weight": 0.5, "router.weight": 0.5, "router.layer.weight": 0.5, "e_score_correction_bias": 0.3,
-              "sinks": 0.5}
+              "gate.weight": 0.5, "router.weight": 0.5, "router.layer.weight": 0.5, "router.classifier.weight": 0.5,
+              "e_score_correction_bias": 0.3, "sinks": 0.5, "relative_attention_bias.weight": 0.5}
 ONES = ("norm.weight", "norm_1.weight", "norm_2.weight", "norm_f.weight", "sinks")
 
 

@@ -1,31 +1,7 @@
 """Routing that was published without weights (model_type switchyard_moe): config.json and tensors -> Decoder."""
-from dataclasses import dataclass
-from typing import Callable
-
-import numpy as np
-
 from .families_core import decoder, experts, grouped_attention, head_dim_of, is_qwen_moe, layer_prefix, mlp
-from .feed_forward import Moe, Router, linear
+from .feed_forward import Moe, PlainMlp, Router, gelu_tanh, relu
 from .rope import rope_of
-
-
-def relu(x):
-    return np.maximum(x, 0)
-
-
-def gelu_tanh(x):
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
-
-
-@dataclass
-class PlainMlp:
-    """down(act(up x)), the experts of the time before gates."""
-    up: np.ndarray    # [intermediate, hidden]
-    down: np.ndarray  # [hidden, intermediate]
-    act: Callable
-
-    def __call__(self, x):
-        return linear(self.act(linear(x, self.up)), self.down)
 
 
 def router_rules(config):

@@ -1,12 +1,20 @@
-"""Gated MLPs, routers, and the Mixture-of-Experts block made of them."""
+"""MLPs, routers, and the Mixture-of-Experts block made of them."""
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
 
 
 def softmax(x):
@@ -40,8 +48,22 @@ class Mlp:
 
 
 @dataclass
+class PlainMlp:
+    """down(act(up x)), the MLP of the time before gates."""
+    up: np.ndarray    # [intermediate, hidden]
+    down: np.ndarray  # [hidden, intermediate]
+    act: Callable
+
+    def __call__(self, x):
+        return linear(self.act(linear(x, self.up)), self.down)
+
+
+DROPPED = -1  # the expert of a token that found no room
+
+
+@dataclass
 class Routing:
-    ids: np.ndarray      # [tokens, top_k], most wanted first
+    ids: np.ndarray      # [tokens, top_k], most wanted first; or DROPPED
     weights: np.ndarray  # [tokens, top_k]
     margin: np.ndarray        # [tokens] the smallest change of any compared value that changes who is chosen
     order_margin: np.ndarray  # [tokens] likewise, for the order among the chosen
@@ -133,13 +155,18 @@ class Moe:
     shared_gate: Optional[np.ndarray] = None    # [1, hidden]: shared * sigmoid(x . gate)
     bias: Optional[np.ndarray] = None           # on the experts' sum
     weigh_input: bool = False
+    capacity: Optional[int] = None              # tokens that an expert takes, in their order; of top-1 routing
 
-    def __call__(self, x):
-        """The block's output and its Routing."""
+    def __call__(self, x, limited=True):
+        """The block's output and its Routing. `limited`: whether the capacity counts."""
         routing = self.router(x)
+        if limited and self.capacity is not None:
+            self._drop(routing)
         y = np.zeros_like(x)
         for token, (ids, weights) in enumerate(zip(routing.ids, routing.weights)):
             for expert, weight in zip(ids, weights):
+                if expert == DROPPED:
+                    continue
                 if self.weigh_input:
                     y[token] += self.experts[expert](weight * x[token])
                 else:
@@ -150,3 +177,9 @@ class Moe:
             gate = 1.0 if self.shared_gate is None else sigmoid(linear(x, self.shared_gate))
             y = y + gate * self.shared(x)
         return y, routing
+
+    def _drop(self, routing):
+        wanted = routing.ids[:, 0].copy()
+        for token, expert in enumerate(wanted):
+            if np.count_nonzero(wanted[:token] == expert) >= self.capacity:
+                routing.ids[token] = DROPPED

@@ -55,6 +55,10 @@ def in_layout(tensors, case):
     return split_llama4(tensors) if case.layout == "split" else dict(tensors)
 
 
+def embedding_name(config):
+    return "shared.weight" if config["model_type"] == "switch_transformers" else "model.embed_tokens.weight"
+
+
 def with_extras(tensors, config, extras):
     """Tensors beside the model's own, and the config that goes with them."""
     tensors, hidden = dict(tensors), config.get("hidden_size")
@@ -65,7 +69,10 @@ def with_extras(tensors, config, extras):
     if "inv_freq" in extras:
         tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(4, np.float32)
     if "tied_head" in extras:
-        tensors["lm_head.weight"] = np.zeros_like(tensors["model.embed_tokens.weight"])
+        tensors["lm_head.weight"] = np.zeros_like(tensors[embedding_name(config)])
+    if "embedding_copies" in extras:
+        for stack in ("encoder", "decoder"):
+            tensors[stack + ".embed_tokens.weight"] = np.zeros_like(tensors[embedding_name(config)])
     if "vision" in extras:
         tensors = {"language_model." + name: array for name, array in tensors.items()}
         tensors["vision_model.patch_embedding.weight"] = np.ones((4, 4), np.float32)

@@ -48,6 +48,7 @@ std::vector<Mistake> MistakesOfCoreFamilies();    // Mixtral, OLMoE, Qwen, GLM-4
 std::vector<Mistake> MistakesOfLatentFamilies();  // the DeepSeeks and Kimi-K2
 std::vector<Mistake> MistakesOfOtherFamilies();   // Llama 4, gpt-oss, Phi-3.5-MoE, JetMoE, Arctic
 std::vector<Mistake> MistakesOfGenericFamily();   // switchyard_moe
+std::vector<Mistake> MistakesOfEncoderDecoders();  // Switch Transformers
 
 // ---- what several mistakes are made of ----
 
