@@ -6,10 +6,8 @@
 #ifndef SWITCHYARD_SERVER_METRICS_FAMILIES_H_
 #define SWITCHYARD_SERVER_METRICS_FAMILIES_H_
 
-#include <array>
+#include <cstdint>
 #include <span>
-
-#include <prometheus/metric_type.h>
 
 namespace switchyard {
 
@@ -88,10 +86,12 @@ enum class Family : int {
   kNumFamilies
 };
 
+enum class MetricType : uint8_t { kCounter, kGauge, kHistogram };
+
 struct FamilyInfo {
   Family family;
   const char* name;
-  prometheus::MetricType type;
+  MetricType type;
   const char* help;
   std::span<const double> edges;  // histograms only: upper bounds without +Inf
 };

@@ -1,7 +1,5 @@
 #include "server/metrics/serving_metrics.h"
 
-#include <prometheus/metric_family.h>
-#include <prometheus/text_serializer.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -10,15 +8,13 @@
 #include <filesystem>
 #include <map>
 #include <optional>
-#include <sstream>
 #include <system_error>
 
 #include "server/metrics/families.h"
+#include "server/metrics/metrics_text.h"
 
 namespace switchyard {
 namespace {
-
-using Labels = std::vector<prometheus::ClientMetric::Label>;
 
 constexpr int64_t kMaxExpertSeries = 4096;
 constexpr size_t kTopRanks = 4;
@@ -102,29 +98,10 @@ struct ServingMetrics::Shared {
   }
 };
 
-// Builds the families of one scrape.
-class ServingMetrics::Page {
+// Writes the families of one scrape.
+class ServingMetrics::Page : public MetricsText {
  public:
-  explicit Page(const std::string& model_name) : model_name_(model_name) {}
-
-  void Value(Family family, double value, Labels labels = {}) {
-    prometheus::ClientMetric& metric = Add(family, std::move(labels));
-    if (InfoOf(family).type == prometheus::MetricType::Counter) {
-      metric.counter.value = value;
-    } else {
-      metric.gauge.value = value;
-    }
-  }
-
-  void Distribution(Family family, const Histogram& histogram, Labels labels = {}) {
-    prometheus::ClientMetric::Histogram& out = Add(family, std::move(labels)).histogram;
-    for (size_t i = 0; i < histogram.counts().size(); ++i) {
-      out.sample_count += histogram.counts()[i];
-      const bool last = i == histogram.edges().size();
-      out.bucket.push_back({out.sample_count, last ? std::numeric_limits<double>::infinity() : histogram.edges()[i]});
-    }
-    out.sample_sum = histogram.sum();
-  }
+  using MetricsText::MetricsText;
 
   void Requests(const Shared& s) {
     const SchedulerCounts& c = s.counts;
@@ -182,9 +159,11 @@ class ServingMetrics::Page {
     if (!s.expert_load || s.detail == ExpertDetail::kOff) return;
     Distribution(Family::kExpertBatchRows, s.expert_rows);
     for (size_t i = 0; i < s.expert_seconds.size(); ++i) {
-      Labels labels;
-      if (s.detail == ExpertDetail::kFull) labels.push_back({"expert", std::to_string(i)});
-      Distribution(Family::kExpertBatchSeconds, s.expert_seconds[i], std::move(labels));
+      if (s.detail < ExpertDetail::kFull) {
+        Distribution(Family::kExpertBatchSeconds, s.expert_seconds[i]);
+      } else {
+        Distribution(Family::kExpertBatchSeconds, s.expert_seconds[i], {{"expert", std::to_string(i)}});
+      }
     }
     for (int32_t layer = 0; layer < s.expert_load->num_moe_layers(); ++layer) Layer(s, layer);
   }
@@ -210,23 +189,7 @@ class ServingMetrics::Page {
     Value(Family::kProcessThreads, CountEntries("/proc/self/task"));
   }
 
-  std::string Text() const {
-    std::vector<prometheus::MetricFamily> families;
-    for (const auto& [family, metrics] : metrics_) {
-      const FamilyInfo& info = InfoOf(family);
-      families.push_back({info.name, info.help, info.type, metrics});
-    }
-    return prometheus::TextSerializer().Serialize(families);
-  }
-
  private:
-  prometheus::ClientMetric& Add(Family family, Labels labels) {
-    prometheus::ClientMetric& metric = metrics_[family].emplace_back();
-    if (family < Family::kProcessCpu) metric.label.push_back({"model_name", model_name_});
-    metric.label.insert(metric.label.end(), labels.begin(), labels.end());
-    return metric;
-  }
-
   void Layer(const Shared& s, int32_t layer) {
     const std::string name = std::to_string(s.moe_layers[static_cast<size_t>(layer)]);
     const LayerBalance balance = s.expert_load->Balance(layer);
@@ -261,10 +224,10 @@ class ServingMetrics::Page {
     std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(ranks), order.end(),
                       [&](size_t a, size_t b) { return rows[a] != rows[b] ? rows[a] > rows[b] : a < b; });
     for (size_t rank = 0; rank < ranks; ++rank) {
-      const Labels labels = {{"layer", name}, {"rank", std::to_string(rank + 1)}};
-      Value(Family::kTopkExpert, static_cast<double>(order[rank]), labels);
-      Value(Family::kTopkShare, total == 0 ? 0.0 : static_cast<double>(rows[order[rank]]) / static_cast<double>(total),
-            labels);
+      const std::string number = std::to_string(rank + 1);
+      const double share = total == 0 ? 0.0 : static_cast<double>(rows[order[rank]]) / static_cast<double>(total);
+      Value(Family::kTopkExpert, static_cast<double>(order[rank]), {{"layer", name}, {"rank", number}});
+      Value(Family::kTopkShare, share, {{"layer", name}, {"rank", number}});
     }
   }
 
@@ -277,9 +240,6 @@ class ServingMetrics::Page {
     }
     return count;
   }
-
-  const std::string& model_name_;
-  std::map<Family, std::vector<prometheus::ClientMetric>> metrics_;
 };
 
 ServingMetrics::ServingMetrics(std::string model_name, std::string version)

@@ -1,11 +1,11 @@
 // Whole-engine speed on dummy weights of a real shape, against the floor of this machine.
 //
 //   switchyard_bench_engine [--model-dir DIR] [--threads N] [--dtype bfloat16] [--isa NAME] [--repeat N] [--json FILE]
-//                           [--quantized mxfp4|fp8]
+//                           [--quantized mxfp4|fp8] [--only CASE]
 //
 // Without --model-dir it makes `midq`: Qwen3-MoE architecture, hidden 2048, 8 layers, 64 experts top-8, expert width
-// 1024, 16 heads of 128, vocabulary 32,000: 3.49 billion parameters, 6.5 GiB in bfloat16. With --quantized its layers are
-// three with the experts of gpt-oss-20b (hidden and width 2880, 32 experts top-4), stored so; it is loaded twice, kept
+// 1024, 16 heads of 128, vocabulary 32,000: 3.49 billion parameters, 6.5 GiB in bfloat16. With --quantized it has three
+// layers with the experts of gpt-oss-20b (hidden and width 2880, 32 experts top-4), stored so; it is loaded twice, kept
 // and dequantized, and both take turns.
 //
 // The floor of a step is max(bytes / read bandwidth, FLOP / bf16 peak), both measured in this run. Bytes are what the
@@ -195,12 +195,12 @@ class Bench {
 
 int Run(int argc, char** argv) {
   std::map<std::string, std::string> flags = {
-      {"--model-dir", ""}, {"--threads", "2"}, {"--dtype", "bfloat16"}, {"--repeat", "5"}, {"--json", ""}, {"--isa", "auto"},
-      {"--quantized", ""}};
+      {"--model-dir", ""}, {"--threads", "2"}, {"--dtype", "bfloat16"}, {"--repeat", "5"}, {"--json", ""},
+      {"--isa", "auto"}, {"--quantized", ""}, {"--only", ""}};
   for (int i = 1; i < argc; i += 2) {
     if (i + 1 >= argc || flags.count(argv[i]) == 0) {
       std::fprintf(stderr, "usage: %s [--model-dir DIR] [--threads N] [--dtype T] [--isa I] [--repeat N] [--json FILE]"
-                           " [--quantized FORMAT]\n", argv[0]);
+                           " [--quantized FORMAT] [--only CASE]\n", argv[0]);
       return 2;
     }
     flags[argv[i]] = argv[i + 1];
@@ -257,6 +257,7 @@ int Run(int argc, char** argv) {
       cases.push_back({engines.size() == 1 ? name : name + " " + engines[e]->facts().expert_dtype, n, e});
     }
   }
+  std::erase_if(cases, [&](const Case& c) { return c.name.find(flags["--only"]) == std::string::npos; });
   std::map<std::string, Measurement> results;
   std::vector<double> bandwidths, peaks;
   const auto memory = cpu::Buffer::Allocate(int64_t{2} << 30, "the bandwidth test");

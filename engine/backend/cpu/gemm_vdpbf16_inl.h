@@ -13,6 +13,10 @@ inline __m512bh BroadcastPair(const uint16_t* p) {
   return (__m512bh)pairs;
 }
 
+// Into L2, where the lines wait while up to 8 rows are multiplied; from there kPrefetchBytes ahead into L1. On two Xeon
+// cores and 4 rows an expert 7 % faster than the short distance alone; 2 and 8 KiB gain half of that.
+constexpr int kFarPrefetchBytes = 4096;
+
 // As GemmRowsBf16.
 template <int kRows>
 inline void GemmRowsVdpBf16(const uint16_t* a, int64_t a_steps, int first_row, const uint16_t* panel, int64_t steps,
@@ -29,6 +33,8 @@ inline void GemmRowsVdpBf16(const uint16_t* a, int64_t a_steps, int first_row, c
   for (int64_t step = 0; step < steps; ++step) {
     for (int pair = 0; pair < kStepK / 2; ++pair) {
       const uint16_t* b = panel + step * kTileElements + pair * 2 * kTileCols;
+      _mm_prefetch(b + kFarPrefetchBytes / 2, _MM_HINT_T1);
+      _mm_prefetch(b + other_cols + kFarPrefetchBytes / 2, _MM_HINT_T1);
       __builtin_prefetch(b + kPrefetchBytes / 2);
       __builtin_prefetch(b + other_cols + kPrefetchBytes / 2);
       const __m512bh b_low = LoadBf16Pairs(b);

@@ -14,7 +14,10 @@ struct Fp8Table {
 // REQUIRES: scale between 2^-100 and 2^100 in magnitude, so that no number is denormal.
 inline Fp8Table MakeFp8Table(float scale) {
   const __m512 first = _mm512_mul_ps(_mm512_loadu_ps(kF8E4m3Floats.values), _mm512_set1_ps(scale));
-  const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(first);
+  __m256i rounded = (__m256i)_mm512_cvtneps_pbh(first);
+#if defined(__clang__)
+  __asm__("" : "+v"(rounded));  // clang 16 crashes when it shuffles bfloat16
+#endif
   const __m512i eights = _mm512_broadcast_i32x4(_mm256_extracti128_si256(rounded, 1));
   const auto rows = [&](int first_row) {  // four rows of eight numbers
     const int64_t step = 0x0080008000800080;

@@ -1,4 +1,4 @@
-// A model whose experts stay quantized gives the logits of the same model dequantized, bit for bit, on every instruction
+// A model whose experts stay quantized gives the logits of the same model dequantized, bit for bit, on each instruction
 // set of this machine: at once, in chunks, token by token, and in a batch.
 #include <gtest/gtest.h>
 
