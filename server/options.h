@@ -20,7 +20,7 @@ struct ModelOptions {
   std::string served_model_name;     // name that requests use; default: last part of `model`
   std::string load_format = "auto";  // auto | safetensors | dummy (random weights from config.json alone)
   std::string dtype = "auto";  // auto (the checkpoint's) | float32 | bfloat16. float32 doubles memory and bandwidth
-  // auto | keep | dequantize: experts stored as mxfp4 or fp8. Kept, they take a quarter or half of what bfloat16 does of
+  // auto | keep | dequantize: experts stored as mxfp4 or fp8. Kept, they take a quarter or half of bfloat16's
   // memory and bandwidth, and are expanded whenever they are used
   std::string quantization = "auto";
   int64_t seed = 0;            // of dummy weights
