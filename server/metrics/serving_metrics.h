@@ -21,7 +21,7 @@
 #include "engine/engine.h"
 #include "server/access/credential_kind.h"
 #include "server/metrics/expert_load.h"
-#include "server/metrics/histogram.h"
+#include "server/metrics/serving_counters.h"
 #include "server/scheduler/serving_loop.h"
 
 namespace switchyard {
@@ -30,16 +30,6 @@ namespace switchyard {
 enum class Rejection : uint8_t { kInvalid, kNotFound, kQueueFull, kTooManyCalls, kStarting, kDraining, kEngineFailed };
 inline constexpr int kNumRejections = 7;
 inline constexpr int kNumGrpcCodes = 17;
-
-enum class ExpertDetail : uint8_t {
-  kOff,    // no series per layer or expert
-  kLayer,  // the balance of each layer
-  kTopk,   // and its four busiest experts
-  kFull,   // and each expert of each layer
-};
-
-// off | layer | topk | full, or auto: full up to 4,096 pairs of layer and expert, else topk.
-ExpertDetail ParseExpertDetail(const std::string& name, int64_t num_layers_times_experts);
 
 class ServingMetrics : public LoopObserver {
  public:
@@ -80,9 +70,6 @@ class ServingMetrics : public LoopObserver {
   std::string Scrape() const;
 
  private:
-  struct Shared;
-  class Page;
-
   const std::string model_name_;
   const std::string version_;
   const double start_time_seconds_;  // wall clock
@@ -98,7 +85,7 @@ class ServingMetrics : public LoopObserver {
   std::vector<double> pending_token_latencies_;  // the serving loop's own, until the step ends
 
   mutable Mutex mutex_;
-  const std::unique_ptr<Shared> shared_ ABSL_PT_GUARDED_BY(mutex_);
+  const std::unique_ptr<ServingCounters> shared_ ABSL_PT_GUARDED_BY(mutex_);
 
   mutable Mutex snapshot_mutex_;  // before mutex_; held while the snapshot is made, so that only one is
   mutable std::shared_ptr<const ExpertLoadTotals> snapshot_ ABSL_GUARDED_BY(snapshot_mutex_);
