@@ -55,18 +55,9 @@ inline void GemmRowsVdpBf16(const uint16_t* a, int64_t a_steps, int first_row, c
 // Eight rows give 16 independent chains, enough to hide the instruction's latency.
 void GemmVdpBf16Steps(const uint16_t* a, int64_t a_steps, int num_rows, const uint16_t* panel, int64_t steps,
                       bool resume, float* c) {
-  int r = 0;
-  for (; r + 8 <= num_rows; r += 8) GemmRowsVdpBf16<8>(a, a_steps, r, panel, steps, resume, c);
-  switch (num_rows - r) {
-    case 7: return GemmRowsVdpBf16<7>(a, a_steps, r, panel, steps, resume, c);
-    case 6: return GemmRowsVdpBf16<6>(a, a_steps, r, panel, steps, resume, c);
-    case 5: return GemmRowsVdpBf16<5>(a, a_steps, r, panel, steps, resume, c);
-    case 4: return GemmRowsVdpBf16<4>(a, a_steps, r, panel, steps, resume, c);
-    case 3: return GemmRowsVdpBf16<3>(a, a_steps, r, panel, steps, resume, c);
-    case 2: return GemmRowsVdpBf16<2>(a, a_steps, r, panel, steps, resume, c);
-    case 1: return GemmRowsVdpBf16<1>(a, a_steps, r, panel, steps, resume, c);
-    default: return;
-  }
+  InRowBlocks<8>(num_rows, [&]<int kRows>(int r) {
+    GemmRowsVdpBf16<kRows>(a, a_steps, r, panel, steps, resume, c);
+  });
 }
 
 void GemmVdpBf16(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {

@@ -23,6 +23,15 @@ inline void AddSums(Simd::F (*acc)[kPanelVectors], float* c) {
   }
 }
 
+// body.operator()<R>(first_row) for blocks of kRows rows, then one of what is left: a panel is read once per block.
+template <int kRows, typename Body>
+inline void InRowBlocks(int num_rows, const Body& body, int first = 0) {
+  for (; num_rows - first >= kRows; first += kRows) body.template operator()<kRows>(first);
+  if constexpr (kRows > 1) {
+    if (num_rows > first) InRowBlocks<kRows - 1>(num_rows, body, first);
+  }
+}
+
 // One order of additions per output element, however many rows share the loads of the panel: chains of Simd::kSumSteps
 // products, k ascending, whose sums are added up in turn; or a single chain. Short chains halve the rounding error,
 // and cost a pass over c (in L1) each.
@@ -53,30 +62,27 @@ inline void GemmRowsF32(const float* const* rows, const float* panel, int64_t in
 }
 
 void GemmF32(const float* const* rows, int num_rows, const float* panel, int64_t in, float* c) {
-  int r = 0;
-  for (; r + Simd::kGemmRows <= num_rows; r += Simd::kGemmRows) {
-    GemmRowsF32<Simd::kGemmRows>(rows + r, panel, in, c + r * kPanelCols);
-  }
-  for (; r < num_rows; ++r) GemmRowsF32<1>(rows + r, panel, in, c + r * kPanelCols);
+  InRowBlocks<Simd::kGemmRows>(num_rows, [&]<int kRows>(int r) {
+    GemmRowsF32<kRows>(rows + r, panel, in, c + r * kPanelCols);
+  });
 }
 
 inline const uint16_t* PackedRow(const uint16_t* a, int row, int64_t k_steps) {
   return a + (row / kRowGroup) * k_steps * kTileElements + (row % kRowGroup) * kStepK;
 }
 
-inline float Bf16At(const uint16_t* p) { return __builtin_bit_cast(float, static_cast<uint32_t>(*p) << 16); }
-
-// Even k, then odd k of each pair: bfloat16 products are exact in fp32, so only the additions round. The panel has
-// `steps` of the a_steps steps that the rows have; `resume`: the sums continue from c.
-template <int kRows>
+// The columns of kVectors vectors from `panel` on; of a whole panel the second half lies `steps` tiles behind. Even k,
+// then odd k of each pair: bfloat16 products are exact in fp32, so only the additions round. The panel has `steps` of
+// the a_steps steps that the rows have; `resume`: the sums continue from c.
+template <int kRows, int kVectors>
 inline void GemmRowsBf16(const uint16_t* a, int64_t a_steps, int first_row, const uint16_t* panel, int64_t steps,
                          bool resume, float* c) {
   const int64_t other_cols = steps * kTileElements;
   const uint16_t* rows[kRows];
   for (int r = 0; r < kRows; ++r) rows[r] = PackedRow(a, first_row + r, a_steps);
-  Simd::F acc[kRows][kPanelVectors];
+  Simd::F acc[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kPanelVectors; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       acc[r][v] = resume ? Simd::Load(c + (first_row + r) * kPanelCols + v * kW) : Simd::Set(0.0f);
     }
   }
@@ -84,23 +90,22 @@ inline void GemmRowsBf16(const uint16_t* a, int64_t a_steps, int first_row, cons
     for (int pair = 0; pair < kStepK / 2; ++pair) {
       const uint16_t* b = panel + step * kTileElements + pair * 2 * kTileCols;
       __builtin_prefetch(b + kPrefetchBytes / 2);
-      __builtin_prefetch(b + other_cols + kPrefetchBytes / 2);
-      Simd::F even[kPanelVectors], odd[kPanelVectors];
-      for (int v = 0; v < kPanelVectors; ++v) {
+      if constexpr (kVectors > kTileVectors) __builtin_prefetch(b + other_cols + kPrefetchBytes / 2);
+      Simd::F even[kVectors], odd[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
         Simd::LoadPairs(b + (v / kTileVectors) * other_cols + (v % kTileVectors) * kW * 2, &even[v], &odd[v]);
       }
       for (int r = 0; r < kRows; ++r) {
-        const uint16_t* x = rows[r] + step * kTileElements + pair * 2;
-        const Simd::F a_even = Simd::Set(Bf16At(x));
-        const Simd::F a_odd = Simd::Set(Bf16At(x + 1));
-        for (int v = 0; v < kPanelVectors; ++v) {
+        Simd::F a_even, a_odd;
+        Simd::SetPair(rows[r] + step * kTileElements + pair * 2, &a_even, &a_odd);
+        for (int v = 0; v < kVectors; ++v) {
           acc[r][v] = Simd::Fma(a_odd, odd[v], Simd::Fma(a_even, even[v], acc[r][v]));
         }
       }
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kPanelVectors; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       Simd::Store(c + (first_row + r) * kPanelCols + v * kW, acc[r][v]);
     }
   }
@@ -108,11 +113,13 @@ inline void GemmRowsBf16(const uint16_t* a, int64_t a_steps, int first_row, cons
 
 void GemmBf16Steps(const uint16_t* a, int64_t a_steps, int num_rows, const uint16_t* panel, int64_t steps, bool resume,
                    float* c) {
-  int r = 0;
-  for (; r + Simd::kGemmRows <= num_rows; r += Simd::kGemmRows) {
-    GemmRowsBf16<Simd::kGemmRows>(a, a_steps, r, panel, steps, resume, c);
-  }
-  for (; r < num_rows; ++r) GemmRowsBf16<1>(a, a_steps, r, panel, steps, resume, c);
+  InRowBlocks<Simd::kGemmBf16Rows>(num_rows, [&]<int kRows>(int r) {
+    constexpr int kCols = kRows <= Simd::kGemmRows ? kPanelCols : kTileCols;  // as many sums as registers hold
+    for (int col = 0; col < kPanelCols; col += kCols) {
+      GemmRowsBf16<kRows, kCols / kW>(a, a_steps, r, panel + col / kTileCols * steps * kTileElements, steps, resume,
+                                      c + col);
+    }
+  });
 }
 
 void GemmBf16(const uint16_t* a, int num_rows, const uint16_t* panel, int64_t k_steps, float* c) {

@@ -2,6 +2,7 @@
 struct Simd {
   static constexpr int kWidth = 8;
   static constexpr int kGemmRows = 2;
+  static constexpr int kGemmBf16Rows = 4;
   static constexpr int kSumSteps = 8;  // products per chain of the fp32 GEMM; 0: one chain
   static constexpr int kAttentionRows = 2;
   using F = __m256;
@@ -37,9 +38,12 @@ struct Simd {
     return _mm256_mul_ps(_mm256_mul_ps(x, PowerOf2(half)), PowerOf2(_mm256_sub_epi32(whole, half)));
   }
   static void LoadPairs(const uint16_t* p, F* even, F* odd) {
-    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    *even = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
-    *odd = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+    Split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), even, odd);
+  }
+  static void SetPair(const uint16_t* p, F* even, F* odd) {
+    int32_t pair;
+    __builtin_memcpy(&pair, p, 4);
+    Split(_mm256_set1_epi32(pair), even, odd);
   }
   static void StoreBf16(uint16_t* p, F x) {
     const __m256i bits = _mm256_castps_si256(x);
@@ -53,6 +57,10 @@ struct Simd {
   }
 
  private:
+  static void Split(__m256i pairs, F* even, F* odd) {
+    *even = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    *odd = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
   static __m256i Mask(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

@@ -2,6 +2,7 @@
 struct Simd {
   static constexpr int kWidth = 16;
   static constexpr int kGemmRows = 8;
+  static constexpr int kGemmBf16Rows = 8;
   static constexpr int kSumSteps = 0;  // products per chain of the fp32 GEMM; 0: one chain
   static constexpr int kAttentionRows = 4;
   using F = __m512;
@@ -24,10 +25,11 @@ struct Simd {
   static float Sum(F a) { return _mm512_reduce_add_ps(a); }
   static float MaxLane(F a) { return _mm512_reduce_max_ps(a); }
   static F ScaleByPowerOf2(F x, F n) { return _mm512_scalef_ps(x, n); }
-  static void LoadPairs(const uint16_t* p, F* even, F* odd) {
-    const __m512i pairs = _mm512_loadu_si512(p);
-    *even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-    *odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  static void LoadPairs(const uint16_t* p, F* even, F* odd) { Split(_mm512_loadu_si512(p), even, odd); }
+  static void SetPair(const uint16_t* p, F* even, F* odd) {
+    int32_t pair;
+    __builtin_memcpy(&pair, p, 4);
+    Split(_mm512_set1_epi32(pair), even, odd);
   }
   static void StoreBf16(uint16_t* p, F x) {
     const __m512i bits = _mm512_castps_si512(x);
@@ -39,5 +41,9 @@ struct Simd {
   }
 
  private:
+  static void Split(__m512i pairs, F* even, F* odd) {
+    *even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
   static __mmask16 Mask(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
 };

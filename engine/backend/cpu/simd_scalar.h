@@ -4,7 +4,8 @@
 // instructions do: exp relies on it to pass NaN on.
 struct Simd {
   static constexpr int kWidth = 1;
-  static constexpr int kGemmRows = 4;
+  static constexpr int kGemmRows = 4;      // rows of a whole panel at a time
+  static constexpr int kGemmBf16Rows = 4;  // rows of bfloat16, above kGemmRows of half a panel
   static constexpr int kSumSteps = 8;  // products per chain of the fp32 GEMM; 0: one chain
   static constexpr int kAttentionRows = 1;
   using F = float;
@@ -39,6 +40,8 @@ struct Simd {
     *even = __builtin_bit_cast(float, static_cast<uint32_t>(p[0]) << 16);
     *odd = __builtin_bit_cast(float, static_cast<uint32_t>(p[1]) << 16);
   }
+  // One pair, in all lanes.
+  static void SetPair(const uint16_t* p, F* even, F* odd) { LoadPairs(p, even, odd); }
   static void StoreBf16(uint16_t* p, F x) {
     const uint32_t bits = __builtin_bit_cast(uint32_t, x);
     const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
