@@ -27,9 +27,12 @@ struct QuantizedForm {
 
 inline const char* QuantizedFormatName(QuantizedFormat format) {
   switch (format) {
-    case QuantizedFormat::kNone: return "none";
-    case QuantizedFormat::kMxfp4: return "mxfp4";
-    case QuantizedFormat::kFp8: return "fp8";
+    case QuantizedFormat::kNone:
+      return "none";
+    case QuantizedFormat::kMxfp4:
+      return "mxfp4";
+    case QuantizedFormat::kFp8:
+      return "fp8";
   }
   return "unknown";
 }

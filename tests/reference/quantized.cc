@@ -28,9 +28,7 @@ double E8m0(uint8_t code) {
 // Products of at most 28 bits are exact in double, so the conversion is the one rounding to fp32.
 uint16_t Fp8AsBf16(uint8_t code, float scale) { return FloatToBf16(static_cast<float>(E4m3(code) * scale)); }
 
-uint16_t Mxfp4AsBf16(uint8_t code, uint8_t scale) {
-  return FloatToBf16(static_cast<float>(E2m1(code) * E8m0(scale)));
-}
+uint16_t Mxfp4AsBf16(uint8_t code, uint8_t scale) { return FloatToBf16(static_cast<float>(E2m1(code) * E8m0(scale))); }
 
 std::vector<uint16_t> ExpandChunk(QuantizedFormat format, const std::vector<uint8_t>& chunk, int64_t steps) {
   std::vector<uint16_t> panel;

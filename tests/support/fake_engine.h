@@ -26,6 +26,7 @@ class FakeEngine : public Engine {
   FakeEngine() {
     facts_.architecture = "fake";
     facts_.backend = "fake";
+    facts_.expert_dtype = "mxfp4";
     facts_.vocab_size = 257;
     facts_.max_model_len = 1024;
     facts_.eos_token_ids = {kEos};

@@ -22,8 +22,7 @@ absl::Status ReadExpertBias(const TensorReader* reader, int64_t size, float* out
 
 absl::Status LoadExpertBiases(std::span<const ExpertReaders> experts, CpuExperts* weights) {
   const int64_t panels = weights->up_panels();
-  ASSIGN_OR_RETURN(weights->up_bias,
-                   Buffer::Allocate(weights->num_experts * panels * kPanelCols * 4, "expert biases"));
+  ASSIGN_OR_RETURN(weights->up_bias, Buffer::Allocate(weights->num_experts * panels * kPanelCols * 4, "expert biases"));
   ASSIGN_OR_RETURN(weights->down_bias, Buffer::Allocate(weights->num_experts * weights->hidden * 4, "expert biases"));
   std::vector<float> side(static_cast<size_t>(weights->intermediate));
   for (int64_t e = 0; e < weights->num_experts; ++e) {
@@ -159,9 +158,9 @@ absl::Status LoadPanel(const Kernels& kernels, const CpuExperts& weights, const 
     }
   }
   if (form.format == QuantizedFormat::kNone) return absl::OkStatus();
-  *num_nonfinite += CountNonfiniteOfPanel(ExpandOf(kernels, form.format), form.format,
-                                          reinterpret_cast<const uint8_t*>(panel),
-                                          p < weights.up_panels() ? weights.hidden : weights.intermediate, staging);
+  *num_nonfinite +=
+      CountNonfiniteOfPanel(ExpandOf(kernels, form.format), form.format, reinterpret_cast<const uint8_t*>(panel),
+                            p < weights.up_panels() ? weights.hidden : weights.intermediate, staging);
   return absl::OkStatus();
 }
 
@@ -184,14 +183,14 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
   context.sizes.num_experts = std::max(context.sizes.num_experts, w.num_experts);
   if (w.form.biases) RETURN_IF_ERROR(LoadExpertBiases(experts, weights.get()));
   const int64_t panels = w.up_panels() + w.down_panels();
-  RETURN_IF_ERROR(LoadUnits(
-      context, w.num_experts * panels, StagingBytes(w), &weights->nonfinite,
-      [&](int64_t unit, char* staging, int64_t* num_nonfinite) {
-        const int64_t e = unit / panels, p = unit % panels;
-        const char* const panel = p < w.up_panels() ? w.up_panel(e, p) : w.down_panel(e, p - w.up_panels());
-        return LoadPanel(context.kernels, w, experts[static_cast<size_t>(e)], p, staging, const_cast<char*>(panel),
-                         num_nonfinite);
-      }));
+  RETURN_IF_ERROR(LoadUnits(context, w.num_experts * panels, StagingBytes(w), &weights->nonfinite,
+                            [&](int64_t unit, char* staging, int64_t* num_nonfinite) {
+                              const int64_t e = unit / panels, p = unit % panels;
+                              const char* const panel =
+                                  p < w.up_panels() ? w.up_panel(e, p) : w.down_panel(e, p - w.up_panels());
+                              return LoadPanel(context.kernels, w, experts[static_cast<size_t>(e)], p, staging,
+                                               const_cast<char*>(panel), num_nonfinite);
+                            }));
   return weights;
 }
 

@@ -79,8 +79,7 @@ T ScaleAt(const void* scales, int64_t i, bool exists, T one) {
 
 }  // namespace
 
-void PackTile(const Kernels& kernels, const char* rows, int num_rows, int64_t in, DType dtype, char* panel,
-              int tile) {
+void PackTile(const Kernels& kernels, const char* rows, int num_rows, int64_t in, DType dtype, char* panel, int tile) {
   if (dtype == DType::kF32) {
     PackTileF32(reinterpret_cast<const float*>(rows), num_rows, in, reinterpret_cast<float*>(panel), tile * kTileCols);
   } else {

@@ -163,9 +163,9 @@ TEST_P(QuantizedExpertsTest, WithExtremeScales) {
 TEST_P(QuantizedExpertsTest, CountWhatIsNotFinite) {
   for (const Layer& layer : {Layer{kMxfp4, 160, 96}, Layer{kFp8, 150, 136}}) {
     Experts experts(layer);
-    experts.matrices[4]->codes()[7] = 0xff;      // NaN in fp8
-    experts.matrices[0]->exponents()[3] = 255;   // NaN
-    experts.matrices[2]->exponents()[5] = 254;   // overflows from 2 on
+    experts.matrices[4]->codes()[7] = 0xff;     // NaN in fp8
+    experts.matrices[0]->exponents()[3] = 255;  // NaN
+    experts.matrices[2]->exponents()[5] = 254;  // overflows from 2 on
     LoadedExperts kept(GetParam(), layer, experts, true), dequantized(GetParam(), layer, experts, false);
     EXPECT_GT(kept.weights().num_nonfinite(), 0);
     EXPECT_EQ(kept.weights().num_nonfinite(), dequantized.weights().num_nonfinite());

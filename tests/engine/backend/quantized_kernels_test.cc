@@ -51,9 +51,8 @@ class ExpandTest : public ::testing::TestWithParam<Isa> {
       // Zeros and NaN (quiet ones) may have either sign.
       const int magnitude = actual & 0x7fff;
       const bool same_but_sign = magnitude == (expected[i] & 0x7fff) && (magnitude == 0 || magnitude > 0x7f80);
-      ASSERT_TRUE(same_but_sign || actual == expected[i])
-          << what << ", " << steps << " steps: element " << i << " is " << std::hex << actual << ", expected "
-          << expected[i];
+      ASSERT_TRUE(same_but_sign || actual == expected[i]) << what << ", " << steps << " steps: element " << i << " is "
+                                                          << std::hex << actual << ", expected " << expected[i];
     }
     for (size_t i = expected.size(); i < std::size(memory->panel); ++i) ASSERT_EQ(memory->panel[i], kUntouched) << what;
   }
@@ -85,10 +84,21 @@ TEST_P(ExpandTest, Mxfp4WithAnotherScaleForEachColumnAndStep) {
 }
 
 TEST_P(ExpandTest, EveryFp8CodeWithScalesFromOneEndToTheOther) {
-  std::vector<float> scales = {1.0f, 0.0123f, -3.7e-4f, 0.0f, -0.0f, std::numeric_limits<float>::infinity(),
-                               std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::denorm_min(),
-                               std::numeric_limits<float>::max(), 0x1p-100f, 0x1.fffffep-101f, 0x1p100f,
-                               0x1.000002p100f, 0x1p-117f, 0x1.5p-126f};
+  std::vector<float> scales = {1.0f,
+                               0.0123f,
+                               -3.7e-4f,
+                               0.0f,
+                               -0.0f,
+                               std::numeric_limits<float>::infinity(),
+                               std::numeric_limits<float>::quiet_NaN(),
+                               std::numeric_limits<float>::denorm_min(),
+                               std::numeric_limits<float>::max(),
+                               0x1p-100f,
+                               0x1.fffffep-101f,
+                               0x1p100f,
+                               0x1.000002p100f,
+                               0x1p-117f,
+                               0x1.5p-126f};
   for (int exponent = -148; exponent < 128; exponent += 5) scales.push_back(std::ldexp(1.37f, exponent));
   for (const float scale : scales) {
     std::vector<uint8_t> chunk = RandomChunk(QuantizedFormat::kFp8);

@@ -76,8 +76,8 @@ std::vector<int32_t> Tokens(const ModelConfig& config, int32_t sequence, int32_t
 void ExpectSameBits(const std::vector<float>& actual, const std::vector<float>& expected, const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
   for (size_t i = 0; i < expected.size(); ++i) {
-    ASSERT_EQ(std::memcmp(&actual[i], &expected[i], 4), 0) << what << ": logit " << i << " is " << actual[i]
-                                                            << ", expected " << expected[i];
+    ASSERT_EQ(std::memcmp(&actual[i], &expected[i], 4), 0)
+        << what << ": logit " << i << " is " << actual[i] << ", expected " << expected[i];
   }
 }
 
@@ -123,20 +123,20 @@ TEST_P(QuantizedModelTest, LogitsAreThoseOfTheDequantizedModelBitForBit) {
   std::vector<int32_t> batch = Tokens(*config, 1, 0, kMaxTokens - kLength);
   const int32_t before = static_cast<int32_t>(batch.size());
   batch.insert(batch.end(), prompt.begin(), prompt.end());
-  const std::vector<float> logits =
-      kept.Run(batch, {{0, before, 0, kBlocks[1]}, {before, kLength, 0, kBlocks[0]}});
+  const std::vector<float> logits = kept.Run(batch, {{0, before, 0, kBlocks[1]}, {before, kLength, 0, kBlocks[0]}});
   ExpectSameBits({logits.end() - static_cast<ptrdiff_t>(at_once.size()), logits.end()}, at_once, "in a batch");
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, QuantizedModelTest,
-    ::testing::Combine(::testing::Values(Source{"gpt_oss_mxfp4"}, Source{"deepseek_v3_fp8"},
-                                         Source{"gpt_oss_mxfp4", true}, Source{"deepseek_v3_fp8", true}),
-                       ::testing::ValuesIn(cpu::AvailableIsas())),
-    [](const auto& info) {
-      const Source& source = std::get<0>(info.param);
-      return source.name + (source.dummy ? "_dummy_" : "_") + cpu::IsaName(std::get<1>(info.param));
-    });
+INSTANTIATE_TEST_SUITE_P(Models, QuantizedModelTest,
+                         ::testing::Combine(::testing::Values(Source{"gpt_oss_mxfp4"}, Source{"deepseek_v3_fp8"},
+                                                              Source{"gpt_oss_mxfp4", true},
+                                                              Source{"deepseek_v3_fp8", true}),
+                                            ::testing::ValuesIn(cpu::AvailableIsas())),
+                         [](const auto& info) {
+                           const Source& source = std::get<0>(info.param);
+                           return source.name + (source.dummy ? "_dummy_" : "_") +
+                                  cpu::IsaName(std::get<1>(info.param));
+                         });
 
 }  // namespace
 }  // namespace switchyard

@@ -258,6 +258,8 @@ TEST(FrontendTest, ModelServerAndLoadTellTheFacts) {
   ASSERT_TRUE(server.stub->GetModel(&a, v1::GetModelRequest(), &model).ok());
   EXPECT_EQ(model.name(), "toy");
   EXPECT_EQ(model.num_experts(), 8);
+  EXPECT_EQ(model.dtype(), "float32");
+  EXPECT_EQ(model.expert_dtype(), "mxfp4");
   EXPECT_EQ(model.moe_layers_size(), 2);
   v1::Server facts;
   ASSERT_TRUE(server.stub->GetServer(&b, v1::GetServerRequest(), &facts).ok());
