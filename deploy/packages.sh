@@ -11,7 +11,7 @@ SWITCHYARD_BUILD_PACKAGES=(
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler
   libabsl-dev
   libssl-dev
-  libcivetweb-dev
+  prometheus-cpp-dev libcivetweb-dev
   nlohmann-json3-dev
   libpcre2-dev libutf8proc-dev
   libcli11-dev
@@ -19,7 +19,7 @@ SWITCHYARD_BUILD_PACKAGES=(
 )
 
 SWITCHYARD_TEST_PACKAGES=(
-  libgtest-dev libgmock-dev prometheus-cpp-dev
+  libgtest-dev libgmock-dev
   python3 python3-venv
   openssl
 )

@@ -6,8 +6,10 @@
 #ifndef SWITCHYARD_SERVER_METRICS_FAMILIES_H_
 #define SWITCHYARD_SERVER_METRICS_FAMILIES_H_
 
-#include <cstdint>
+#include <array>
 #include <span>
+
+#include <prometheus/metric_type.h>
 
 namespace switchyard {
 
@@ -86,12 +88,10 @@ enum class Family : int {
   kNumFamilies
 };
 
-enum class MetricType : uint8_t { kCounter, kGauge, kHistogram };
-
 struct FamilyInfo {
   Family family;
   const char* name;
-  MetricType type;
+  prometheus::MetricType type;
   const char* help;
   std::span<const double> edges;  // histograms only: upper bounds without +Inf
 };

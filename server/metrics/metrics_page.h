@@ -1,18 +1,18 @@
-// Writes the families of one scrape from a copy of the counters.
+// Puts the counters of one scrape, a copy of them, into families.
 #ifndef SWITCHYARD_SERVER_METRICS_METRICS_PAGE_H_
 #define SWITCHYARD_SERVER_METRICS_METRICS_PAGE_H_
 
 #include <cstdint>
 #include <string>
 
-#include "server/metrics/metrics_text.h"
+#include "server/metrics/metric_families_builder.h"
 #include "server/metrics/serving_counters.h"
 
 namespace switchyard {
 
-class MetricsPage : public MetricsText {
+class MetricsPage : public MetricFamiliesBuilder {
  public:
-  using MetricsText::MetricsText;
+  using MetricFamiliesBuilder::MetricFamiliesBuilder;
 
   // Queue, KV cache and finished requests.
   void Requests(const ServingCounters& s);

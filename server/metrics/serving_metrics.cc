@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "server/metrics/families.h"
 #include "server/metrics/metrics_page.h"
@@ -170,7 +171,7 @@ std::string ServingMetrics::Scrape() const {
   page.Value(Family::kConnectionsRefused, static_cast<double>(connections_refused_.load(std::memory_order_relaxed)));
   page.Value(Family::kCertificateExpiry, certificate_expiry_.load(std::memory_order_relaxed));
   page.Process(start_time_seconds_);
-  return page.Text();
+  return std::move(page).Text();
 }
 
 }  // namespace switchyard

@@ -82,8 +82,8 @@ TEST(FamiliesTest, NamesAreUniqueAndFollowTheRules) {
     EXPECT_TRUE(names.insert(name).second) << name;
     EXPECT_TRUE(name.rfind("switchyard_", 0) == 0 || name.rfind("process_", 0) == 0) << name;
     const bool is_total = name.size() > 6 && name.substr(name.size() - 6) == "_total";
-    EXPECT_EQ(is_total, info.type == MetricType::kCounter) << name;
-    EXPECT_EQ(info.edges.empty(), info.type != MetricType::kHistogram) << name;
+    EXPECT_EQ(is_total, info.type == prometheus::MetricType::Counter) << name;
+    EXPECT_EQ(info.edges.empty(), info.type != prometheus::MetricType::Histogram) << name;
     EXPECT_TRUE(std::is_sorted(info.edges.begin(), info.edges.end())) << name;
     EXPECT_FALSE(std::string(info.help).empty()) << name;
   }
