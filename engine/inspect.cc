@@ -59,6 +59,17 @@ void DescribeLayers(const ModelConfig& config, ModelInspection* result) {
   result->attention = DescribeAttention(config.layers.front().attention);
 }
 
+// Whether all expert matrices of a layer are stored quantized.
+bool ExpertsAreQuantized(const Weights& weights, int32_t layer, int32_t num_experts) {
+  for (const WeightName name : {WeightName::kExpertGate, WeightName::kExpertUp, WeightName::kExpertDown}) {
+    for (int32_t e = 0; e < num_experts; ++e) {
+      const TensorReader* const matrix = weights.Find(name, layer, e);
+      if (matrix != nullptr && matrix->quantized().format == QuantizedFormat::kNone) return false;
+    }
+  }
+  return true;
+}
+
 // What keeping the experts as they are stored saves of bfloat16; 0 where a CPU would not. `weights` may be null: then
 // they are taken for what the config says.
 int64_t BytesSavedByQuantization(const ModelConfig& config, const Weights* weights) {
@@ -69,12 +80,7 @@ int64_t BytesSavedByQuantization(const ModelConfig& config, const Weights* weigh
   for (int32_t l = 0; l < config.num_layers(); ++l) {
     const MoeConfig& moe = config.layers[static_cast<size_t>(l)].moe;
     if (!config.layers[static_cast<size_t>(l)].is_moe) continue;
-    for (const WeightName name : {WeightName::kExpertGate, WeightName::kExpertUp, WeightName::kExpertDown}) {
-      for (int32_t e = 0; weights != nullptr && e < moe.router.num_experts; ++e) {
-        const TensorReader* const matrix = weights->Find(name, l, e);
-        if (matrix != nullptr && matrix->quantized().format == QuantizedFormat::kNone) return 0;
-      }
-    }
+    if (weights != nullptr && !ExpertsAreQuantized(*weights, l, moe.router.num_experts)) continue;
     const int64_t matrices = moe.router.num_experts * (IsGated(moe.experts.activation) ? 3 : 2);
     const int64_t elements = matrices * config.hidden_size * moe.intermediate_size;
     // Scales: a byte per 32 numbers; four bytes per 128.

@@ -1,7 +1,7 @@
 // Counts everything that the server shows on /metrics and in ExpertService.
 //
 // The serving loop adds to plain arrays under one mutex, once per step. A reader copies the arrays under it and builds
-// text, labels and balances from the copy, so that it never holds up a step. So a step pays for additions (about a
+// text, labels and balances from the copy, so that it holds up a step for the copy only. So a step pays for additions (about a
 // microsecond for 64 experts-layers), never for labels or text. What gRPC threads count (answers, refusals) are
 // atomics: relaxed, for nobody orders anything by them.
 #ifndef SWITCHYARD_SERVER_METRICS_SERVING_METRICS_H_

@@ -54,18 +54,28 @@ def live(expression):
     return re.sub(r" (>|<|==|!=|>=|<=) ", r" \1 bool ", expression)
 
 
-def check_answers(prometheus):
-    """Each expression has a finite value, and each metric with its labels is there: `or` hides none."""
-    expressions = deployed.expressions()
+def unanswered(prometheus):
+    """Expressions without a finite value, and metrics in them that are not there with their labels: `or` hides none."""
     empty = []
-    for where, expression in expressions:
+    for where, expression in deployed.expressions():
         expression = live(expression)
         if not any(math.isfinite(value) for _, value in prometheus.query(expression)):
             empty.append(f"{where}: {expression}")
         for name, matchers in deployed.selectors(expression):
             if not prometheus.query(name + matchers):
                 empty.append(f"{where}: {name}{matchers}")
-    check(not empty, f"{len(expressions)} queries have an answer, and each of their metrics " + "\n".join(empty))
+    return empty
+
+
+def check_answers(prometheus):
+    """Asked again after a scrape that came late, which makes all series stale for a moment."""
+    for _ in range(5):
+        empty = unanswered(prometheus)
+        if not empty:
+            break
+        time.sleep(2)
+    count = len(deployed.expressions())
+    check(not empty, f"{count} queries have an answer, and each of their metrics " + "\n".join(empty))
 
 
 def check_rules_healthy(prometheus):

@@ -65,6 +65,8 @@ class Prometheus:
         try:
             return [(one["metric"], float(one["value"][1])) for one in self.api("query", query=expression)["result"]]
         except urllib.error.HTTPError as error:
+            if error.code == 503:  # it listens, but is not ready
+                return []
             check(False, f"Prometheus takes {expression}: {error.read().decode()}")
         except OSError:
             if self.process.poll() is not None:

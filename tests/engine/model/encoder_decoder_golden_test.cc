@@ -235,7 +235,7 @@ TEST(EncoderDecoderCheckpointsTest, ThereAreEnoughFurtherOnes) {
     dropping_encoders += encoder_drops;
     dropping_decoders += decoder_drops;
   }
-  EXPECT_GE(checkpoints.size(), 6u);
+  EXPECT_GE(checkpoints.size(), 13u);
   EXPECT_GE(dropping_encoders, 3);
   EXPECT_GE(dropping_decoders, 3);
 }

@@ -1,5 +1,5 @@
-// Does the golden test see mistakes? About a hundred that an implementation could well make are planted, one at a time,
-// and each has to move the logits far beyond the tolerance. Prints how far.
+// Does the golden test see mistakes? Those that an implementation could well make are planted, one at a time, and each
+// has to move the logits far beyond the tolerance. Prints how far.
 
 #include <cstdio>
 #include <fstream>
