@@ -31,8 +31,8 @@ struct EngineOptions {
   LoadFormat load_format = LoadFormat::kSafetensors;
   std::string dtype = "auto";                        // auto (the config's) | float32 | bfloat16
   std::string device = "auto";                       // auto | cpu | cuda
-  // Of checkpoints with quantized experts (mxfp4, fp8 in blocks): auto keeps them so in memory where the backend can, to
-  // the same results bit for bit; dequantize makes them `dtype`; keep refuses where they would be dequantized.
+  // Of checkpoints with quantized experts (mxfp4, fp8 in blocks): auto keeps them so in memory where the backend can,
+  // to the same results bit for bit; dequantize makes them `dtype`; keep refuses where they would be dequantized.
   std::string quantization = "auto";
   uint64_t seed = 0;                                 // of dummy weights
   int32_t num_tokenizer_ids = 0;                     // ids from here on are padding and never sampled; 0 = none are

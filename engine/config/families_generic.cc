@@ -61,10 +61,18 @@ void RefuseCapacity(const ConfigReader& config) {
   }
 }
 
+void RefuseOtherAttention(const ConfigReader& config) {
+  for (const char* key : {"use_sliding_window", "attention_bias"}) {
+    if (!config.Bool(key, false)) continue;
+    config.problems().AddUnimplemented(config.Describe(key) + "; this family has full attention without biases");
+  }
+}
+
 }  // namespace
 
 void FillGeneric(const ConfigReader& config, const FamilyDefaults& defaults, ModelConfig* model) {
   RefuseCapacity(config);
+  RefuseOtherAttention(config);
   const ExpertForm form = ReadExpertForm(config);
   const RouterConfig router = ReadRouting(config, model->layers.empty() ? RouterConfig{} : model->layers[0].moe.router);
   for (LayerConfig& layer : model->layers) {

@@ -21,8 +21,8 @@ struct Stack {
 };
 
 // As the Hugging Face class: how many layers are sparse makes the step, unless that is given itself. With no sparse
-// layers at all its step is the number of layers, which makes layer 1 sparse; with more than there are layers it is 0,
-// which makes none.
+// layers at all its step is the number of layers, which makes layer 1 sparse; with the default of 3 and fewer layers it
+// is 0, which makes none.
 Stack ReadStack(const ConfigReader& config, const std::string& name, int32_t num_layers) {
   constexpr int32_t kDefaultSparseLayers = 3;
   const int32_t num_sparse = config.Int(absl::StrCat("num_sparse_", name, "_layers"),

@@ -57,8 +57,8 @@ struct LayerConfig {
 
 enum class NormKind : uint8_t { kRms, kLayer };
 
-// How weights are stored beside F32, F16 and BF16. They are dequantised while they are read, but experts that the backend
-// keeps as they are.
+// How weights are stored beside F32, F16 and BF16. They are dequantised while they are read, but experts that the
+// backend keeps as they are.
 struct Quantization {
   bool fp8_blocks = false;  // F8_E4M3 with one scale per block (DeepSeek-V3)
   int32_t block_rows = 0;

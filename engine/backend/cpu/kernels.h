@@ -40,8 +40,8 @@ struct AttentionTask {
 int64_t AttentionScratchBytes(int32_t dim_pad);
 
 // The first `steps` steps of a chunk of a quantized panel as a bfloat16 panel of so many steps: what the stored numbers
-// round to (layout.h), but that the sign of a zero or NaN may differ, which no result can tell: sums start at +0. `panel`
-// is a multiple of 64 bytes.
+// round to (layout.h), but that the sign of a zero or NaN may differ, which no result can tell: sums start at +0.
+// `panel` is a multiple of 64 bytes.
 using ExpandChunk = void (*)(const uint8_t* chunk, int64_t steps, uint16_t* panel);
 
 struct QuantizedPanel {

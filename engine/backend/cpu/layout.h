@@ -10,15 +10,16 @@
 // `in` of bfloat16 to 32, both with zeros. In the gate/up panels of an expert the first 16 columns are gate, the others
 // up, so that 16 columns of silu(gate) * up come out of one panel.
 //
-// Experts of a quantized checkpoint stay quantized: a panel is then a stream of chunks of 4 steps, 128 k, which one kernel
-// expands to the bfloat16 panel of those steps, 8 KiB in L1, just before another one multiplies it. A chunk is 128 bytes
-// of scales and the codes of its tiles, step by step, columns 0-15 before 16-31; column c's k = 2i + p stands in 16-bit
-// lane 2c + p:
+// Experts of a quantized checkpoint stay quantized: a panel is then a stream of chunks of 4 steps, 128 k, which one
+// kernel expands to the bfloat16 panel of those steps, 8 KiB in L1, just before another one multiplies it. A chunk is
+// 128 bytes of scales and the codes of its tiles, step by step, columns 0-15 before 16-31; column c's k = 2i + p stands
+// in 16-bit lane 2c + p:
 //
 //   mxfp4   scales [4][2][16] E8M0     codes [4][2][4][32] words of 16 bits: four rows of the tile, the first lowest
 //   fp8     scales [2][16] float32     codes [4][2][8][32] words of 16 bits: two rows of the tile, the first lowest
 //
-// The last chunk ends after its last step. What is padded has zero codes and the scale 1.
+// The last chunk ends after its last step. What is padded has zero codes; padded columns have the scale 1, padded k
+// (of fp8) that of their block, which is why only finite scales give the bits of the dequantised matrix.
 //
 // Activations in bfloat16 are packed by 16 rows: [rows / 16][in / 32][16][32], so that an AMX A tile is 1 KiB in a row
 // and no two of its lines share an L1 set.

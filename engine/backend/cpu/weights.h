@@ -36,8 +36,8 @@ class CpuWeight final : public Weight {
   int64_t nonfinite = 0;
 };
 
-// Each expert: up panels, then down panels, quantized ones where the checkpoint's are kept (layout.h). Where there is a gate, an up panel is 16 columns of gate and of up side by
-// side, and their number is even.
+// Each expert: up panels, then down panels, quantized ones where the checkpoint's are kept (layout.h). Where there is a
+// gate, an up panel is 16 columns of gate and of up side by side, and their number is even.
 class CpuExperts final : public ExpertWeights {
  public:
   int64_t bytes() const override { return data.bytes() + up_bias.bytes() + down_bias.bytes(); }
@@ -89,8 +89,8 @@ absl::StatusOr<std::unique_ptr<CpuWeight>> LoadCpuWeight(Context& context, std::
 absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std::span<const ExpertReaders> experts,
                                                            DType dtype, bool keep_quantized);
 
-// See Backend::PlanExperts: in bfloat16, experts that are all mxfp4, or all fp8 with scales of 128 columns or a multiple,
-// stay so. REQUIRES: there is one.
+// See Backend::PlanExperts: in bfloat16, experts that are all mxfp4, or all fp8 with scales of 128 columns or a
+// multiple, stay so. REQUIRES: there is one.
 ExpertMemory PlanCpuExperts(std::span<const ExpertReaders> experts, DType dtype, bool keep_quantized);
 
 inline ExpandChunk ExpandOf(const Kernels& kernels, QuantizedFormat format) {

@@ -140,6 +140,7 @@ TEST_P(BadGenericConfigTest, IsRefusedWithOneLine) {
 
 const char kRoutings[] = "it must be one of \"top_k\", \"noisy_top_k\", \"dense_mixture\"";
 const char kActs[] = "it must be one of \"silu\", \"relu\", \"gelu_pytorch_tanh\"";
+const char kAttention[] = "; this family has full attention without biases";
 const char kRows[] = "; experts of a decoder take every row, leave it out";
 
 INSTANTIATE_TEST_SUITE_P(
@@ -191,6 +192,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"StepBeyondTheLayers", {{"decoder_sparse_step", 5}}, "no layer has experts; every layer is dense"},
         BadValue{"DenseLayerBeyondTheLayers", {{"mlp_only_layers", {4}}},
                  "mlp_only_layers is 4; it must be an integer from 0 to 3"},
+        BadValue{"SlidingWindow", {{"use_sliding_window", true}, {"sliding_window", 64}},
+                 std::string("use_sliding_window is true") + kAttention},
+        BadValue{"AttentionBias", {{"attention_bias", true}}, std::string("attention_bias is true") + kAttention},
         BadValue{"Capacity", {{"expert_capacity", 64}}, std::string("expert_capacity is 64") + kRows},
         BadValue{"CapacityFactor", {{"capacity_factor", 1.25}}, std::string("capacity_factor is 1.25") + kRows},
         BadValue{"EvalCapacityFactor", {{"eval_capacity_factor", 2}},
