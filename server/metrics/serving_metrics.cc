@@ -137,6 +137,7 @@ double ServingMetrics::EstimateQueueSeconds() const {
 }
 
 std::string ServingMetrics::Scrape() const {
+  MutexLock one_at_a_time(&scrape_mutex_);
   const ServingCounters shared = [this] {
     MutexLock lock(&mutex_);
     return *shared_;

@@ -1,9 +1,9 @@
 // Counts everything that the server shows on /metrics and in ExpertService.
 //
 // The serving loop adds to plain arrays under one mutex, once per step. A reader copies the arrays under it and builds
-// text, labels and balances from the copy, so that it holds up a step for the copy only. So a step pays for additions (about a
-// microsecond for 64 experts-layers), never for labels or text. What gRPC threads count (answers, refusals) are
-// atomics: relaxed, for nobody orders anything by them.
+// text, labels and balances from the copy, so that it holds up a step for the copy only. So a step pays for additions
+// (about a microsecond for 64 experts-layers), never for labels or text. What gRPC threads count (answers, refusals)
+// are atomics: relaxed, for nobody orders anything by them.
 #ifndef SWITCHYARD_SERVER_METRICS_SERVING_METRICS_H_
 #define SWITCHYARD_SERVER_METRICS_SERVING_METRICS_H_
 
@@ -66,7 +66,8 @@ class ServingMetrics : public LoopObserver {
   // How long a refused caller should wait: the tokens in the queue at the measured speed, 0.1 to 30 s.
   double EstimateQueueSeconds() const;
 
-  // All families in Prometheus' text format.
+  // All families in Prometheus' text format. One at a time: however many are asked for at once, they take one core from
+  // the engine.
   std::string Scrape() const;
 
  private:
@@ -87,6 +88,7 @@ class ServingMetrics : public LoopObserver {
   mutable Mutex mutex_;
   const std::unique_ptr<ServingCounters> shared_ ABSL_PT_GUARDED_BY(mutex_);
 
+  mutable Mutex scrape_mutex_;    // before mutex_; guards nothing, see Scrape
   mutable Mutex snapshot_mutex_;  // before mutex_; held while the snapshot is made, so that only one is
   mutable std::shared_ptr<const ExpertLoadTotals> snapshot_ ABSL_GUARDED_BY(snapshot_mutex_);
   mutable TimePoint snapshot_time_ ABSL_GUARDED_BY(snapshot_mutex_);
