@@ -216,10 +216,6 @@ uint64_t KeyNumber(WeightName name) {
   return number;
 }
 
-bool IsExpertMatrix(WeightName name) {
-  return name == WeightName::kExpertGate || name == WeightName::kExpertUp || name == WeightName::kExpertDown;
-}
-
 DummyReader MakeReader(const WeightSpec& spec, uint64_t seed, bool tied_embeddings, const QuantizedForm& experts) {
   uint64_t key = Mix(seed ^ KeyNumber(spec.name));
   key = Mix(key ^ static_cast<uint64_t>(spec.layer + 1));

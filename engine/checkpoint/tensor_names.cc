@@ -165,9 +165,6 @@ const Spelling* FindSpelling(std::span<const Spelling> spellings, WeightName nam
   return nullptr;
 }
 
-bool IsExpertMatrix(WeightName name) {
-  return name >= WeightName::kExpertGate && name <= WeightName::kExpertDown;
-}
 bool IsExpertBias(WeightName name) {
   return name >= WeightName::kExpertGateBias && name <= WeightName::kExpertDownBias;
 }

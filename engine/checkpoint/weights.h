@@ -51,6 +51,10 @@ enum class WeightName : uint8_t {
   kAttentionIn, kAttentionOut,              // JetMoE: [kv heads * head_dim, hidden], [hidden, kv heads * head_dim]
 };
 
+constexpr bool IsExpertMatrix(WeightName name) {
+  return name == WeightName::kExpertGate || name == WeightName::kExpertUp || name == WeightName::kExpertDown;
+}
+
 class Weights {
  public:
   virtual ~Weights() = default;
