@@ -81,8 +81,7 @@ absl::Status LoadTile(const Kernels& kernels, const TileRows& rows, DType dtype,
                       int64_t* num_nonfinite) {
   const int64_t in = rows.matrix->cols();
   if (rows.count > 0) RETURN_IF_ERROR(rows.matrix->ReadRows(rows.first, rows.count, dtype, staging));
-  *num_nonfinite += CountNonfinite(staging, rows.count * in, dtype);
-  PackTile(kernels, staging, static_cast<int>(rows.count), in, dtype, panel, tile);
+  *num_nonfinite += PackTile(kernels, staging, static_cast<int>(rows.count), in, dtype, panel, tile);
   return absl::OkStatus();
 }
 
@@ -183,7 +182,9 @@ absl::StatusOr<std::unique_ptr<CpuExperts>> LoadCpuExperts(Context& context, std
   context.sizes.num_experts = std::max(context.sizes.num_experts, w.num_experts);
   if (w.form.biases) RETURN_IF_ERROR(LoadExpertBiases(experts, weights.get()));
   const int64_t panels = w.up_panels() + w.down_panels();
-  RETURN_IF_ERROR(LoadUnits(context, w.num_experts * panels, StagingBytes(w), &weights->nonfinite,
+  // All workers in one or two experts: readers of transposed matrices keep no more of them at hand.
+  const int64_t run = std::min(UnitsPerHugePage(w.expert_bytes() / panels), panels / context.pool.num_threads());
+  RETURN_IF_ERROR(LoadUnits(context, w.num_experts * panels, run, StagingBytes(w), &weights->nonfinite,
                             [&](int64_t unit, char* staging, int64_t* num_nonfinite) {
                               const int64_t e = unit / panels, p = unit % panels;
                               const char* const panel =

@@ -67,8 +67,8 @@ struct Kernels {
   void (*pack_row)(const float* in, int64_t cols, int64_t first_step, int64_t last_step, uint16_t* a_row);
 
   // The first `steps` steps of one tile of a bfloat16 panel, from 16 rows of weights, row-major [16][in]. `to` is a
-  // multiple of 64 bytes. Visible to other threads like stream_panel's.
-  void (*pack_tile_bf16)(const uint16_t* rows, int64_t in, int64_t steps, uint16_t* to);
+  // multiple of 64 bytes. Returns how many of these elements are NaN or infinite.
+  int64_t (*pack_tile_bf16)(const uint16_t* rows, int64_t in, int64_t steps, uint16_t* to);
 
   // What becomes of a panel's c; `cols` of its 32 (or 16) columns exist. `bias` may be null.
   void (*store_panel)(const float* c, int num_rows, int cols, const float* bias, bool add, float* out, int64_t stride);

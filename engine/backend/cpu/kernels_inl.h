@@ -137,15 +137,20 @@ void PackRow(const float* in, int64_t cols, int64_t first_step, int64_t last_ste
   }
 }
 
-void PackTileBf16(const uint16_t* rows, int64_t in, int64_t steps, uint16_t* to) {
+int64_t PackTileBf16(const uint16_t* rows, int64_t in, int64_t steps, uint16_t* to) {
+  int64_t nonfinite = 0;
   for (int64_t step = 0; step < steps; ++step, to += kTileElements) {
     for (int c = 0; c < kTileCols; ++c) {
       const uint16_t* const from = rows + c * in + step * kStepK;
+      uint16_t in_step = 0;  // as wide as an element, so that as many are counted at once as a register has
+      for (int k = 0; k < kStepK; ++k) in_step += (from[k] & 0x7f80) == 0x7f80 ? 1 : 0;
+      nonfinite += in_step;
       for (int pair = 0; pair < kStepK / 2; ++pair) {
         __builtin_memcpy(to + (pair * kTileCols + c) * 2, from + 2 * pair, 4);
       }
     }
   }
+  return nonfinite;
 }
 
 // ---- what becomes of a panel ----

@@ -17,7 +17,6 @@
 namespace switchyard::cpu {
 namespace {
 
-constexpr int64_t kHugePage = int64_t{2} << 20;
 constexpr int64_t kMapFrom = int64_t{1} << 20;
 constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
 

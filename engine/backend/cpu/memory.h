@@ -15,6 +15,8 @@
 
 namespace switchyard::cpu {
 
+inline constexpr int64_t kHugePage = int64_t{2} << 20;
+
 // Owns zeroed memory, aligned to 64 bytes at least. Movable; the address never changes.
 class Buffer {
  public:

@@ -14,16 +14,24 @@ void PackTileF32(const float* rows, int num_rows, int64_t in, float* panel, int 
   }
 }
 
-void PackTileBf16(const Kernels& kernels, const uint16_t* rows, int num_rows, int64_t in, uint16_t* panel, int tile) {
+constexpr uint16_t kBf16Exponent = 0x7f80;
+
+int64_t PackTileBf16(const Kernels& kernels, const uint16_t* rows, int num_rows, int64_t in, uint16_t* panel,
+                     int tile) {
   const int64_t steps = KSteps(in);
   uint16_t* const to = panel + tile * steps * kTileElements;
   // Full steps of full tiles, and what is left at the edges.
   const int64_t full = num_rows == kTileCols ? in / kStepK : 0;
-  kernels.pack_tile_bf16(rows, in, full, to);
+  int64_t nonfinite = kernels.pack_tile_bf16(rows, in, full, to);
   for (int64_t k = full * kStepK; k < steps * kStepK; ++k) {
     uint16_t* const pairs = to + k / kStepK * kTileElements + k % kStepK / 2 * 2 * kTileCols + k % 2;
-    for (int c = 0; c < kTileCols; ++c) pairs[2 * c] = c < num_rows && k < in ? rows[c * in + k] : uint16_t{0};
+    for (int c = 0; c < kTileCols; ++c) {
+      const uint16_t bits = c < num_rows && k < in ? rows[c * in + k] : uint16_t{0};
+      nonfinite += (bits & kBf16Exponent) == kBf16Exponent ? 1 : 0;
+      pairs[2 * c] = bits;
+    }
   }
+  return nonfinite;
 }
 
 // How many elements have all bits of `exponent` set. Counted in blocks so small that the count fits an element, which
@@ -79,13 +87,14 @@ T ScaleAt(const void* scales, int64_t i, bool exists, T one) {
 
 }  // namespace
 
-void PackTile(const Kernels& kernels, const char* rows, int num_rows, int64_t in, DType dtype, char* panel, int tile) {
+int64_t PackTile(const Kernels& kernels, const char* rows, int num_rows, int64_t in, DType dtype, char* panel,
+                 int tile) {
   if (dtype == DType::kF32) {
     PackTileF32(reinterpret_cast<const float*>(rows), num_rows, in, reinterpret_cast<float*>(panel), tile * kTileCols);
-  } else {
-    PackTileBf16(kernels, reinterpret_cast<const uint16_t*>(rows), num_rows, in, reinterpret_cast<uint16_t*>(panel),
-                 tile);
+    return CountNonfinite(rows, num_rows * in, dtype);
   }
+  return PackTileBf16(kernels, reinterpret_cast<const uint16_t*>(rows), num_rows, in,
+                      reinterpret_cast<uint16_t*>(panel), tile);
 }
 
 void PackQuantizedTile(const uint8_t* codes, const void* scales, int num_rows, int64_t in, const QuantizedForm& form,
@@ -118,7 +127,7 @@ void PackQuantizedTile(const uint8_t* codes, const void* scales, int num_rows, i
 // All bits of the exponent are set. The elements were just read, so this costs no memory traffic.
 int64_t CountNonfinite(const void* elements, int64_t count, DType dtype) {
   if (dtype == DType::kF32) return CountAllSet<uint32_t>(static_cast<const uint32_t*>(elements), count, 0x7f800000u);
-  return CountAllSet<uint16_t>(static_cast<const uint16_t*>(elements), count, 0x7f80u);
+  return CountAllSet<uint16_t>(static_cast<const uint16_t*>(elements), count, kBf16Exponent);
 }
 
 }  // namespace switchyard::cpu

@@ -10,8 +10,10 @@
 
 namespace switchyard::cpu {
 
-// `num_rows` (up to 16) rows [num_rows][in] of `dtype` to tile 0 or 1 of the panel.
-void PackTile(const Kernels& kernels, const char* rows, int num_rows, int64_t in, DType dtype, char* panel, int tile);
+// `num_rows` (up to 16) rows [num_rows][in] of `dtype` to tile 0 or 1 of the panel. Returns how many elements are NaN
+// or infinite.
+int64_t PackTile(const Kernels& kernels, const char* rows, int num_rows, int64_t in, DType dtype, char* panel,
+                 int tile);
 
 // The same of rows as TensorReader::ReadQuantized gives them.
 // REQUIRES: in fp8, form.block_cols is a multiple of kChunkK.

@@ -44,19 +44,20 @@ absl::Status ReadPanel(const Kernels& kernels, const StackedRows& rows, int64_t 
   const int64_t first = p * kPanelCols;
   const int64_t count = std::min<int64_t>(kPanelCols, out - first);
   RETURN_IF_ERROR(rows.Read(first, count, dtype, staging));
-  *num_nonfinite += CountNonfinite(staging, count * in, dtype);
-  const int64_t row_bytes = in * DTypeBytes(dtype);
-  PackTile(kernels, staging, static_cast<int>(std::min<int64_t>(count, kTileCols)), in, dtype, panel, 0);
-  PackTile(kernels, staging + kTileCols * row_bytes, static_cast<int>(std::max<int64_t>(count - kTileCols, 0)), in,
-           dtype, panel, 1);
+  for (int tile = 0; tile < 2; ++tile) {
+    const int64_t tile_rows = std::clamp<int64_t>(count - tile * kTileCols, 0, kTileCols);
+    *num_nonfinite += PackTile(kernels, staging + tile * kTileCols * in * DTypeBytes(dtype),
+                               static_cast<int>(tile_rows), in, dtype, panel, tile);
+  }
   return absl::OkStatus();
 }
 
 absl::Status LoadPanels(Context& context, const StackedRows& rows, CpuWeight* weight) {
   const int64_t panel_bytes = PanelBytes(weight->in, weight->dtype);
   ASSIGN_OR_RETURN(weight->data, Buffer::Allocate(weight->num_panels() * panel_bytes, "a weight matrix"));
-  return LoadUnits(context, weight->num_panels(), kPanelCols * weight->in * DTypeBytes(weight->dtype),
-                   &weight->nonfinite, [&](int64_t p, char* staging, int64_t* num_nonfinite) {
+  return LoadUnits(context, weight->num_panels(), UnitsPerHugePage(panel_bytes),
+                   kPanelCols * weight->in * DTypeBytes(weight->dtype), &weight->nonfinite,
+                   [&](int64_t p, char* staging, int64_t* num_nonfinite) {
                      return ReadPanel(context.kernels, rows, p, weight->out, weight->in, weight->dtype, staging,
                                       num_nonfinite, weight->data.as<char>() + p * panel_bytes);
                    });
@@ -66,13 +67,13 @@ absl::Status LoadRowMajor(Context& context, const StackedRows& rows, CpuWeight* 
   constexpr int64_t kRowsPerUnit = 64;
   const int64_t row_bytes = weight->in * DTypeBytes(weight->dtype);
   ASSIGN_OR_RETURN(weight->data, Buffer::Allocate(weight->out * row_bytes, "a weight matrix"));
-  return LoadUnits(context, CeilDiv(weight->out, kRowsPerUnit), 0, &weight->nonfinite,
-                   [&](int64_t unit, char*, int64_t* num_nonfinite) -> absl::Status {
+  return LoadUnits(context, CeilDiv(weight->out, kRowsPerUnit), UnitsPerHugePage(kRowsPerUnit * row_bytes), 0,
+                   &weight->nonfinite, [&](int64_t unit, char*, int64_t* num_nonfinite) -> absl::Status {
                      const int64_t first = unit * kRowsPerUnit;
                      const int64_t count = std::min(kRowsPerUnit, weight->out - first);
                      char* const to = weight->data.as<char>() + first * row_bytes;
                      RETURN_IF_ERROR(rows.Read(first, count, weight->dtype, to));
-                     *num_nonfinite = CountNonfinite(to, count * weight->in, weight->dtype);
+                     *num_nonfinite += CountNonfinite(to, count * weight->in, weight->dtype);
                      return absl::OkStatus();
                    });
 }
