@@ -19,8 +19,9 @@ from serving import inference_service_pb2_grpc, pb
 import grpc
 stub = inference_service_pb2_grpc.InferenceServiceStub(grpc.insecure_channel(sys.argv[1]))
 request = pb.GenerateRequest(text="The ", max_tokens=1000, n={CHOICES}, ignore_eos=True)
-streams = [stub.GenerateStream(request) for _ in range({STREAMS})]
-next(streams[0])
+streams = [stub.GenerateStream(request)]
+next(streams[0])  # the others come after it: those that wait for a connection start in any order
+streams += [stub.GenerateStream(request) for _ in range({STREAMS} - 1)]
 print("token", flush=True)
 for stream in streams:
     list(stream)
@@ -74,8 +75,16 @@ def check_half_open(args):
         check_stopped_client(server)
 
 
+def num_requests(server):
+    """All that the server has had."""
+    page = server.metrics()
+    names = ("num_requests_waiting", "num_requests_running", "request_success_total")
+    return sum(value for name in names for _, value in page["switchyard_" + name])
+
+
 def check_stopped_client(server):
     """A real client that is frozen in the middle of a stream, as by a dead machine or a cable that was cut."""
+    before = num_requests(server)
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, server.address, os.path.dirname(os.path.abspath(__file__))],
         stdout=subprocess.PIPE,
@@ -83,7 +92,7 @@ def check_stopped_client(server):
     )
     try:
         child.stdout.readline()
-        check(until(lambda: server.metric("switchyard_open_calls") == STREAMS), "a client has opened its streams")
+        check(until(lambda: num_requests(server) >= before + STREAMS * CHOICES), "a client has opened its streams")
         child.send_signal(signal.SIGSTOP)
         check(server.metric("switchyard_num_requests_running") > 0, "a client is frozen while its streams run")
         start = time.monotonic()
