@@ -22,11 +22,11 @@ v1::GenerateRequest Prompt(int32_t max_tokens) {
 class RetryTest : public testing::Test {
  protected:
   RetryTest() : server_(FullWithTwo()) {
-    server_.engine.set_step_time(milliseconds(5));
+    server_.engine.set_step_time(kSlowStep);
     for (auto& context : contexts_) {
       readers_.push_back(server_.stub->GenerateStream(&context, Prompt(900)));
       readers_.back()->WaitForInitialMetadata();
-      for (int i = 0; i < 500 && server_.metrics.counts().running == 0; ++i)
+      for (int i = 0; i < 6000 && server_.metrics.counts().running == 0; ++i)
         std::this_thread::sleep_for(milliseconds(10));
     }
   }

@@ -23,7 +23,7 @@ from prometheus_process import Prometheus
 from text_load import TextLoad
 
 sys.path.insert(0, str(deployed.ROOT / "tests" / "end_to_end"))
-from serving import Server, arguments, check, code_of, pb  # noqa: E402
+from serving import Server, arguments, check, code_of, pb, until  # noqa: E402
 
 TOKENS = 12000  # more than the traffic that the alerts want to see
 PATIENCE = 120.0  # seconds
@@ -69,11 +69,13 @@ def unanswered(prometheus):
 
 def check_answers(prometheus):
     """Asked again after a scrape that came late, which makes all series stale for a moment."""
-    for _ in range(5):
-        empty = unanswered(prometheus)
-        if not empty:
-            break
-        time.sleep(2)
+    empty = []
+
+    def all_answer():
+        empty[:] = unanswered(prometheus)
+        return not empty
+
+    until(all_answer)
     count = len(deployed.expressions())
     check(not empty, f"{count} queries have an answer, and each of their metrics " + "\n".join(empty))
 
@@ -126,8 +128,9 @@ def check_dashboard(prometheus):
     targets = {where: panel["targets"] for where, panel in deployed.panels()}
 
     def shown(title):
+        """Asked again as above."""
         (target,) = targets[f"switchyard-experts: {title}"]
-        return prometheus.query(live(target["expr"]))
+        return until(lambda: prometheus.query(live(target["expr"])))
 
     labels, value = shown("Hottest experts")[0]
     check(labels == PLANTED and abs(value - HOT_RATIO) < 0.01, f"first of Hottest experts: {labels}, {value:.2f}")

@@ -172,7 +172,7 @@ def check_end(args, browser, server, folder):
     browser.open(address(server))
     wait_for_state(browser, "Serving")
     # Enough to do for the page to ask at least once while the server drains.
-    with TextLoad(args.client_binary, server, folder, output_len=300, concurrency=48):
+    with TextLoad(args.client_binary, server, folder, output_len=700, concurrency=48):
         waits = "Number([...document.querySelectorAll('.tile .big')][3].textContent) > 10"
         wait_for(browser, "many requests wait", waits)
         server.terminate()

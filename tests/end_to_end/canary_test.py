@@ -5,13 +5,13 @@ import hashlib
 import pathlib
 import secrets
 import tempfile
-import time
 
 import grpc
 from raw_http2 import Connection, headers, message
-from serving import Server, arguments, check, pb
+from serving import Server, arguments, check, pb, until
 
 GENERATE = "/switchyard.v1.InferenceService/Generate"
+PATIENCE = 3.0  # seconds, with a server that leaves some of this unanswered
 
 
 def canary(kind):
@@ -59,7 +59,7 @@ def bad_calls(server, prompt, token, metadata):
     generate(pb.GenerateRequest(text=prompt, max_tokens=5, temperature=float("nan")))
     generate(pb.GenerateRequest(text=prompt, max_tokens=5, stop=[prompt * 20]))
     generate(pb.GenerateRequest(text=prompt * 1000, max_tokens=5))
-    generate(pb.GenerateRequest(text=prompt, max_tokens=900, ignore_eos=True), timeout=0.05)
+    generate(pb.GenerateRequest(text=prompt, max_tokens=900, n=16, ignore_eos=True), timeout=0.05)
     chat = pb.GenerateRequest(max_tokens=5)
     chat.chat.messages.add(role=prompt, content=prompt)
     generate(chat)
@@ -104,18 +104,15 @@ def hostile_headers(server, secret):
     for more in cases:
         with Connection(port) as connection:
             connection.send(headers(1, GENERATE, *more) + message(1))
-            connection.socket.settimeout(0.3)
-            said.append(connection.read().decode("latin-1"))
+            said.append(connection.answer(PATIENCE).decode("latin-1"))
     for bad in (f"GET /{secret} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), secret.encode() * 10):
         with Connection(port, begin=False) as connection:
             connection.send(bad)
-            connection.socket.settimeout(0.3)
-            said.append(connection.read().decode("latin-1"))
+            said.append(connection.answer(PATIENCE).decode("latin-1"))
     for method in (f"/{secret}/Method", secret, f"/switchyard.v1.InferenceService/{secret}"):
         with Connection(port) as connection:
             connection.send(headers(1, method) + message(1))
-            connection.socket.settimeout(0.3)
-            said.append(connection.read().decode("latin-1"))
+            said.append(connection.answer(PATIENCE).decode("latin-1"))
     return said
 
 
@@ -146,7 +143,8 @@ def main():
             errors = bad_calls(server, prompt, token, metadata)
             said = hostile_headers(server, hostile)
             file.write_text(token + "\n")  # a mistake that is easily made
-            time.sleep(3.5)
+            refused = lambda: server.metric("switchyard_credential_reloads_total", what="tokens", result="refused")
+            check(until(lambda: refused() == 1), "the mistake is refused")
             metrics = server.admin("/metrics") + server.admin("/version") + server.admin("/readyz")
             check(
                 server.inference.GetModel(pb.GetModelRequest(), metadata=metadata).name,

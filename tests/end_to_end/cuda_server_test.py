@@ -58,6 +58,7 @@ def main():
         model = server.inference.GetModel(pb.GetModelRequest())
         for prompt, tokens in zip(PROMPTS, expected):
             check(generate(server, prompt, args.tokens) == tokens, f"{prompt!r} goes on as on the CPU")
+        server.wait_until_idle()  # counted to the end
         before = server.metric("switchyard_moe_expert_tokens_total")
         with concurrent.futures.ThreadPoolExecutor(len(PROMPTS)) as pool:
             together = list(pool.map(lambda prompt: generate(server, prompt, args.tokens), PROMPTS))
@@ -65,6 +66,7 @@ def main():
         prompts = sum(len(server.inference.Tokenize(pb.TokenizeRequest(text=p)).token_ids) for p in PROMPTS)
         # The prompts are still cached but for their last blocks, which are shorter than one: all is computed again.
         computed = prompts + len(PROMPTS) * (args.tokens - 1)
+        server.wait_until_idle()
         counted = server.metric("switchyard_moe_expert_tokens_total") - before
         check(
             counted == computed * model.top_k * len(model.moe_layers),

@@ -44,23 +44,37 @@ def finish(threads, server):
     code = server.wait()
     seconds = time.monotonic() - start
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     return code, seconds
+
+
+def call_until_refused(server):
+    """The code of the first call that is refused, and how many were let in: the signal may be on its way yet."""
+    server.has_logged("draining")
+    admitted = 0
+    while True:
+        code, _ = code_of(lambda: server.inference.Generate(pb.GenerateRequest(text="x", max_tokens=1)))
+        if code != grpc.StatusCode.OK:
+            return code, admitted
+        admitted += 1
 
 
 def drain_to_the_end(args, repeat):
     with Server(args, "--max-num-seqs=64") as server:
         results, threads = start_streams(server, 64, 60)
         server.terminate()
-        time.sleep(0.02)
-        late, _ = code_of(lambda: server.inference.Generate(pb.GenerateRequest(text="x", max_tokens=1)))
+        late, admitted = call_until_refused(server)
         code, seconds = finish(threads, server)
         complete = sum(1 for r in results if r == (grpc.StatusCode.OK, 60, 60))
         check(
             complete == 64 and code == 0,
             f"drain {repeat}: {complete} of 64 streams complete, exit {code} after {seconds:.2f} s",
         )
-        check(late == grpc.StatusCode.UNAVAILABLE, "a call after SIGTERM is UNAVAILABLE")
+        # The drain takes some sixty steps, and a call that is let in one or two of them.
+        check(
+            late == grpc.StatusCode.UNAVAILABLE and admitted < 10,
+            f"a call after SIGTERM is UNAVAILABLE ({admitted} came before)",
+        )
 
 
 def drain_to_the_limit(args):
@@ -74,22 +88,25 @@ def drain_to_the_limit(args):
             if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK) and tokens == counted
         )
         check(ended == 64, f"at the limit {ended} of 64 streams got their status, all tokens and the usage")
-        check(code == 0 and seconds < 0.3 + 3.0, f"exit {code} after {seconds:.2f} s with a limit of 0.3 s")
+        # There is work for seconds, even where it is done ten times as fast.
+        cut = sum(1 for status, _, _ in results if status == grpc.StatusCode.UNAVAILABLE)
+        check(code == 0 and cut > 0, f"exit {code} after {seconds:.2f} s with a limit of 0.3 s, which cut {cut} off")
 
 
 def second_signal(args):
     for number, expected in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         with Server(args) as server:
-            _, threads = start_streams(server, 2, 900)
+            results, threads = start_streams(server, 64, 900)
             server.terminate()
-            time.sleep(0.1)
-            start = time.monotonic()
+            check(server.has_logged("draining"), "a first signal drains")
             server.terminate(number)
-            code = server.wait()
-            for thread in threads:
-                thread.join(10)
+            code, seconds = finish(threads, server)
             code = 128 - code if code < 0 else code
-            check(code == expected and time.monotonic() - start < 1, f"a second signal ends at once with {expected}")
+            complete = sum(1 for status, _, _ in results if status == grpc.StatusCode.OK)
+            check(
+                code == expected and complete == 0,
+                f"a second signal ends it with {expected}, and waits for none of 64 streams ({seconds:.2f} s)",
+            )
 
 
 def main():

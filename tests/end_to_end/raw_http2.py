@@ -2,9 +2,10 @@
 
 import socket
 import struct
+import time
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS = 0, 1, 4
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY = 0, 1, 3, 4, 7
 END_STREAM, END_HEADERS = 1, 4
 MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 3, 6
 
@@ -38,6 +39,17 @@ def message(stream, payload=b""):
     return frame(DATA, END_STREAM, stream, b"\0" + struct.pack(">I", len(payload)) + payload)
 
 
+def _is_answered(data):
+    """Whether these bytes of a server have the end of a stream in them, or its GOAWAY."""
+    at = 0
+    while len(data) >= (end := at + 9 + int.from_bytes(data[at : at + 3], "big")) and len(data) >= at + 9:
+        kind, flags = data[at + 3], data[at + 4]
+        if kind in (RST_STREAM, GOAWAY) or (kind in (DATA, HEADERS) and flags & END_STREAM):
+            return True
+        at = end
+    return False
+
+
 class Connection:
     """A client that says nothing of its own accord: no SETTINGS ACK, no answer to a PING."""
 
@@ -66,10 +78,26 @@ class Connection:
             pass
         return data
 
+    def answer(self, seconds):
+        """All that comes until stream 1 has its end, the server says goodbye or closes, or `seconds` are over."""
+        data = b""
+        deadline = time.monotonic() + seconds
+        try:
+            while not _is_answered(data) and (left := deadline - time.monotonic()) > 0:
+                self.socket.settimeout(left)
+                if not (piece := self.socket.recv(65536)):
+                    break
+                data += piece
+        except (ConnectionResetError, TimeoutError):
+            pass
+        return data
+
     def _exactly(self, size):
         data = b""
         while len(data) < size:
-            data += self.socket.recv(size - len(data))
+            if not (piece := self.socket.recv(size - len(data))):
+                raise EOFError("the server has closed the connection")
+            data += piece
         return data
 
     def __enter__(self):

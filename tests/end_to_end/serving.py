@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -64,9 +65,25 @@ def arguments(description, **more):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """For programs that must be told one. None of those that the kernel gives to connections meanwhile, nor to who asks
+    for any."""
+    for port in random.sample(range(10_000, 32_000), 1000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+    raise RuntimeError("no port is free")
+
+
+def until(condition, seconds=60):
+    """What `condition()` gives once it holds, else what it gave last. Patient, because machines are busy: how soon
+    something must hold is no business of a test."""
+    end = time.monotonic() + seconds
+    while not (result := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return result
 
 
 def check(condition, what):
@@ -129,7 +146,7 @@ class Server:
         return grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)])
 
     def admin(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.facts['admin_port']}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.facts['admin_port']}{path}", timeout=60) as answer:
             return answer.read().decode()
 
     def metrics(self):
@@ -147,19 +164,19 @@ class Server:
         found = [value for have, value in self.metrics()[name] if labels.items() <= have.items()]
         return sum(found)
 
-    def wait_until_idle(self, seconds=20):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            names = (
-                "switchyard_num_requests_running",
-                "switchyard_num_requests_waiting",
-                "switchyard_kv_blocks_used",
-                "switchyard_open_calls",
-            )
-            if all(self.metric(name) == 0 for name in names):
-                return True
-            time.sleep(0.05)
-        return False
+    def wait_until_idle(self):
+        names = (
+            "switchyard_num_requests_running",
+            "switchyard_num_requests_waiting",
+            "switchyard_kv_blocks_used",
+            "switchyard_open_calls",
+        )
+        return until(lambda: all(self.metric(name) == 0 for name in names))
+
+    def has_logged(self, event):
+        """Waits for it, and until the server has ended at most."""
+        written = lambda: any(f'"event":"{event}"' in line for line in list(self.log))
+        return until(lambda: written() or not self._reader.is_alive()) and written()
 
     def terminate(self, signal_number=signal.SIGTERM):
         self.process.send_signal(signal_number)
@@ -167,7 +184,7 @@ class Server:
     def wait(self, seconds=60):
         """The exit code."""
         code = self.process.wait(seconds)
-        self._reader.join(5)
+        self._reader.join(60)
         return code
 
     def __enter__(self):

@@ -7,7 +7,7 @@ import threading
 import time
 
 import grpc
-from serving import NOT_SERVING, Server, arguments, check, health_pb2, pb
+from serving import NOT_SERVING, Server, arguments, check, health_pb2, pb, until
 
 SLOW = (
     "--cpu-isa=scalar",
@@ -19,12 +19,12 @@ SLOW = (
 
 def start_calls(server):
     """A stream that runs, then a call whose prompts make the step that hangs. Results: (code, has the reason)."""
-    results, threads, began = {}, [], threading.Event()
+    results, threads, messages = {}, [], []
 
     def record(name, call, reason):
         try:
-            for _ in call:
-                began.set()
+            for message in call:
+                messages.append(message)
         except grpc.RpcError:
             pass
         details = dict(call.trailing_metadata()).get("grpc-status-details-bin", b"")
@@ -37,15 +37,22 @@ def start_calls(server):
 
     def start_all(reason):
         start("running", pb.GenerateRequest(text="The ", max_tokens=900, ignore_eos=True), reason)
-        began.wait(30)
+        until(lambda: messages)
         start("prompts", pb.GenerateRequest(token_ids=pb.TokenIds(ids=[5] * 1000), max_tokens=20, n=16), reason)
 
-    return results, threads, start_all
+
+    def hangs():
+        """The stream waits for the step that the prompts are in."""
+        before = len(messages)
+        time.sleep(1)
+        return server.metric("switchyard_open_calls") == 2 and len(messages) == before
+
+    return results, threads, start_all, hangs
 
 
 def check_statuses(results, threads):
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     check(
         results == dict.fromkeys(("running", "prompts"), (grpc.StatusCode.UNAVAILABLE, True)),
         f"all calls end as UNAVAILABLE with the reason: {results}",
@@ -53,8 +60,8 @@ def check_statuses(results, threads):
 
 
 def stall(args):
-    with Server(args, *SLOW, "--stall-timeout=1.5") as server:
-        results, threads, start_all = start_calls(server)
+    with Server(args, *SLOW, "--stall-timeout=2.5") as server:
+        results, threads, start_all, _ = start_calls(server)
         statuses = []
         watch = server.health.Watch(health_pb2.HealthCheckRequest())
 
@@ -77,14 +84,14 @@ def stall(args):
 
 def stall_while_draining(args):
     with Server(args, *SLOW, "--shutdown-timeout=0.2") as server:
-        results, threads, start_all = start_calls(server)
+        results, threads, start_all, hangs = start_calls(server)
         start_all(b"DRAINING")
-        time.sleep(0.5)
+        check(until(hangs), "a step goes on and on")
         start = time.monotonic()
         server.terminate()
         code = server.wait()
         seconds = time.monotonic() - start
-        check(code == 70 and seconds < 5, f"SIGTERM while the engine hangs: exit code {code} after {seconds:.2f} s")
+        check(code == 70 and seconds < 15, f"SIGTERM while the engine hangs: exit code {code} after {seconds:.2f} s")
         check_statuses(results, threads)
 
 

@@ -6,7 +6,7 @@ import random
 import time
 
 import grpc
-from serving import Server, arguments, check, inference_service_pb2_grpc, pb
+from serving import Server, arguments, check, inference_service_pb2_grpc, pb, until
 
 
 async def one_stream(stub, rng, codes):
@@ -72,13 +72,16 @@ def main():
         )
         allowed = {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
         check(set(codes) <= allowed, "every stream ended as OK, CANCELLED or DEADLINE_EXCEEDED")
-        check(server.wait_until_idle(5), "no KV block, sequence or call stayed behind")
+        check(server.wait_until_idle(), "no KV block, sequence or call stayed behind")
         # Connections that were closed under load leave a little later than their calls.
-        for _ in range(30):
-            memory_after, files_after, threads_after = resources(server)
-            if files_after <= files and threads_after <= threads + 4:
-                break
-            time.sleep(0.5)
+        after = [memory, files, threads]
+
+        def are_gone():
+            after[:] = resources(server)
+            return after[1] <= files and after[2] <= threads + 4
+
+        until(are_gone)
+        memory_after, files_after, threads_after = after
         grown = (memory_after - memory) / 2**20
         check(grown < 64, f"resident memory grew by {grown:.1f} MiB")
         check(files_after <= files, f"open files: {files:.0f} before, {files_after:.0f} after")

@@ -22,6 +22,7 @@ from serving import (
     health_pb2_grpc,
     inference_service_pb2_grpc,
     pb,
+    until,
 )
 
 
@@ -89,7 +90,7 @@ def handshake(server, **limits):
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
     for name, value in limits.items():
         setattr(context, name, value)
-    with socket.create_connection(("127.0.0.1", server.facts["port"]), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", server.facts["port"]), timeout=60) as raw:
         with context.wrap_socket(raw) as connection:
             return connection.getpeercert(binary_form=True)
 
@@ -111,7 +112,7 @@ def check_versions(server):
 def model_code(channel):
     with channel:
         stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
-        return code_of(lambda: stub.GetModel(pb.GetModelRequest(), timeout=10))[0]
+        return code_of(lambda: stub.GetModel(pb.GetModelRequest(), timeout=60))[0]
 
 
 def run_client(args, server, *flags):
@@ -160,25 +161,15 @@ def check_client_certificates(args, pki, ca, good):
         # The health check is no exception: it comes after the handshake.
         with secure_channel(server.address, ca) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
-            code, _ = code_of(lambda: stub.Check(health_pb2.HealthCheckRequest(), timeout=10))
+            code, _ = code_of(lambda: stub.Check(health_pb2.HealthCheckRequest(), timeout=60))
             check(code == grpc.StatusCode.UNAVAILABLE, "health without a certificate: refused")
 
 
 def install(identity, files):
     """Replaces both files of a server by those of `identity`, first the one and then the other."""
-    for source, target in zip(identity, files):
-        new = target.with_suffix(".new")
-        shutil.copy(source, new)
-        os.replace(new, target)
-
-
-def until(condition, seconds=15):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
+    copies = [shutil.copy(source, f"{target}.new") for source, target in zip(identity, files)]
+    for copy, target in zip(copies, files):
+        os.replace(copy, target)
 
 
 @contextlib.contextmanager
@@ -209,12 +200,15 @@ def load(server, ca):
     threads = [threading.Thread(target=streams) for _ in range(4)] + [threading.Thread(target=watching)]
     for thread in threads:
         thread.start()
-    yield broken, finished
-    stop.set()
-    watch.cancel()
-    for thread in threads:
-        thread.join()
-    channel.close()
+    try:
+        yield broken, finished
+        until(lambda: len(finished) > 4)
+    finally:
+        stop.set()
+        watch.cancel()
+        for thread in threads:
+            thread.join()
+        channel.close()
 
 
 def check_rotation(args, pki, ca, good):

@@ -5,10 +5,9 @@ import pathlib
 import re
 import subprocess
 import tempfile
-import time
 
 import grpc
-from serving import ROOT, SERVING, Server, arguments, check, code_of, health_pb2, pb
+from serving import ROOT, SERVING, Server, arguments, check, code_of, health_pb2, pb, until
 
 REFUSED = (grpc.StatusCode.UNAUTHENTICATED, "authentication required")
 FOR_ALL = {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
@@ -68,7 +67,7 @@ def check_start_refusals(args, file, token, line):
 
 def check_answers(server, token):
     """The same code, text and trailers for everything that is wrong."""
-    get_model = lambda metadata: server.inference.GetModel(pb.GetModelRequest(), metadata=metadata, timeout=10)
+    get_model = lambda metadata: server.inference.GetModel(pb.GetModelRequest(), metadata=metadata, timeout=60)
     check(code_of(lambda: get_model(bearer(token)))[0] == grpc.StatusCode.OK, "the right token passes")
     check(
         code_of(lambda: get_model(bearer(token, scheme="bearer")))[0] == grpc.StatusCode.OK, "in any case of the scheme"
@@ -136,7 +135,7 @@ def check_every_method(server, token):
         call = server.channel.stream_stream(method)
 
         def first_answer():
-            answers = call(iter([b""]), timeout=5)
+            answers = call(iter([b""]), timeout=60)
             next(answers)
             answers.cancel()
 
@@ -150,15 +149,6 @@ def check_every_method(server, token):
     check(server.metric("switchyard_prompt_tokens_total") == 0, "and nothing ran for those that were refused")
 
 
-def until(condition, seconds=5):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def check_exchange(args, server, file, token, line):
     second, second_line = make_token(args, "bob")
     changes = lambda result: server.metric("switchyard_credential_reloads_total", what="tokens", result=result)
@@ -170,18 +160,19 @@ def check_exchange(args, server, file, token, line):
     )
     check(passes(token) and not passes(second), "a token that is not in the file yet is refused")
     file.write_text(line + second_line)
-    check(until(lambda: passes(second)) and passes(token), "added to the file, it passes within 5 s")
+    check(until(lambda: passes(second)) and passes(token), "added to the file, it passes")
     request = pb.GenerateRequest(text="The ", max_tokens=900, ignore_eos=True, n=8)
     stream = server.inference.GenerateStream(request, metadata=bearer(token))
     next(stream)
     file.write_text(second_line)
-    check(until(lambda: not passes(token)) and passes(second), "taken out of the file, it is refused within 5 s")
+    check(until(lambda: not passes(token)) and passes(second), "taken out of the file, it is refused")
     check(code_of(lambda: stream)[0] == grpc.StatusCode.OK, "a stream that it had begun ends as it should")
-    check(changes("taken") == 2 and changes("refused") == 0, "both changes are counted")
+    check(until(lambda: changes("taken") == 2) and changes("refused") == 0, "both changes are counted")
 
     file.write_text(second_line + second + "\n")
     check(until(lambda: changes("refused") == 1), "a file with a mistake is refused and counted")
     check(passes(second), "and the old tokens stay")
+    check(server.has_logged("credentials_refused"), "and logged")
     refused = [text for text in server.log if "credentials_refused" in text]
     check(
         len(refused) == 1 and "line 2" in refused[0] and second not in refused[0],

@@ -1,6 +1,6 @@
 #include "engine/engine.h"
 
-#include <chrono>
+#include <ctime>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -169,13 +169,11 @@ TEST(EngineTest, MalformedSlicesAreRefusedAndTheEngineGoesOn) {
 }
 
 TEST(EngineTest, DummyWeightsNeedOnlyTheConfigAndDependOnTheSeed) {
-  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "dummy_model";
-  std::filesystem::create_directories(folder);
-  std::filesystem::copy_file(Fixture("qwen3_moe") + "/config.json", folder / "config.json",
-                             std::filesystem::copy_options::overwrite_existing);
+  testing::TempFolder folder;
+  std::filesystem::copy_file(Fixture("qwen3_moe") + "/config.json", folder.PathOf("config.json"));
   const auto greedy = [&](uint64_t seed) {
     EngineOptions options = Options("qwen3_moe");
-    options.model_dir = folder.string();
+    options.model_dir = folder.path();
     options.load_format = LoadFormat::kDummy;
     options.dtype = "bfloat16";
     options.seed = seed;
@@ -287,9 +285,9 @@ TEST(EngineTest, AModelLargerThanMemoryIsRefusedBeforeItIsRead) {
   options.model_dir = folder.path();
   options.load_format = LoadFormat::kDummy;
   options.kv_cache_bytes = int64_t{8} << 30;
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();
   const absl::Status status = CreateEngine(options).status();
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 5.0);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
   for (const char* part : {"the model needs", "weights", "KV cache", "activations", "kv_cache_memory",
                            "max_num_batched_tokens", "smaller model"}) {

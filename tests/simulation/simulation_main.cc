@@ -114,9 +114,9 @@ bool WakesUp(Finding* finding) {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
       action(queue);
     });
-    queue.WaitUntil(start + std::chrono::seconds(2));
+    queue.WaitUntil(start + std::chrono::seconds(10));
     producer.join();
-    if (std::chrono::steady_clock::now() - start < std::chrono::seconds(1)) continue;
+    if (std::chrono::steady_clock::now() - start < std::chrono::seconds(5)) continue;
     Remember(finding, {"wake_up", "a sleeping consumer was not woken"});
     return false;
   }

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <limits>
 #include <thread>
 
 #include "absl/status/status.h"
@@ -46,6 +47,8 @@ class FakeEngine : public Engine {
   void FailNextStep() { fail_.store(true); }
   // The step in flight ends only when this is false again.
   void set_hangs(bool hangs) { hangs_.store(hangs); }
+  // The step after so many ends only when this is more, so that a test and the engine take turns.
+  void set_steps_allowed(int64_t steps) { steps_allowed_.store(steps); }
 
   absl::Status Launch(const StepBatch& batch) override {
     if (fail_.load()) return absl::InternalError("the fake device is gone");
@@ -59,7 +62,10 @@ class FakeEngine : public Engine {
   }
 
   absl::StatusOr<const StepOutput*> Collect() override {
-    while (hangs_.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (hangs_.load() || num_steps_ >= steps_allowed_.load()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ++num_steps_;
     std::this_thread::sleep_for(std::chrono::microseconds(step_time_micros_.load()));
     output_.stats.seconds = 1e-6f * static_cast<float>(step_time_micros_.load());
     return &output_;
@@ -131,6 +137,8 @@ class FakeEngine : public Engine {
   std::atomic<int64_t> step_time_micros_{0};
   std::atomic<bool> fail_{false};
   std::atomic<bool> hangs_{false};
+  int64_t num_steps_ = 0;
+  std::atomic<int64_t> steps_allowed_{std::numeric_limits<int64_t>::max()};
 };
 
 }  // namespace switchyard

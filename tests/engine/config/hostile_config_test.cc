@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <ostream>
 #include <string>
 
@@ -42,9 +42,9 @@ std::string Repeat(const std::string& text, int count) {
 class HostileConfigTest : public ::testing::TestWithParam<HostileConfig> {};
 
 TEST_P(HostileConfigTest, IsRefusedWithAReason) {
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // of the process: the machine may be busy with other tests
   const auto config = ParseModelConfig(GetParam().json);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(1));
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 1.0);
   ASSERT_FALSE(config.ok());
   EXPECT_TRUE(absl::IsInvalidArgument(config.status()) || absl::IsUnimplemented(config.status())) << config.status();
   EXPECT_THAT(std::string(config.status().message()), HasSubstr("config.json: "));

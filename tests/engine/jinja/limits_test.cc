@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <string>
 
 #include "engine/jinja/template.h"
@@ -39,11 +39,11 @@ std::ostream& operator<<(std::ostream& out, const Greedy& greedy) { return out <
 class GreedyTemplateTest : public ::testing::TestWithParam<Greedy> {};
 
 TEST_P(GreedyTemplateTest, IsStoppedSoon) {
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // of the process: the machine may be busy with other tests
   const absl::Status status = Try(GetParam().source);
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().message));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 20.0);
 }
 
 const char kLoop[] = "{% for a in range(100000) %}{% for b in range(100000) %}";

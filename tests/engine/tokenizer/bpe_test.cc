@@ -147,7 +147,7 @@ TEST(MergeTableTest, ChosenIdsDoNotMakeItSlow) {
     const uint64_t pair = i * inverse;
     ASSERT_EQ(table.Find(static_cast<int32_t>(pair >> 32), static_cast<int32_t>(pair)).rank, i);
   }
-  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 3.0);
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 10.0);
 }
 
 }  // namespace

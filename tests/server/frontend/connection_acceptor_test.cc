@@ -79,20 +79,18 @@ class ConnectionAcceptorTest : public ::testing::Test {
     taken_[index] = FileDescriptor();
   }
 
-  // Connects until one is taken: the acceptor hears of ends by and by.
+  // Connects until one is taken: the acceptor hears of ends by and by. One at a time, until it is taken or refused.
   FileDescriptor ConnectUntilTaken() {
     const auto end = std::chrono::steady_clock::now() + kPatience;
-    size_t before = 0;
-    {
-      MutexLock lock(&mutex_);
-      before = taken_.size();
-    }
+    MutexLock lock(&mutex_);
+    const size_t taken_before = taken_.size();
     while (std::chrono::steady_clock::now() < end) {
+      const int refused_before = refused_;
       FileDescriptor fd = Connect(acceptor_->port());
-      pollfd readable{fd.get(), POLLIN, 0};
-      poll(&readable, 1, 100);
-      MutexLock lock(&mutex_);
-      if (taken_.size() > before) return fd;
+      while (taken_.size() == taken_before && refused_ == refused_before) {
+        if (!changed_.WaitUntil(&mutex_, end)) break;
+      }
+      if (taken_.size() > taken_before) return fd;
     }
     ADD_FAILURE() << "no connection was taken";
     return FileDescriptor();

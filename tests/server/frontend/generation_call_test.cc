@@ -124,7 +124,7 @@ class GenerationCallTest : public testing::Test {
   // What the loop does at the end of a step; the writer's thread writes.
   void AwaitEnd() {
     writer_.Flush();
-    for (int i = 0; i < 2000 && transport_->num_ends == 0; ++i)
+    for (int i = 0; i < 60'000 && transport_->num_ends == 0; ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     ASSERT_EQ(transport_->num_ends.load(), 1);
   }
@@ -133,7 +133,8 @@ class GenerationCallTest : public testing::Test {
   ServingMetrics metrics_{"toy", "1"};
   RequestQueue queue_{4, 1000};
   OpenCalls open_calls_{3};
-  TextWorker text_worker_{4, 100'000};
+  static constexpr int kMaxTextJobs = 60'000;
+  TextWorker text_worker_{kMaxTextJobs, 100'000};
   ServedModel model_;
   FrontendParts parts_;
   std::shared_ptr<FakeTransport> transport_;
@@ -256,7 +257,7 @@ TEST_F(GenerationCallTest, EachTerminalStatusHasItsCode) {
       auto batch = TakeAll();
       End(*batch.requests[0], FinishReason::kError, terminal);
       writer_.Flush();
-      for (int i = 0; i < 2000 && transport_->num_messages + transport_->num_ends == 0; ++i) {
+      for (int i = 0; i < 60'000 && transport_->num_messages + transport_->num_ends == 0; ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
       if (streaming) {
@@ -322,7 +323,7 @@ TEST_F(GenerationCallTest, CancelAtTheDeadlineIsLeftToTheLoop) {
 TEST_F(GenerationCallTest, StalledWriteIsBrokenOff) {
   const auto call = Start(Hello());
   auto batch = TakeAll();
-  const TimePoint later = std::chrono::steady_clock::now() + std::chrono::seconds(61);
+  const TimePoint later = std::chrono::steady_clock::now() + std::chrono::hours(1);
   call->BreakIfStalled(later, std::chrono::seconds(60));
   EXPECT_EQ(transport_->num_breaks, 0) << "nothing is being written";
   SendToken(*batch.requests[0], 'a');
@@ -444,7 +445,10 @@ TEST_F(LongPromptTest, StoppingTheWorkerTokenizesNothing) {
   call->EndUnavailable();
   EXPECT_EQ(ReasonOf(transport_->status), "DRAINING");
   std::thread stop([&] { text_worker_.Stop(); });
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  // It refuses jobs from when it stops on; there are places enough until then.
+  for (int i = 0; i < kMaxTextJobs && text_worker_.Post(0, [](bool) {}); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   released_ = true;
   stop.join();
   EXPECT_EQ(told, 1);
@@ -524,7 +528,7 @@ TEST_F(GenerationCallTest, AnyOrderOfEventsEndsExactlyOnce) {
       if (!ended[i]) End(*batch.requests[i], FinishReason::kCancelled, TerminalStatus::kCancelled);
     }
     // Writes complete only here: what is in flight is seen by one thread at a time.
-    for (int i = 0; i < 5000 && transport_->num_ends == 0; ++i) {
+    for (int i = 0; i < 60'000 && transport_->num_ends == 0; ++i) {
       call->WritePending();
       if (transport_->write_in_flight.exchange(false)) call->OnWriteDone(random() % 4 != 0);
       if (i > 100) std::this_thread::sleep_for(std::chrono::milliseconds(1));

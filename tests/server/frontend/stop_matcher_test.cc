@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <random>
 
 namespace switchyard {
@@ -109,9 +109,9 @@ TEST(StopMatcherTest, AdversarialTextStaysLinear) {
   for (int i = 0; i < 16; ++i) stops.push_back(std::string(240 + static_cast<size_t>(i), 'a') + "b");
   StopMatcher matcher(stops, false);
   std::string out;
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // of the process: the machine may be busy with other tests
   for (int i = 0; i < 10'000; ++i) ASSERT_FALSE(matcher.Push("aaaaaaaa", &out));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 5.0);
   EXPECT_EQ(out.size() + 255, 80'000u);
 }
 

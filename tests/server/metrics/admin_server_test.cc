@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -95,15 +96,20 @@ TEST(AdminServerTest, TakenPortIsAnError) {
 TEST(AdminServerTest, SlowConnectionsDoNotKeepOthersOut) {
   std::atomic<int> ready{200};
   const auto server = Start(&ready);
-  std::vector<int> slow;
-  for (int i = 0; i < 40; ++i) {
-    slow.push_back(Connect(server->port()));
-    EXPECT_EQ(send(slow.back(), "GET /metr", 9, MSG_NOSIGNAL), 9);
+  // The slow ones are given up after 1.5 s. Up to five times: the machine may be busy.
+  auto best = std::chrono::steady_clock::duration::max();
+  for (int attempt = 0; attempt < 5 && best >= std::chrono::seconds(1); ++attempt) {
+    std::vector<int> slow;
+    for (int i = 0; i < 40; ++i) {
+      slow.push_back(Connect(server->port()));
+      EXPECT_EQ(send(slow.back(), "GET /metr", 9, MSG_NOSIGNAL), 9);
+    }
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(Get(server->port(), "/readyz").substr(0, 12), "HTTP/1.1 200");
+    best = std::min(best, std::chrono::steady_clock::now() - start);
+    for (int fd : slow) close(fd);
   }
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(Get(server->port(), "/readyz").substr(0, 12), "HTTP/1.1 200");
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
-  for (int fd : slow) close(fd);
+  EXPECT_LT(best, std::chrono::seconds(1));
 }
 
 TEST(AdminServerTest, GarbageIsSurvived) {

@@ -108,7 +108,7 @@ TEST(RequestQueueTest, WaitEndsAtItsDeadline) {
 }
 
 // Each of the three ways to wake the consumer, before it sleeps and while it sleeps. Without the wake-up the wait
-// would last for its ten seconds.
+// would last for its minute.
 TEST(RequestQueueTest, WaitEndsForArrivalsCancelsAndWakes) {
   const auto actions = std::vector<void (*)(RequestQueue&)>{
       [](RequestQueue& queue) { ASSERT_TRUE(queue.Push(RequestOf(1, 1)).ok()); },
@@ -128,8 +128,8 @@ TEST(RequestQueueTest, WaitEndsForArrivalsCancelsAndWakes) {
           action(queue);
         });
       }
-      queue.WaitUntil(start + std::chrono::seconds(10));
-      EXPECT_LT(steady_clock::now() - start, std::chrono::seconds(5));
+      queue.WaitUntil(start + std::chrono::seconds(60));
+      EXPECT_LT(steady_clock::now() - start, std::chrono::seconds(30));
       if (producer.joinable()) producer.join();
     }
   }
