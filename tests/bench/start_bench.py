@@ -3,9 +3,15 @@
     python3 tests/bench/start_bench.py --server build/server/switchyard-server [--gib 4] [--rounds 3] [--keep FOLDER]
 
 Makes a Mixtral folder of random bfloat16 weights in shards of 1 GiB, then in turn: `cat` of the shards to /dev/null and
-a start of the server until /readyz answers 200, each with a cold page cache (needs root) and with a warm one. Needs
-Python 3 alone. The floor of a start is the `cat` of the same state of the cache, and the time that the system takes to
-give a process as much new memory, which `cat` does not ask for: measured too, with one thread.
+a start of the server until /readyz answers 200. Needs Python 3 alone. The states:
+
+    cold    the page cache was just dropped (needs root)
+    warm    the files are in the page cache; nothing freed memory for 5 s
+    freed   the files are in the page cache; a process just used and freed more memory than the start takes
+
+The floor of a start is the `cat` of the same state, and the time that the system takes to give a process as much new
+memory, which `cat` does not ask for: measured too, with one thread. A virtual machine whose host takes back what is
+free pays for each page again where it was not just freed; elsewhere warm and freed are the same.
 """
 
 import argparse
@@ -25,6 +31,7 @@ import time
 
 HIDDEN, WIDTH, EXPERTS, VOCAB, HEADS = 2048, 2048, 16, 4096, 16
 SHARD_BYTES = 1 << 30
+REST_SECONDS = 5  # hosts that take back free memory have done so by then
 # Of the bundled model, whose vocabulary has VOCAB entries.
 TOKENIZER = pathlib.Path(__file__).resolve().parents[2] / "deploy/models/switchyard-demo/tokenizer.json"
 
@@ -119,6 +126,18 @@ def touch_memory(size):
         return time.monotonic() - start
 
 
+def prepare(state, folder, size):
+    """The page cache and the free memory of a state, for what reads the files or takes `size` bytes of memory."""
+    if state == "cold":
+        drop_cache()
+        return
+    if state == "warm":
+        time.sleep(REST_SECONDS)
+    else:
+        touch_memory(size * 9 // 8)
+    read_all(folder)
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -158,7 +177,7 @@ def main():
     parser.add_argument("--server", required=True)
     parser.add_argument("--gib", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--caches", nargs="+", choices=("cold", "warm"), default=("cold", "warm"))
+    parser.add_argument("--states", nargs="+", choices=("cold", "warm", "freed"), default=("cold", "warm", "freed"))
     parser.add_argument("--keep", type=pathlib.Path, help="make the model here, or use what is there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -168,23 +187,19 @@ def main():
             make_folder(folder, options.gib)
         weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         print(f"{weights / (1 << 30):.2f} GiB in {len(list(folder.glob('*.safetensors')))} shards")
-        for cache in options.caches:
+        for state in options.states:
             reads, touches, starts, peaks = [], [], [], []
             for _ in range(options.rounds):
+                prepare(state, folder, weights)
                 touches.append(touch_memory(weights))
-                for measured in (reads, starts):
-                    if cache == "cold":
-                        drop_cache()
-                    else:
-                        read_all(folder)
-                    if measured is reads:
-                        reads.append(read_all(folder))
-                    else:
-                        seconds, peak = start_server(options.server, folder)
-                        starts.append(seconds)
-                        peaks.append(peak)
+                prepare(state, folder, weights)
+                reads.append(read_all(folder))
+                prepare(state, folder, weights)
+                seconds, peak = start_server(options.server, folder)
+                starts.append(seconds)
+                peaks.append(peak)
             read, start = statistics.median(reads), statistics.median(starts)
-            print(f"{cache}: cat {read:.2f} s ({', '.join(f'{r:.2f}' for r in reads)}), "
+            print(f"{state}: cat {read:.2f} s ({', '.join(f'{r:.2f}' for r in reads)}), "
                   f"as much new memory {statistics.median(touches):.2f} s, "
                   f"start {start:.2f} s ({', '.join(f'{s:.2f}' for s in starts)}), ratio {start / read:.2f}; "
                   f"peak memory {max(peaks) / weights:.3f} x the weights", flush=True)

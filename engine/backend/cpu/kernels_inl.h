@@ -71,24 +71,36 @@ inline const uint16_t* PackedRow(const uint16_t* a, int row, int64_t k_steps) {
   return a + (row / kRowGroup) * k_steps * kTileElements + (row % kRowGroup) * kStepK;
 }
 
+constexpr int kExpandSteps = 4;  // of rows, at a time, to fp32 in L1: once for all columns, instead of with each vector
+
 // The columns of kVectors vectors from `panel` on; of a whole panel the second half lies `steps` tiles behind. Even k,
 // then odd k of each pair: bfloat16 products are exact in fp32, so only the additions round. The panel has `steps` of
 // the a_steps steps that the rows have; `resume`: the sums continue from c.
 template <int kRows, int kVectors>
 inline void GemmRowsBf16(const uint16_t* a, int64_t a_steps, int first_row, const uint16_t* panel, int64_t steps,
                          bool resume, float* c) {
+  constexpr int kPairs = kStepK / 2;
   const int64_t other_cols = steps * kTileElements;
-  const uint16_t* rows[kRows];
-  for (int r = 0; r < kRows; ++r) rows[r] = PackedRow(a, first_row + r, a_steps);
   Simd::F acc[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
       acc[r][v] = resume ? Simd::Load(c + (first_row + r) * kPanelCols + v * kW) : Simd::Set(0.0f);
     }
   }
-  for (int64_t step = 0; step < steps; ++step) {
-    for (int pair = 0; pair < kStepK / 2; ++pair) {
-      const uint16_t* b = panel + step * kTileElements + pair * 2 * kTileCols;
+  alignas(64) float even_a[kRows][kExpandSteps * kPairs], odd_a[kRows][kExpandSteps * kPairs];
+  for (int64_t first_step = 0; first_step < steps; first_step += kExpandSteps) {
+    const int num_steps = static_cast<int>(steps - first_step < kExpandSteps ? steps - first_step : kExpandSteps);
+    for (int r = 0; r < kRows; ++r) {
+      const uint16_t* const row = PackedRow(a, first_row + r, a_steps) + first_step * kTileElements;
+      for (int i = 0; i < num_steps * kPairs; i += kW) {
+        Simd::F even, odd;
+        Simd::LoadPairs(row + i / kPairs * kTileElements + i % kPairs * 2, &even, &odd);
+        Simd::Store(&even_a[r][i], even);
+        Simd::Store(&odd_a[r][i], odd);
+      }
+    }
+    const uint16_t* b = panel + first_step * kTileElements;
+    for (int pair = 0; pair < num_steps * kPairs; ++pair, b += 2 * kTileCols) {
       __builtin_prefetch(b + kPrefetchBytes / 2);
       if constexpr (kVectors > kTileVectors) __builtin_prefetch(b + other_cols + kPrefetchBytes / 2);
       Simd::F even[kVectors], odd[kVectors];
@@ -96,8 +108,7 @@ inline void GemmRowsBf16(const uint16_t* a, int64_t a_steps, int first_row, cons
         Simd::LoadPairs(b + (v / kTileVectors) * other_cols + (v % kTileVectors) * kW * 2, &even[v], &odd[v]);
       }
       for (int r = 0; r < kRows; ++r) {
-        Simd::F a_even, a_odd;
-        Simd::SetPair(rows[r] + step * kTileElements + pair * 2, &a_even, &a_odd);
+        const Simd::F a_even = Simd::Set(even_a[r][pair]), a_odd = Simd::Set(odd_a[r][pair]);
         for (int v = 0; v < kVectors; ++v) {
           acc[r][v] = Simd::Fma(a_odd, odd[v], Simd::Fma(a_even, even[v], acc[r][v]));
         }

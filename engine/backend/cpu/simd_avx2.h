@@ -40,11 +40,6 @@ struct Simd {
   static void LoadPairs(const uint16_t* p, F* even, F* odd) {
     Split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), even, odd);
   }
-  static void SetPair(const uint16_t* p, F* even, F* odd) {
-    int32_t pair;
-    __builtin_memcpy(&pair, p, 4);
-    Split(_mm256_set1_epi32(pair), even, odd);
-  }
   static void StoreBf16(uint16_t* p, F x) {
     const __m256i bits = _mm256_castps_si256(x);
     const __m256i tie = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

@@ -26,11 +26,6 @@ struct Simd {
   static float MaxLane(F a) { return _mm512_reduce_max_ps(a); }
   static F ScaleByPowerOf2(F x, F n) { return _mm512_scalef_ps(x, n); }
   static void LoadPairs(const uint16_t* p, F* even, F* odd) { Split(_mm512_loadu_si512(p), even, odd); }
-  static void SetPair(const uint16_t* p, F* even, F* odd) {
-    int32_t pair;
-    __builtin_memcpy(&pair, p, 4);
-    Split(_mm512_set1_epi32(pair), even, odd);
-  }
   static void StoreBf16(uint16_t* p, F x) {
     const __m512i bits = _mm512_castps_si512(x);
     const __m512i tie = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));

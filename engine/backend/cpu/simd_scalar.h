@@ -40,8 +40,6 @@ struct Simd {
     *even = __builtin_bit_cast(float, static_cast<uint32_t>(p[0]) << 16);
     *odd = __builtin_bit_cast(float, static_cast<uint32_t>(p[1]) << 16);
   }
-  // One pair, in all lanes.
-  static void SetPair(const uint16_t* p, F* even, F* odd) { LoadPairs(p, even, odd); }
   static void StoreBf16(uint16_t* p, F x) {
     const uint32_t bits = __builtin_bit_cast(uint32_t, x);
     const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
