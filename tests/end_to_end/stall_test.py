@@ -40,7 +40,6 @@ def start_calls(server):
         until(lambda: messages)
         start("prompts", pb.GenerateRequest(token_ids=pb.TokenIds(ids=[5] * 1000), max_tokens=20, n=16), reason)
 
-
     def hangs():
         """The stream waits for the step that the prompts are in."""
         before = len(messages)
