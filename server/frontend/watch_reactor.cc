@@ -9,6 +9,7 @@ void WatchReactor::Begin() { self_ = shared_from_this(); }
 void WatchReactor::Poke() {
   {
     MutexLock lock(&mutex_);
+    if (ended_) return;
     poked_ = true;
   }
   Advance();
@@ -52,8 +53,9 @@ void WatchReactor::Advance() {
   {
     MutexLock lock(&mutex_);
     WriteDemand demand;
-    demand.has_output = poked_ && !ended_;
+    demand.has_output = poked_;
     demand.ended = ended_;
+    demand.ok = false;  // the status goes by itself, whatever went before it
     action = sequencer_.Poll(demand);
     if (action == WriteAction::kWrite) poked_ = false;
     status = ended_ ? status_ : absl::CancelledError("the client went away");

@@ -21,9 +21,10 @@ class WatchReactor : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // Keeps itself alive from here to OnDone. To be called once, by the method's handler.
   void Begin();
 
-  // There is something new. Any thread.
+  // There is something new. Any thread; too late after an End.
   void Poke();
-  // Ends the stream; what was not sent is dropped. Any thread; the first one counts.
+  // Ends the stream, after one more message if there is something new: the last news of a health watch is that the
+  // server stops. Any thread; the first one counts.
   void End(const absl::Status& status);
 
   bool ended() const;
