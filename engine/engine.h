@@ -85,6 +85,9 @@ struct ModelFacts {
   int32_t num_kv_blocks = 0;
   int64_t kv_bytes_per_token = 0;     // in memory, with what the backend's layout adds
   double load_seconds = 0.0;
+  // Steps that may be launched before the first of them is collected: 1, or 2 where the device samples and can start on
+  // the next step while the host still reads the last one.
+  int32_t max_steps_in_flight = 1;
   // Of an image classifier; 0: it is a language model.
   int32_t num_classes = 0;
   int32_t image_size = 0;             // pixels of a side; three channels
@@ -99,11 +102,12 @@ class Engine {
 
   virtual const ModelFacts& facts() const = 0;
 
-  // Starts a step. REQUIRES: no step in flight; slices within the limits of EngineOptions, ids below vocab_size, blocks
-  // of the pool. INTERNAL: not so; nothing was started, Collect must not be called, and the next Launch may follow.
+  // Starts a step. REQUIRES: fewer than facts().max_steps_in_flight in flight; slices within the limits of
+  // EngineOptions, ids below vocab_size, blocks of the pool. INTERNAL: not so; nothing was started, this step is not to
+  // be collected, and the next Launch may follow.
   virtual absl::Status Launch(const StepBatch& batch) = 0;
 
-  // Waits for the step; the result is valid until the next Launch.
+  // Waits for the oldest step in flight; the result is valid until the next Collect.
   // INTERNAL: the device failed, with its words; every later call fails the same way.
   virtual absl::StatusOr<const StepOutput*> Collect() = 0;
 };

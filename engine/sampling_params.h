@@ -28,6 +28,13 @@ struct SamplingParams {
   std::vector<std::pair<int32_t, float>> logit_bias;     // token id -> added to its logit
 };
 
+// Whether choosing the token takes more than the logits of its row and a temperature, top-k, top-p or min-p, so that
+// no device does it by itself.
+inline bool NeedsHostSampler(const SamplingParams& params) {
+  return params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f ||
+         params.min_tokens > 0 || params.num_logprobs >= 0 || !params.logit_bias.empty();
+}
+
 }  // namespace switchyard
 
 #endif  // SWITCHYARD_ENGINE_SAMPLING_PARAMS_H_

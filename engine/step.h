@@ -20,10 +20,13 @@
 namespace switchyard {
 
 // The tokens of one sequence in one step. All views, and the StepBatch with its slices itself, must stay valid and in
-// place from Launch until Collect returns.
+// place from Launch until the Collect of this step returns.
 struct SequenceSlice {
   uint64_t sequence_id = 0;
-  std::span<const int32_t> tokens;       // to run now; their keys and values are appended to the KV cache
+  // To run now; their keys and values are appended to the KV cache. One token alone may be unknown yet: ~i is what the
+  // step launched just before this one, and not collected yet, samples for the i-th of its slices with `sample`.
+  // REQUIRES for ~i: facts().max_steps_in_flight > 1, and no slice of that step with `sample` NeedsHostSampler.
+  std::span<const int32_t> tokens;
   int32_t first_position = 0;            // position of tokens[0]; the KV of all earlier positions is in the cache
   std::span<const int32_t> block_table;  // KV block of positions [i*block_size, (i+1)*block_size); covers all tokens
   bool sample = false;                   // draw the token that follows tokens.back()
@@ -81,7 +84,7 @@ struct StepStats {
   std::vector<MoeLayerStats> moe_layers;  // [num_moe_layers], in layer order
 };
 
-// Valid until the next Launch: the engine reuses it, so that steady decoding allocates nothing.
+// Valid until the next Collect: the engine reuses it, so that steady decoding allocates nothing.
 struct StepOutput {
   std::vector<SampledToken> tokens;  // one per slice with `sample`, in the order of the slices
   StepStats stats;
