@@ -369,7 +369,10 @@ absl::Status ModelEngine::Launch(const StepBatch& batch) {
     sampled_slices_.push_back(&slice);
   }
   step_start_ = Clock::now();
-  logits_ = model_->Forward(ids_, slices_, logit_rows_, cache_.get());
+  const bool explain_routing = std::any_of(sampled_slices_.begin(), sampled_slices_.end(),
+                                           [](const SequenceSlice* slice) { return slice->explain_routing; });
+  logits_ = model_->Forward(
+      {.ids = ids_, .slices = slices_, .logit_rows = logit_rows_, .explain_routing = explain_routing}, cache_.get());
   return absl::OkStatus();
 }
 

@@ -106,9 +106,8 @@ absl::Status EncoderDecoder::AllocateBuffers(const ModelLimits& limits, DType dt
   return backend_->PrepareScratch(limits.max_tokens);
 }
 
-Matrix EncoderDecoder::Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
-                               std::span<const int32_t> logit_rows, KvCache* cache) {
-  rows_.Split(ids, slices, logit_rows);
+Matrix EncoderDecoder::Forward(const StepInputs& step, KvCache* cache) {
+  rows_.Split(step.ids, step.slices, step.logit_rows);
   for (Layer& layer : layers_) {
     if (layer.moe != nullptr) layer.moe->Skip();  // unless its stack has rows
   }

@@ -35,8 +35,7 @@ class EncoderDecoder final : public LanguageModel {
                                                               Backend* backend);
 
   // REQUIRES: a slice whose first_position is 0 has all of its num_encoder_tokens > 0; logit_rows are the decoder's.
-  Matrix Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
-                 std::span<const int32_t> logit_rows, KvCache* cache) override;
+  Matrix Forward(const StepInputs& step, KvCache* cache) override;
   const int32_t* best_tokens() const override { return best_tokens_; }
   std::span<const MoeLayer* const> moe_layers() const override { return moe_layers_; }
   std::span<const MoeLayer* const> decoder_moe_layers() const override {

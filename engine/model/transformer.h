@@ -30,8 +30,7 @@ class Transformer final : public LanguageModel {
                                                            DType dtype, const ModelLimits& limits,
                                                            Backend* backend);
 
-  Matrix Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
-                 std::span<const int32_t> logit_rows, KvCache* cache) override;
+  Matrix Forward(const StepInputs& step, KvCache* cache) override;
   const int32_t* best_tokens() const override { return best_tokens_; }
   std::span<const MoeLayer* const> moe_layers() const override { return moe_layers_; }
   // What the router of the layer's attention experts decided; null where it has none.
