@@ -76,8 +76,8 @@ class CudaBackend final : public Backend {
   void SiluMul(Matrix gate_up, Matrix out) override;
   void AddGated(Matrix in, const Weight& gate, Matrix values, Matrix out) override;
   void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) override;
-  absl::StatusOr<const int32_t*> AllocateBestTokens(int64_t max_rows) override;
-  void BestTokens(Matrix logits, int64_t num_ids) override;
+  absl::StatusOr<const int32_t*> AllocateSampledTokens(int64_t max_rows) override;
+  void SampleTokens(Matrix logits, int64_t num_ids, std::span<const RowSampling> sampling) override;
   void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override;
   void Scale(float factor, Matrix matrix) override;
   void AddBias(const Weight& bias, Matrix matrix) override;
@@ -181,7 +181,7 @@ class CudaBackend final : public Backend {
   std::deque<Timer> timers_;  // of this step, reused
   size_t num_timers_ = 0;
   PinnedBuffer host_view_;
-  PinnedBuffer best_tokens_;
+  PinnedBuffer sampled_tokens_;
 };
 
 }  // namespace switchyard::cuda

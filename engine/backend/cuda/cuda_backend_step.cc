@@ -67,15 +67,20 @@ UploadedStep& CudaBackend::InputsFor(std::span<const AttentionSlice> slices, int
   return single_;
 }
 
-absl::StatusOr<const int32_t*> CudaBackend::AllocateBestTokens(int64_t max_rows) {
-  ASSIGN_OR_RETURN(best_tokens_, PinnedBuffer::Allocate(max_rows * 4));
-  return best_tokens_.as<const int32_t>();
+absl::StatusOr<const int32_t*> CudaBackend::AllocateSampledTokens(int64_t max_rows) {
+  ASSIGN_OR_RETURN(sampled_tokens_, PinnedBuffer::Allocate(max_rows * 4));
+  return sampled_tokens_.as<const int32_t>();
 }
 
-void CudaBackend::BestTokens(Matrix logits, int64_t num_ids) {
+void CudaBackend::SampleTokens(Matrix logits, int64_t num_ids, std::span<const RowSampling> sampling) {
+  const bool announced =
+      in_step_ && sampling.data() == announced_.sampling.data() && sampling.size() == announced_.sampling.size();
+  if (!announced) {
+    UploadSingle({.ids = {}, .slices = {}, .logit_rows = {}, .sampling = sampling}, kKvBlockUnit);
+  }
   const int64_t rows = LaunchRows(logits);
-  LaunchBestTokens(Counts(), activations_.ReadF32(logits, rows), rows, logits.cols, num_ids,
-                   best_tokens_.as<int32_t>(), stream_);
+  LaunchSampleTokens((announced ? step_ : single_).device(), activations_.ReadF32(logits, rows), rows, logits.cols,
+                     num_ids, sampled_tokens_.as<int32_t>(), stream_);
 }
 
 // ---------------------------------------------------------------------------------------------------- results
