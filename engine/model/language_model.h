@@ -29,9 +29,9 @@ class LanguageModel {
   // what is returned, [logit_rows.size(), vocab_size], host-readable after the backend's Wait().
   virtual Matrix Forward(const StepInputs& step, KvCache* cache) = 0;
 
-  // Of the last Forward, after the backend's Wait(): for each row of logits the token with the largest, -1 where one is
-  // not finite; null where the device does not look for it.
-  virtual const int32_t* best_tokens() const = 0;
+  // Of the last Forward, after the backend's Wait(): for each row of logits the token drawn as step.sampling says, -1
+  // where one is not finite; null where the device draws none.
+  virtual const int32_t* sampled_tokens() const = 0;
 
   // MoE layers in layer order, for stats after Wait().
   virtual std::span<const MoeLayer* const> moe_layers() const = 0;

@@ -238,7 +238,7 @@ absl::Status Transformer::AllocateBuffers(const ModelLimits& limits) {
   }
   ASSIGN_OR_RETURN(last_, backend_->AllocateMatrix(limits.max_logit_rows, hidden));
   ASSIGN_OR_RETURN(logits_, backend_->AllocateMatrix(limits.max_logit_rows, config_.vocab_size));
-  ASSIGN_OR_RETURN(best_tokens_, backend_->AllocateBestTokens(limits.max_logit_rows));
+  ASSIGN_OR_RETURN(sampled_tokens_, backend_->AllocateSampledTokens(limits.max_logit_rows));
   num_valid_ids_ = config_.vocab_size;
   if (limits.num_valid_ids > 0) num_valid_ids_ = std::min<int64_t>(num_valid_ids_, limits.num_valid_ids);
   if (widths.head_rows > 0) {
@@ -277,7 +277,7 @@ Matrix Transformer::Forward(const StepInputs& step, KvCache* cache) {
     Normalize(last, final_norm_, last);
     if (config_.logits_multiplier != 1.0f) backend_->Scale(config_.logits_multiplier, last);
     backend_->Linear(last, *lm_head_, OutputMode::kAssign, logits);
-    if (best_tokens_ != nullptr) backend_->BestTokens(logits, num_valid_ids_);
+    if (sampled_tokens_ != nullptr) backend_->SampleTokens(logits, num_valid_ids_, step.sampling);
   }
   backend_->EndStep();
   return logits;

@@ -83,8 +83,8 @@ class CudaBackend final : public Backend {
   void SiluMul(Matrix gate_up, Matrix out) override;
   void AddGated(Matrix in, const Weight& gate, Matrix values, Matrix out) override;
   void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) override;
-  absl::StatusOr<const int32_t*> AllocateBestTokens(int64_t max_rows) override;
-  void BestTokens(Matrix logits, int64_t num_ids) override;
+  absl::StatusOr<const int32_t*> AllocateSampledTokens(int64_t max_rows) override;
+  void SampleTokens(Matrix logits, int64_t num_ids, std::span<const RowSampling> sampling) override;
   void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override;
   void Scale(float factor, Matrix matrix) override;
   void AddBias(const Weight& bias, Matrix matrix) override;
@@ -221,14 +221,14 @@ class CudaBackend final : public Backend {
   // Parts of results_, as offsets.
   int64_t stamps_ = 0;            // two for each timer
   size_t max_timers_ = 0;
-  int64_t best_on_device_ = 0;
+  int64_t sampled_on_device_ = 0;
   int64_t collected_routing_ = 0;  // the last part, as it is not always wanted
   int64_t routing_record_ = 0;     // words per row
   int64_t max_logit_rows_ = 0;
   DeviceBuffer routed_layers_;
 
   PinnedBuffer host_view_;
-  std::vector<int32_t> best_tokens_;
+  std::vector<int32_t> sampled_tokens_;
 };
 
 }  // namespace switchyard::cuda

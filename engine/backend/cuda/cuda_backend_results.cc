@@ -31,11 +31,11 @@ absl::Status CudaBackend::AllocateShared(const char* purpose, int64_t bytes, int
   return absl::OkStatus();
 }
 
-absl::StatusOr<const int32_t*> CudaBackend::AllocateBestTokens(int64_t max_rows) {
-  best_on_device_ = results_.Reserve(max_rows * 4);
-  best_tokens_.resize(static_cast<size_t>(max_rows));
+absl::StatusOr<const int32_t*> CudaBackend::AllocateSampledTokens(int64_t max_rows) {
+  sampled_on_device_ = results_.Reserve(max_rows * 4);
+  sampled_tokens_.resize(static_cast<size_t>(max_rows));
   max_logit_rows_ = max_rows;
-  return best_tokens_.data();
+  return sampled_tokens_.data();
 }
 
 absl::Status CudaBackend::AllocateResults() {
@@ -57,7 +57,7 @@ absl::Status CudaBackend::AllocateResults() {
   for (auto& [key, memory] : batches_) {
     PlaceBatchResults(results_.device<char>(memory.results), memory.num_experts, &memory.device, &memory.seconds);
   }
-  step_.SetSampled(results_.device<int32_t>(best_on_device_));
+  step_.SetSampled(results_.device<int32_t>(sampled_on_device_));
   const int64_t bytes = static_cast<int64_t>(layers.size() * sizeof(RoutedLayer));
   ASSIGN_OR_RETURN(routed_layers_, DeviceBuffer::Allocate(bytes, "routing"));
   return ToStatus(cudaMemcpyAsync(routed_layers_.as<void>(), layers.data(), static_cast<size_t>(bytes),
@@ -77,10 +77,15 @@ void CudaBackend::Touch(ExpertBatches* batches, int64_t num_rows) {
   touched().batches.emplace_back(batches, batches->num_rows);
 }
 
-void CudaBackend::BestTokens(Matrix logits, int64_t num_ids) {
+void CudaBackend::SampleTokens(Matrix logits, int64_t num_ids, std::span<const RowSampling> sampling) {
+  const bool announced =
+      in_step_ && sampling.data() == announced_.sampling.data() && sampling.size() == announced_.sampling.size();
+  if (!announced) {
+    UploadSingle({.ids = {}, .slices = {}, .logit_rows = {}, .sampling = sampling}, kKvBlockUnit);
+  }
   const int64_t rows = LaunchRows(logits);
-  LaunchBestTokens(Counts(), activations_.ReadF32(logits, rows), rows, logits.cols, num_ids,
-                   results_.device<int32_t>(best_on_device_), stream_);
+  LaunchSampleTokens((announced ? step_ : single_).device(), activations_.ReadF32(logits, rows), rows, logits.cols,
+                     num_ids, results_.device<int32_t>(sampled_on_device_), stream_);
 }
 
 void CudaBackend::StartTimer() {
@@ -171,7 +176,7 @@ void CudaBackend::TakeResults(const Touched& touched, const char* results) {
     const unsigned long long start = stamps[2 * i], end = stamps[2 * i + 1];
     *touched.timers[i] = static_cast<float>(end > start ? end - start : 0) * 1e-9f;
   }
-  std::memcpy(best_tokens_.data(), results + best_on_device_, best_tokens_.size() * sizeof(int32_t));
+  std::memcpy(sampled_tokens_.data(), results + sampled_on_device_, sampled_tokens_.size() * sizeof(int32_t));
 }
 
 // `rows`: a record for each of the step's rows with logits.

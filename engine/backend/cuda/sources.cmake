@@ -7,6 +7,6 @@ foreach(name activations cublas cuda_backend cuda_backend_attention cuda_backend
   list(APPEND SWITCHYARD_CUDA_HOST_SOURCES ${SWITCHYARD_CUDA_DIR}/${name}.cc)
 endforeach()
 set(SWITCHYARD_CUDA_KERNEL_SOURCES)
-foreach(name attention expert_rows grouped_gemm router rowwise)
+foreach(name attention expert_rows grouped_gemm router rowwise sampling)
   list(APPEND SWITCHYARD_CUDA_KERNEL_SOURCES ${SWITCHYARD_CUDA_DIR}/${name}.cu)
 endforeach()
