@@ -84,6 +84,7 @@ class SamplingTest : public ConformanceTest {
     auto allocated = backend->AllocateSampledTokens(num_rows);
     ASSERT_TRUE(allocated.ok()) << allocated.status();
     if (*allocated == nullptr) GTEST_SKIP() << backend->description() << " leaves sampling to the host";
+    ASSERT_TRUE(backend->PrepareScratch(static_cast<int32_t>(num_rows)).ok());
     const int64_t cols = num_ids + static_cast<int64_t>((*random)() % 5);
     Values logits;
     std::vector<RowSampling> rows;
