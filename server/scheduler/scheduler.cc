@@ -94,9 +94,13 @@ Scheduler::Scheduler(const SchedulerOptions& options, FinishedCallback on_finish
       pool_(options.num_kv_blocks, options.block_size) {
   CHECK(ValidateSchedulerOptions(options).ok());
   running_.reserve(options.max_num_seqs);
-  scheduled_.reserve(options.max_num_seqs);
   prefills_.reserve(options.max_num_seqs);
-  batch_.slices.reserve(options.max_num_seqs);
+  for (Step& step : steps_) {
+    step.batch.slices.reserve(options.max_num_seqs);
+    step.sequences.reserve(options.max_num_seqs);
+    step.unknown_tokens.reserve(options.max_num_seqs);  // slices view them
+    step.ended.reserve(options.max_num_seqs);
+  }
 }
 
 void Scheduler::Add(std::unique_ptr<Request> request, TimePoint now) {
@@ -123,7 +127,7 @@ void Scheduler::Cancel(uint64_t request_id, TimePoint now) {
   const auto found = sequences_.find(request_id);
   if (found == sequences_.end()) return;
   Sequence* sequence = found->second.get();
-  if (sequence->in_flight) {
+  if (sequence->in_flight()) {
     sequence->cancelled = true;  // the engine reads its tokens and writes its blocks until the step is over
   } else {
     Finish(sequence, FinishReason::kCancelled, TerminalStatus::kCancelled, now);
@@ -133,14 +137,46 @@ void Scheduler::Cancel(uint64_t request_id, TimePoint now) {
 // --- Plan ------------------------------------------------------------------------------------------------------
 
 const StepBatch* Scheduler::Plan(TimePoint now) {
-  CHECK(!step_in_flight_);
+  CHECK(steps_in_flight_ == 0);
   EndPastDeadline(now);
-  batch_.slices.clear();
-  scheduled_.clear();
+  return PlanStep(now);
+}
+
+const StepBatch* Scheduler::PlanAhead(TimePoint now) {
+  CHECK(steps_in_flight_ == 1);
+  if (next_deadline() <= now || steps_[oldest_].samples_on_host || !HasBlocksForNextTokens()) return nullptr;
+  return PlanStep(now);
+}
+
+const StepBatch* Scheduler::PlanStep(TimePoint now) {
+  Step& step = NextStep();
+  step.batch.slices.clear();
+  step.sequences.clear();
+  step.unknown_tokens.clear();
+  step.num_sampled = 0;
+  step.samples_on_host = false;
   const bool preempted = PlanDecodes(now);
   PlanPrefills(/*admit=*/!preempted, now);
-  step_in_flight_ = !scheduled_.empty();
-  return step_in_flight_ ? &batch_ : nullptr;
+  if (step.sequences.empty()) return nullptr;
+  ++steps_in_flight_;
+  return &step.batch;
+}
+
+// Whether it does not end for certain with the steps in flight. Without one that is so of every running sequence.
+bool Scheduler::GoesOn(const Sequence& sequence) {
+  return !sequence.cancelled && sequence.num_output_tokens() + sequence.num_sampling < sequence.request->max_tokens;
+}
+
+bool Scheduler::NeedsBlock(const Sequence& sequence) const {
+  return NumBlocks(sequence.num_expected()) > static_cast<int32_t>(sequence.block_table.size());
+}
+
+// So that PlanDecodes preempts nobody. Prefills have their blocks since they were admitted.
+bool Scheduler::HasBlocksForNextTokens() const {
+  const auto num_needed = std::ranges::count_if(running_, [this](const Sequence* sequence) {
+    return GoesOn(*sequence) && NeedsBlock(*sequence);
+  });
+  return num_needed <= pool_.num_available();
 }
 
 void Scheduler::EndPastDeadline(TimePoint now) {
@@ -152,17 +188,23 @@ void Scheduler::EndPastDeadline(TimePoint now) {
 
 bool Scheduler::PlanDecodes(TimePoint now) {
   const int64_t preemptions_before = counts_.preemptions_total;
-  // running_ shrinks from its end only, where the preempted ones are: nobody scheduled here is preempted later.
+  prefills_.clear();
+  // running_ shrinks from its end only, where the preempted ones are: nobody met here is preempted later.
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence* sequence = running_[i];
-    if (sequence->num_pending() == 1 && TakeBlockForNextToken(sequence)) Schedule(sequence, 1, now);
+    if (!GoesOn(*sequence)) continue;
+    if (sequence->num_pending() > 1) {
+      prefills_.push_back(sequence);
+    } else if (TakeBlockForNextToken(sequence)) {
+      Schedule(sequence, 1, now);
+    }
   }
   return counts_.preemptions_total > preemptions_before;
 }
 
 // False: the sequence itself was of the worst rank and was preempted.
 bool Scheduler::TakeBlockForNextToken(Sequence* sequence) {
-  if (NumBlocks(sequence->num_tokens()) <= static_cast<int32_t>(sequence->block_table.size())) return true;
+  if (!NeedsBlock(*sequence)) return true;
   while (pool_.num_available() == 0) {
     Sequence* victim = running_.back();
     Preempt(victim);
@@ -174,6 +216,7 @@ bool Scheduler::TakeBlockForNextToken(Sequence* sequence) {
 
 void Scheduler::Preempt(Sequence* victim) {
   CHECK(victim->rank.preemptible);  // protected sequences fit the pool together, see FirstEligibleWaiting
+  CHECK(!victim->in_flight());
   ReleaseBlocks(victim);
   LeaveRunning(victim);
   ++counts_.preemptions_total;
@@ -183,12 +226,9 @@ void Scheduler::Preempt(Sequence* victim) {
 }
 
 void Scheduler::PlanPrefills(bool admit, TimePoint now) {
-  int32_t budget = options_.max_num_batched_tokens - static_cast<int32_t>(scheduled_.size());
-  if (!scheduled_.empty()) budget = std::min(budget, options_.max_prefill_tokens_while_decoding);
-  prefills_.clear();
-  for (Sequence* sequence : running_) {
-    if (!sequence->in_flight) prefills_.push_back(sequence);
-  }
+  const auto num_decodes = static_cast<int32_t>(NextStep().sequences.size());
+  int32_t budget = options_.max_num_batched_tokens - num_decodes;
+  if (num_decodes > 0) budget = std::min(budget, options_.max_prefill_tokens_while_decoding);
   // Merges two orders of rank: prefills that run, and sequences that wait.
   size_t next = 0;
   while (budget > 0) {
@@ -248,6 +288,7 @@ bool Scheduler::TakeBlocksForAllTokens(Sequence* sequence, int32_t budget) {
   for (const int32_t block : prefix_) pool_.Ref(block);
   for (int32_t i = 0; i < num_new; ++i) sequence->block_table.push_back(pool_.Allocate());
   sequence->num_computed = num_reused * options_.block_size;
+  sequence->num_planned = sequence->num_computed;
   sequence->num_published = num_reused;
   sequence->published_content = num_reused == 0 ? KvBlockPool::kNoContent : pool_.content(prefix_.back());
   return true;
@@ -299,45 +340,66 @@ void Scheduler::CountFirstAdmission(Sequence* sequence) {
 void Scheduler::Schedule(Sequence* sequence, int32_t num_tokens, TimePoint now) {
   if (!sequence->started) sequence->first_step_time = now;
   sequence->started = true;
-  sequence->in_flight = true;
-  scheduled_.push_back(sequence);
-  batch_.slices.push_back({.sequence_id = sequence->request->id,
-                           .tokens = std::span(sequence->tokens).subspan(sequence->num_computed, num_tokens),
-                           .first_position = sequence->num_computed,
-                           .block_table = sequence->block_table,
-                           .sample = num_tokens == sequence->num_pending(),
-                           .sampling = &sequence->request->sampling,
-                           .num_encoder_tokens = sequence->request->num_encoder_tokens,
-                           .prompt_tokens = sequence->prompt().subspan(sequence->request->num_encoder_tokens),
-                           .output_tokens = sequence->output(),
-                           .explain_routing = sequence->request->explain_routing,
-                           .image = sequence->request->image});
+  Step& step = NextStep();
+  step.sequences.push_back(sequence);
+  step.batch.slices.push_back({.sequence_id = sequence->request->id,
+                               .tokens = TokensToRun(*sequence, num_tokens, step),
+                               .first_position = sequence->num_planned,
+                               .block_table = sequence->block_table,
+                               .sample = num_tokens == sequence->num_pending(),
+                               .sampling = &sequence->request->sampling,
+                               .num_encoder_tokens = sequence->request->num_encoder_tokens,
+                               .prompt_tokens = sequence->prompt().subspan(sequence->request->num_encoder_tokens),
+                               .output_tokens = sequence->output(),
+                               .explain_routing = sequence->request->explain_routing,
+                               .image = sequence->request->image});
+  ++sequence->slices_in_flight;
+  sequence->num_planned += num_tokens;
+  if (!step.batch.slices.back().sample) return;
+  sequence->sample_index = step.num_sampled++;
+  ++sequence->num_sampling;
+  if (NeedsHostSampler(sequence->request->sampling)) step.samples_on_host = true;
+}
+
+// Of the token that the step in flight samples only the place is known, see SequenceSlice::tokens.
+std::span<const int32_t> Scheduler::TokensToRun(const Sequence& sequence, int32_t num_tokens, Step& step) {
+  if (sequence.num_planned < sequence.num_tokens()) {
+    return std::span(sequence.tokens).subspan(sequence.num_planned, num_tokens);
+  }
+  step.unknown_tokens.push_back(~sequence.sample_index);
+  return std::span(step.unknown_tokens).last(1);
 }
 
 // --- Apply -----------------------------------------------------------------------------------------------------
 
 void Scheduler::Apply(const StepOutput& output, TimePoint now) {
-  CHECK(step_in_flight_);
-  step_in_flight_ = false;
+  CHECK(steps_in_flight_ > 0);
+  Step& step = steps_[oldest_];
+  oldest_ = (oldest_ + 1) % steps_.size();
+  --steps_in_flight_;
   size_t next_token = 0;
-  for (size_t i = 0; i < scheduled_.size(); ++i) {
-    Sequence* sequence = scheduled_[i];
-    const SequenceSlice& slice = batch_.slices[i];
-    sequence->in_flight = false;
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    const SequenceSlice& slice = step.batch.slices[i];
     const SampledToken* token = nullptr;
     if (slice.sample) {
       CHECK(next_token < output.tokens.size());
       token = &output.tokens[next_token++];
       CHECK(token->sequence_id == slice.sequence_id);
     }
-    if (sequence->cancelled) {
-      Finish(sequence, FinishReason::kCancelled, TerminalStatus::kCancelled, now);
-      continue;
-    }
-    Advance(sequence, static_cast<int32_t>(slice.tokens.size()));
-    if (token != nullptr) Deliver(sequence, *token, now);
+    ApplySlice(step.sequences[i], static_cast<int32_t>(slice.tokens.size()), token, now);
   }
   CHECK(next_token == output.tokens.size());
+  ReleaseEnded(&step);
+}
+
+// `token`: null without `sample`.
+void Scheduler::ApplySlice(Sequence* sequence, int32_t num_tokens, const SampledToken* token, TimePoint now) {
+  --sequence->slices_in_flight;
+  if (token != nullptr) --sequence->num_sampling;
+  if (sequence->ended) return;  // with the step before: nobody waits for what this one made of it
+  if (sequence->cancelled) return Finish(sequence, FinishReason::kCancelled, TerminalStatus::kCancelled, now);
+  Advance(sequence, num_tokens);
+  if (token != nullptr) Deliver(sequence, *token, now);
 }
 
 void Scheduler::Advance(Sequence* sequence, int32_t num_tokens) {
@@ -389,7 +451,9 @@ void Scheduler::Deliver(Sequence* sequence, const SampledToken& token, TimePoint
 // --- Ends ------------------------------------------------------------------------------------------------------
 
 void Scheduler::FailAll(TerminalStatus status, TimePoint now) {
-  step_in_flight_ = false;
+  steps_in_flight_ = 0;
+  for (Step& step : steps_) ReleaseEnded(&step);
+  for (Sequence* sequence : running_) sequence->slices_in_flight = 0;
   while (!running_.empty()) Finish(running_.back(), FinishReason::kError, status, now);
   while (!waiting_.empty()) Finish(*waiting_.begin(), FinishReason::kError, status, now);
 }
@@ -401,7 +465,7 @@ void Scheduler::Finish(Sequence* sequence, FinishReason reason, TerminalStatus s
   if (reason == FinishReason::kDeadline) ++counts_.deadline_total[phase];
   if (status == TerminalStatus::kOk) LearnOutputLength(*sequence);
 
-  const std::unique_ptr<Sequence> owned = Remove(sequence);
+  std::unique_ptr<Sequence> owned = Remove(sequence);
   FinishedEvent event{.reason = reason,
                       .status = status,
                       .num_output_tokens = sequence->num_output_tokens(),
@@ -416,11 +480,14 @@ void Scheduler::Finish(Sequence* sequence, FinishReason reason, TerminalStatus s
   if (has_output) event.decode_seconds = SecondsBetween(sequence->first_token_time, now);
   if (on_finished_) on_finished_(request, event);
   request.sink->OnFinished(event);
+  if (!sequence->in_flight()) return;
+  sequence->ended = true;
+  steps_[oldest_].ended.push_back(std::move(owned));
 }
 
-// Takes the sequence out of every list and frees its blocks.
+// Takes the sequence out of every list and frees its blocks, which a step in flight keeps.
 std::unique_ptr<Sequence> Scheduler::Remove(Sequence* sequence) {
-  ReleaseBlocks(sequence);
+  if (!sequence->in_flight()) ReleaseBlocks(sequence);
   if (sequence->running) {
     LeaveRunning(sequence);
   } else {
@@ -440,8 +507,14 @@ void Scheduler::ReleaseBlocks(Sequence* sequence) {
     sequence->block_table.pop_back();
   }
   sequence->num_computed = 0;
+  sequence->num_planned = 0;
   sequence->num_published = 0;
   sequence->published_content = KvBlockPool::kNoContent;
+}
+
+void Scheduler::ReleaseEnded(Step* step) {
+  for (const std::unique_ptr<Sequence>& sequence : step->ended) ReleaseBlocks(sequence.get());
+  step->ended.clear();
 }
 
 void Scheduler::EnterWaiting(Sequence* sequence) {
