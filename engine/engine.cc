@@ -30,6 +30,11 @@ constexpr int64_t kMaxKvCacheBytes = int64_t{1} << 50;
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+// Of the token to be drawn.
+int64_t SampledPosition(const SequenceSlice& slice) {
+  return slice.first_position + static_cast<int64_t>(slice.tokens.size());
+}
+
 class ModelEngine : public Engine {
  public:
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options);
@@ -51,6 +56,7 @@ class ModelEngine : public Engine {
   absl::Status CheckSlice(const SequenceSlice& slice) const;
   absl::Status CheckEncoderTokens(const SequenceSlice& slice) const;
   absl::Status CheckBatch(const StepBatch& batch) const;
+  void DescribeSampling();
   void SampleRow(Sampler* sampler, int64_t i);
   void FillRoutingTrace(int32_t row, RoutingTrace* trace) const;
 
@@ -66,6 +72,7 @@ class ModelEngine : public Engine {
   std::vector<AttentionSlice> slices_;
   std::vector<int32_t> logit_rows_;
   std::vector<const SequenceSlice*> sampled_slices_;  // of the caller's batch, parallel to logit_rows_
+  std::vector<RowSampling> sampling_;  // parallel to logit_rows_ where the device draws the tokens, else empty
   Clock::time_point step_start_;
   Matrix logits_;
   std::span<const float> host_logits_;
@@ -292,6 +299,7 @@ void ModelEngine::ReserveStep(const EngineOptions& options) {
   slices_.reserve(max_num_seqs_);
   logit_rows_.reserve(max_num_seqs_);
   sampled_slices_.reserve(max_num_seqs_);
+  sampling_.reserve(max_num_seqs_);
   output_.tokens.reserve(max_num_seqs_);
   const int32_t num_valid_ids = NumValidIds(options, facts_.vocab_size);
   samplers_.reserve(backend_->num_host_threads());
@@ -368,9 +376,26 @@ absl::Status ModelEngine::Launch(const StepBatch& batch) {
     logit_rows_.push_back(static_cast<int32_t>(ids_.size()) - 1);
     sampled_slices_.push_back(&slice);
   }
+  DescribeSampling();
   step_start_ = Clock::now();
-  logits_ = model_->Forward(ids_, slices_, logit_rows_, cache_.get());
+  logits_ = model_->Forward({ids_, slices_, logit_rows_, sampling_}, cache_.get());
   return absl::OkStatus();
+}
+
+// What each row's token is drawn by, if the device can draw those of all rows: else the logits are copied anyway.
+void ModelEngine::DescribeSampling() {
+  sampling_.clear();
+  if (model_->sampled_tokens() == nullptr) return;
+  for (const SequenceSlice* slice : sampled_slices_) {
+    const SamplingParams& params = *slice->sampling;
+    if (NeedsHostSampler(params) || params.temperature > 0.0f) return sampling_.clear();
+    sampling_.push_back({.seed = params.seed,
+                         .position = SampledPosition(*slice),
+                         .temperature = params.temperature,
+                         .top_p = params.top_p,
+                         .min_p = params.min_p,
+                         .top_k = params.top_k});
+  }
 }
 
 absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
@@ -378,13 +403,9 @@ absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
   const int64_t num_sampled = static_cast<int64_t>(sampled_slices_.size());
   output_.tokens.resize(num_sampled);
   if (num_sampled > 0) {
-    // Where every row wants its best token and the device has found it, the logits stay there.
-    const bool best_only = model_->best_tokens() != nullptr &&
-                           std::all_of(sampled_slices_.begin(), sampled_slices_.end(), [](const SequenceSlice* slice) {
-                             return Sampler::IsBestToken(*slice->sampling, slice->output_tokens);
-                           });
-    host_logits_ = best_only ? std::span<const float>() : backend_->HostView(logits_);
-    if (!best_only && host_logits_.empty()) return backend_->Wait();
+    const bool on_device = !sampling_.empty();
+    host_logits_ = on_device ? std::span<const float>() : backend_->HostView(logits_);
+    if (!on_device && host_logits_.empty()) return backend_->Wait();
     backend_->ParallelFor(num_sampled, [this](int thread, int64_t i) { SampleRow(&samplers_[thread], i); });
   }
   const auto moe_layers = model_->moe_layers();
@@ -399,14 +420,13 @@ void ModelEngine::SampleRow(Sampler* sampler, int64_t i) {
   SampledToken& out = output_.tokens[i];
   out.sequence_id = slice.sequence_id;
   if (host_logits_.empty()) {
-    const int32_t best = model_->best_tokens()[i];
-    out.finite = best >= 0;
-    out.token = std::max(best, 0);
+    const int32_t token = model_->sampled_tokens()[i];
+    out.finite = token >= 0;
+    out.token = std::max(token, 0);
     out.top_logprobs.clear();
   } else {
     const auto logits = host_logits_.subspan(static_cast<size_t>(i) * facts_.vocab_size, facts_.vocab_size);
-    const int64_t position = slice.first_position + static_cast<int64_t>(slice.tokens.size());
-    sampler->Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, position, &out);
+    sampler->Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, SampledPosition(slice), &out);
   }
   if (slice.explain_routing) {
     FillRoutingTrace(logit_rows_[i], &out.routing);

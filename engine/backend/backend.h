@@ -23,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/backend/activation.h"
+#include "engine/backend/row_sampling.h"
 #include "engine/base/dtype.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/tensor_reader.h"
@@ -329,6 +330,7 @@ struct StepInputs {
   std::span<const int32_t> ids;               // [num_tokens]
   std::span<const AttentionSlice> slices;
   std::span<const int32_t> logit_rows;        // rows whose logits are wanted
+  std::span<const RowSampling> sampling = {};  // one for each logit row, or none: then the device draws no tokens
 };
 
 class Backend {
@@ -423,15 +425,18 @@ class Backend {
   // out[i] = in[rows[i]].
   virtual void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) = 0;
 
-  // Memory for what BestTokens finds, [max_rows]; null: the device leaves that to the host, and BestTokens is not
+  // Memory for what SampleTokens draws, [max_rows]; null: the device leaves that to the host, and SampleTokens is not
   // called.
-  virtual absl::StatusOr<const int32_t*> AllocateBestTokens(int64_t max_rows) {
+  virtual absl::StatusOr<const int32_t*> AllocateSampledTokens(int64_t max_rows) {
     static_cast<void>(max_rows);
     return nullptr;
   }
-  // For each row of `logits`: the index of the largest of its first num_ids elements, the lowest among equals; -1 if
-  // one of them is NaN or infinite. Host-readable after Wait(): a step whose rows want no more need not be copied.
-  virtual void BestTokens(Matrix /*logits*/, int64_t /*num_ids*/) { CHECK(false); }
+  // For each row of `logits` that `sampling` has an entry for: the token that Sampler draws from its first num_ids
+  // elements; -1 if one of them is NaN or infinite. Host-readable after Wait(): a step whose rows want no more need not
+  // be copied.
+  virtual void SampleTokens(Matrix /*logits*/, int64_t /*num_ids*/, std::span<const RowSampling> /*sampling*/) {
+    CHECK(false);
+  }
 
   // ---- blocks that only some models have: called if CheckServed accepted them ----
 

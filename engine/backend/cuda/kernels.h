@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "engine/backend/cuda/layout.h"
+#include "engine/backend/row_sampling.h"
 #include "engine/base/dtype.h"
 
 namespace switchyard::cuda {
@@ -28,9 +29,11 @@ struct StepCounts {
   int32_t num_tokens;
   int32_t num_logit_rows;
   int32_t num_decode_rows;
+  int32_t num_sampled_rows = 0;  // 0: the host draws the tokens
 };
 struct DeviceStep {
   const StepCounts* counts;
+  const RowSampling* sampling;  // [num_sampled_rows]
   const int32_t* ids;           // [num_tokens]
   const int32_t* positions;     // [num_tokens]
   const int32_t* table_starts;  // [num_tokens] where in `tables` the row's block table begins
@@ -70,9 +73,11 @@ void LaunchToF32(const uint16_t* in, int64_t stride, int64_t rows, int64_t cols,
 void LaunchCountNonfinite(const void* values, bool is_bf16, int64_t count, unsigned long long* total,
                           cudaStream_t stream);
 
-// best[row] = the index of the largest of the first num_ids elements, lowest among equals; -1 if one is not finite.
-void LaunchBestTokens(const StepCounts* counts, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
-                      int32_t* best, cudaStream_t stream);
+// ---- sampling.cu ----
+
+// tokens[row] = what Sampler draws from the first num_ids logits of the row; -1 if one of them is not finite.
+void LaunchSampleTokens(const DeviceStep& step, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
+                        int32_t* tokens, cudaStream_t stream);
 
 // ---- attention.cu ----
 
