@@ -4,7 +4,8 @@
 //  * Load and Allocate calls return a status. Step operations return nothing: shapes were checked when the model was
 //    built, and a failure of the device is remembered and reported by the next Wait().
 //  * Operations run in the order of the calls. Host-readable results (Routing, ExpertBatches, HostView) are valid
-//    after Wait().
+//    after Wait(). Of a step that BeginStep announced, a device may keep the arrays per token to itself: all but the
+//    Routing of the rows in logit_rows where explain_routing asks for it.
 //  * Every row's result has one fixed order of additions that does not depend on the other rows of the call: the same
 //    row alone or in a batch gives the same bits.
 //  * Nothing is allocated in a step operation.
@@ -240,6 +241,7 @@ struct Routing {
   float* margins = nullptr;            // [num_tokens] last chosen minus the best not chosen, as compared; 0 if k = E
   float* logsumexps = nullptr;         // [num_tokens] of the router logits
   float* probability_sums = nullptr;   // [num_experts] sum over tokens of softmax(logits)
+  double* squared_logsumexp_sum = nullptr;  // [1] sum over tokens of logsumexp^2
   bool weigh_input = false;            // as the router's config says
 };
 
@@ -331,6 +333,7 @@ struct StepInputs {
   std::span<const AttentionSlice> slices;
   std::span<const int32_t> logit_rows;        // rows whose logits are wanted
   std::span<const RowSampling> sampling = {};  // one for each logit row, or none: then the device draws no tokens
+  bool explain_routing = false;               // ... and their routing, too
 };
 
 class Backend {
@@ -528,7 +531,11 @@ class Backend {
     *seconds = std::chrono::duration<float>(std::chrono::steady_clock::now() - timer_start_).count();
   }
 
-  // Waits for everything called so far. INTERNAL: the device failed, with its words; stays failed.
+  // Steps between BeginStep and EndStep that may be called before Wait is called for the first of them: 1, or more where
+  // an id ~i of Embed means the token that the step before sampled for its i-th row with logits.
+  virtual int max_steps_in_flight() const { return 1; }
+  // Waits for the oldest step not waited for, or, if there is none, for everything called so far. INTERNAL: the device
+  // failed, with its words; stays failed.
   virtual absl::Status Wait() = 0;
   // The matrix in host memory as fp32, row-major; valid until the next step operation. Call after Wait(). Empty if the
   // device failed meanwhile: then the next Wait says how.

@@ -27,7 +27,10 @@ __global__ void EmbedKernel(DeviceStep step, const void* table, bool table_is_bf
                             float* out) {
   const int64_t row = blockIdx.x;
   if (row >= step.counts->num_tokens) return;
-  const int64_t first = step.ids[row] * table_stride;
+  int64_t id = step.ids[row];
+  if (id < 0) id = step.sampled[~id];
+  if (id < 0) id = 0;  // any will do: this sequence has ended
+  const int64_t first = id * table_stride;
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
     out[row * cols + c] = table_is_bf16 ? Bf16Bits(static_cast<const uint16_t*>(table)[first + c])
                                         : static_cast<const float*>(table)[first + c];

@@ -372,6 +372,7 @@ TEST_P(RowwiseTest, GreedyTokensAreTheLargestAndLowestAndTellWhatIsNotFinite) {
   ASSERT_TRUE(allocated.ok()) << allocated.status();
   const int32_t* const best = *allocated;
   if (best == nullptr) GTEST_SKIP() << backend->description() << " leaves sampling to the host";
+  ASSERT_TRUE(backend->PrepareScratch(kRows).ok());
   Values x = RandomValues(kRows * kCols, 1.0, 1);
   const auto at = [&](int64_t row, int64_t col) -> double& { return x[static_cast<size_t>(row * kCols + col)]; };
   at(0, 2989) = 9.0;
