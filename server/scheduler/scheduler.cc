@@ -2,16 +2,10 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 
 namespace switchyard {
 namespace {
-
-int64_t CeilDivide(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
-
-// The last sampled token is never run, so its KV needs no place.
-int64_t MaxKvTokens(int64_t num_prompt_tokens, int64_t max_tokens) { return num_prompt_tokens + max_tokens - 1; }
 
 double SecondsBetween(TimePoint from, TimePoint to) {
   return std::max(0.0, std::chrono::duration<double>(to - from).count());
@@ -38,55 +32,7 @@ bool Contains(const std::vector<int32_t>& tokens, int32_t token) {
   return std::ranges::find(tokens, token) != tokens.end();
 }
 
-absl::Status AtLeast(const char* name, int64_t value, int64_t limit, const char* why = "") {
-  if (value >= limit) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; it must be at least ", limit, why));
-}
-
 }  // namespace
-
-absl::Status ValidateSchedulerOptions(const SchedulerOptions& options) {
-  RETURN_IF_ERROR(AtLeast("max_num_seqs", options.max_num_seqs, 1));
-  RETURN_IF_ERROR(AtLeast("max_model_len", options.max_model_len, 2));
-  RETURN_IF_ERROR(AtLeast("block_size", options.block_size, 1));
-  RETURN_IF_ERROR(AtLeast("num_kv_blocks", options.num_kv_blocks, 1));
-  RETURN_IF_ERROR(AtLeast("max_prefill_tokens_while_decoding", options.max_prefill_tokens_while_decoding, 0));
-  RETURN_IF_ERROR(AtLeast("max_preemptions", options.max_preemptions, 0));
-  if (options.priority_step < std::chrono::seconds(0) || options.priority_step > std::chrono::hours(1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("priority_step is ", options.priority_step.count(), " ns; use 0 to 1 hour"));
-  }
-  RETURN_IF_ERROR(AtLeast("max_num_batched_tokens", options.max_num_batched_tokens, options.max_num_seqs,
-                          " (max_num_seqs), so that every running sequence gets its token in every step"));
-  if (options.enable_chunked_prefill) return absl::OkStatus();
-  return AtLeast("max_num_batched_tokens", options.max_num_batched_tokens,
-                 int64_t{options.max_model_len} + options.max_num_seqs,
-                 " (max_model_len + max_num_seqs) without chunked prefill, so that any prompt fits one step");
-}
-
-absl::Status CheckFits(const SchedulerOptions& options, int64_t num_prompt_tokens, int64_t max_tokens) {
-  if (num_prompt_tokens < 1) return absl::InvalidArgumentError("the prompt is empty");
-  if (max_tokens < 1) return absl::InvalidArgumentError(absl::StrCat("max_tokens is ", max_tokens, "; use 1 or more"));
-  // Not the sum: a hostile max_tokens must not overflow it.
-  if (num_prompt_tokens > options.max_model_len || max_tokens > options.max_model_len - num_prompt_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("the prompt (", num_prompt_tokens, " tokens) with max_tokens ",
-                                                   max_tokens, " exceeds the model's ", options.max_model_len));
-  }
-  const int64_t num_blocks = CeilDivide(MaxKvTokens(num_prompt_tokens, max_tokens), options.block_size);
-  if (num_blocks <= options.num_kv_blocks) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("the prompt (", num_prompt_tokens, " tokens) with max_tokens ",
-                                                 max_tokens, " needs ", num_blocks, " KV blocks; the pool has ",
-                                                 options.num_kv_blocks));
-}
-
-absl::Status CheckEncoderFits(const SchedulerOptions& options, int64_t num_encoder_tokens) {
-  const int64_t limit = int64_t{options.max_num_batched_tokens} - options.max_num_seqs + 1;
-  if (num_encoder_tokens <= limit) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "the prompt has ", num_encoder_tokens, " tokens; this model's encoder reads it in one step, which has room for ",
-      limit, " beside the other sequences (max_num_batched_tokens ", options.max_num_batched_tokens,
-      " - max_num_seqs ", options.max_num_seqs, " + 1)"));
-}
 
 Scheduler::Scheduler(const SchedulerOptions& options, FinishedCallback on_finished)
     : options_(Resolve(options)),
@@ -548,11 +494,12 @@ SchedulerCounts Scheduler::counts(TimePoint now) const {
 }
 
 int32_t Scheduler::NumBlocks(int64_t num_tokens) const {
-  return static_cast<int32_t>(CeilDivide(num_tokens, options_.block_size));
+  return static_cast<int32_t>(NumKvBlocks(options_, num_tokens));
 }
 
 int32_t Scheduler::WorstCaseBlocks(const Sequence& sequence) const {
-  return NumBlocks(MaxKvTokens(sequence.num_prompt_tokens(), sequence.request->max_tokens));
+  return static_cast<int32_t>(
+      WorstCaseKvBlocks(options_, sequence.num_prompt_tokens(), sequence.request->max_tokens));
 }
 
 }  // namespace switchyard
