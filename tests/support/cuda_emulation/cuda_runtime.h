@@ -84,6 +84,7 @@ T __shfl_xor_sync(unsigned mask, T value, int distance) {
 }
 
 inline int __popc(unsigned value) { return std::popcount(value); }
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 
 // Only one thread runs at a time.
