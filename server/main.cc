@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <iterator>
 #include <memory>
@@ -25,9 +24,8 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/vision/vision_config.h"
 #include "server/byte_tokenizer.h"
-#include "server/frontend/frontend.h"
+#include "server/doors.h"
 #include "server/frontend/step_observer.h"
-#include "server/http/http_server.h"
 #include "server/log.h"
 #include "server/metrics/admin_server.h"
 #include "server/metrics/serving_metrics.h"
@@ -252,37 +250,6 @@ std::function<bool()> EngineAlive(const ServingLoop& loop, double stall_timeout)
     kill(getpid(), kEngineDeadSignal);
     return false;
   };
-}
-
-// The ports that are open. The second is null without --http-port.
-struct Doors {
-  std::unique_ptr<Frontend> frontend;
-  std::unique_ptr<http::HttpServer> http;  // uses the frontend's parts
-
-  // Both have until `deadline` for what their clients still have to read.
-  void Shutdown(Clock::time_point deadline) {
-    frontend->Shutdown(deadline);
-    if (http != nullptr) http->Shutdown(deadline);
-  }
-};
-
-std::chrono::milliseconds Millis(double seconds) { return std::chrono::milliseconds(std::llround(seconds * 1e3)); }
-
-absl::StatusOr<Doors> OpenDoors(const ServerOptions& options, ServingMetrics* metrics) {
-  Doors doors;
-  ASSIGN_OR_RETURN(doors.frontend, Frontend::Listen(options.grpc, options.scheduling, metrics));
-  if (options.http.http_port < 0) return doors;
-  http::HttpServerOptions http;
-  http.host = options.grpc.host;
-  http.port = options.http.http_port;
-  http.max_connections = options.http.http_max_connections;
-  http.max_body_bytes = options.grpc.max_message_bytes;
-  http.max_head_bytes = options.grpc.max_metadata_bytes;
-  http.head_timeout = Millis(options.grpc.handshake_timeout);
-  http.idle_timeout = Millis(options.http.http_idle_timeout);
-  ASSIGN_OR_RETURN(doors.http,
-                   http::HttpServer::Listen(http, doors.frontend->parts(), doors.frontend->credentials()));
-  return doors;
 }
 
 void LogServing(const ServerOptions& options, const ModelFacts& facts, const Doors& doors, const AdminServer& admin,

@@ -157,8 +157,8 @@ constexpr std::pair<std::string_view, Setter> kSetters[] = {
 
 // Null: no such name.
 Setter FindSetter(std::string_view name) {
-  const auto found = std::find_if(std::begin(kSetters), std::end(kSetters),
-                                  [name](const auto& entry) { return entry.first == name; });
+  const auto found =
+      std::find_if(std::begin(kSetters), std::end(kSetters), [name](const auto& entry) { return entry.first == name; });
   return found == std::end(kSetters) ? nullptr : found->second;
 }
 

@@ -1,5 +1,5 @@
-// Sampling parameters by the names that vLLM made common, from JSON into a GenerateRequest, whose own checks then see to
-// their ranges. For every protocol that spells them in JSON.
+// Sampling parameters by the names that vLLM made common, from JSON into a GenerateRequest, whose own checks then see
+// to their ranges. For every protocol that spells them in JSON.
 #ifndef SWITCHYARD_SERVER_FRONTEND_SAMPLING_FIELDS_H_
 #define SWITCHYARD_SERVER_FRONTEND_SAMPLING_FIELDS_H_
 

@@ -39,8 +39,9 @@ absl::StatusOr<std::string> ReadPart(const std::string& field, const Json& part)
   if (!part.is_object() || !part.contains("type")) return Wrong(field, "is no object with a type");
   const Json& type = part["type"];
   if (type != "text") {
-    return Wrong(field + ".type", "is " + (type.is_string() ? "\"" + Printable(type.get<std::string>(), 32) + "\"" : "no text") +
-                                      "; this server takes parts of type \"text\" alone");
+    return Wrong(field + ".type",
+                 "is " + (type.is_string() ? "\"" + Printable(type.get<std::string>(), 32) + "\"" : "no text") +
+                     "; this server takes parts of type \"text\" alone");
   }
   if (!part.contains("text")) return Wrong(field + ".text", "is missing");
   return ReadText(field + ".text", part["text"]);

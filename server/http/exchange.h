@@ -1,5 +1,5 @@
-// One POST for text, from its body to the end of its answer: a GenerationCall per prompt, all of whose answers share one
-// HTTP answer. Knows nothing of sockets.
+// One POST for text, from its body to the end of its answer: a GenerationCall per prompt, all of whose answers share
+// one HTTP answer. Knows nothing of sockets.
 //
 //   Begin(body) -> ReadOpenAiRequest (long bodies: TextWorker) -> GenerationCall per prompt --Item, its transport-->
 //   events or choices -> AnswerSink::Send
@@ -66,8 +66,8 @@ class Exchange final : public std::enable_shared_from_this<Exchange> {
   std::vector<std::shared_ptr<Item>> items_ ABSL_GUARDED_BY(mutex_);
   size_t num_admitted_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t num_ended_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // the first one
-  std::string events_ ABSL_GUARDED_BY(mutex_);    // to be sent next
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);                        // the first one
+  std::string events_ ABSL_GUARDED_BY(mutex_);                          // to be sent next
   std::vector<std::shared_ptr<Item>> unsent_ ABSL_GUARDED_BY(mutex_);   // whose events these are
   std::vector<std::shared_ptr<Item>> sending_ ABSL_GUARDED_BY(mutex_);  // whose events are on their way
   bool in_flight_ ABSL_GUARDED_BY(mutex_) = false;

@@ -186,8 +186,7 @@ class Session final : public AnySession, public AnswerSink, public std::enable_s
     const auto [begin, end] = request.equal_range(beast::http::field::authorization);
     for (auto it = begin; it != end; ++it) head_.authorization.push_back(std::string(it->value()));
     framing_ = {.keep_alive = request.keep_alive() && !context_->draining, .is_http_1_0 = request.version() == 10};
-    expects_continue_ = !framing_.is_http_1_0 &&
-                        beast::iequals(request[beast::http::field::expect], "100-continue");
+    expects_continue_ = !framing_.is_http_1_0 && beast::iequals(request[beast::http::field::expect], "100-continue");
   }
 
   void ParseBody() {

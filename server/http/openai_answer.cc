@@ -90,7 +90,7 @@ Json CompletionLogprobs(const Tokenizer& tokenizer, const Choice& choice, int64_
 
 Json ObjectJson(const AnswerFacts& facts, Json choices) {
   const bool is_chat = facts.shape.endpoint == Endpoint::kChat;
-  const char* const object = !is_chat              ? "text_completion"
+  const char* const object = !is_chat             ? "text_completion"
                              : facts.shape.stream ? "chat.completion.chunk"
                                                   : "chat.completion";
   return {{"id", facts.id},

@@ -16,7 +16,7 @@ namespace switchyard::http {
 // What all objects of one answer begin with.
 struct AnswerFacts {
   AnswerShape shape;
-  std::string id;  // "chatcmpl-..." or "cmpl-..."
+  std::string id;       // "chatcmpl-..." or "cmpl-..."
   int64_t created = 0;  // seconds since the Unix epoch
   std::string model;
   const Tokenizer* tokenizer = nullptr;

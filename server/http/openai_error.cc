@@ -15,8 +15,8 @@ using Code = absl::StatusCode;
 
 // Reasons that decide the HTTP status, whatever the code.
 constexpr std::pair<const char*, int> kStatusOfReason[] = {
-    {"NO_SUCH_PATH", 404},   {"METHOD_NOT_ALLOWED", 405}, {"REQUEST_TIMEOUT", 408},   {"BODY_TOO_LARGE", 413},
-    {"CONTENT_TYPE", 415},   {"HEADERS_TOO_LARGE", 431},
+    {"NO_SUCH_PATH", 404},   {"METHOD_NOT_ALLOWED", 405}, {"REQUEST_TIMEOUT", 408},
+    {"BODY_TOO_LARGE", 413}, {"CONTENT_TYPE", 415},       {"HEADERS_TOO_LARGE", 431},
 };
 
 // How the fields of a GenerateRequest are called in OpenAI's interface, longest first.
@@ -103,9 +103,9 @@ nlohmann::ordered_json CodeOf(const absl::Status& status) {
 std::string Json(const absl::Status& status) {
   nlohmann::ordered_json error = {{"message", MessageOf(status)}, {"type", TypeOf(HttpStatus(status))}};
   const auto violations = ViolationsOf(status);
-  const std::string param = absl::IsNotFound(status)  ? "model"
-                            : violations.empty()      ? ""
-                                                      : ParamOf(violations.front().field);
+  const std::string param = absl::IsNotFound(status) ? "model"
+                            : violations.empty()     ? ""
+                                                     : ParamOf(violations.front().field);
   error["param"] = nullptr;
   if (!param.empty()) error["param"] = param;
   error["code"] = CodeOf(status);
@@ -148,10 +148,10 @@ absl::Status WrongContentType() {
 }
 
 absl::Status HeadTooLarge(int64_t max_bytes) {
-  return ErrorWithReason(Code::kResourceExhausted,
-                         "the headers are larger than this server takes; use at most " + WithCommas(max_bytes) +
-                             " bytes",
-                         "HEADERS_TOO_LARGE");
+  return ErrorWithReason(
+      Code::kResourceExhausted,
+      "the headers are larger than this server takes; use at most " + WithCommas(max_bytes) + " bytes",
+      "HEADERS_TOO_LARGE");
 }
 
 absl::Status NotHttp(const std::string& problem) {

@@ -24,14 +24,14 @@
 
 namespace switchyard::http {
 
-absl::Status NoSuchPath();                                       // 404
-absl::Status WrongMethod(const std::string& allowed);            // 405
-absl::Status RequestTooSlow(const std::string& part);            // 408
-absl::Status BodyTooLarge(int64_t max_bytes);                    // 413
-absl::Status WrongContentType();                                 // 415
-absl::Status HeadTooLarge(int64_t max_bytes);                    // 431
-absl::Status NotHttp(const std::string& problem);                // 400
-absl::Status AuthenticationRequired();                           // 401
+absl::Status NoSuchPath();                             // 404
+absl::Status WrongMethod(const std::string& allowed);  // 405
+absl::Status RequestTooSlow(const std::string& part);  // 408
+absl::Status BodyTooLarge(int64_t max_bytes);          // 413
+absl::Status WrongContentType();                       // 415
+absl::Status HeadTooLarge(int64_t max_bytes);          // 431
+absl::Status NotHttp(const std::string& problem);      // 400
+absl::Status AuthenticationRequired();                 // 401
 
 // REQUIRES: not OK. Whole: head and body.
 AnswerPart ErrorAnswer(const absl::Status& status, const std::string& request_id);

@@ -109,7 +109,8 @@ absl::Status ReadTools(const std::string& name, const Json& value, Draft* draft)
 
 absl::Status ReadToolChoice(const std::string& name, const Json& value, Draft* draft) {
   if (value != "auto" && value != "none") {
-    return Wrong(name, "asks for a certain call, but this server leaves the answer to the model; use \"auto\" or \"none\"");
+    return Wrong(name,
+                 "asks for a certain call, but this server leaves the answer to the model; use \"auto\" or \"none\"");
   }
   draft->uses_tools = value == "auto";
   return absl::OkStatus();
@@ -194,8 +195,8 @@ constexpr std::pair<std::string_view, std::string_view> kOnlyOff[] = {
 
 template <typename Table>
 auto Find(const Table& table, std::string_view name) -> decltype(&*std::begin(table)) {
-  const auto found = std::find_if(std::begin(table), std::end(table),
-                                  [name](const auto& entry) { return entry.first == name; });
+  const auto found =
+      std::find_if(std::begin(table), std::end(table), [name](const auto& entry) { return entry.first == name; });
   return found == std::end(table) ? nullptr : &*found;
 }
 

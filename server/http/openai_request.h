@@ -15,8 +15,8 @@
 
 namespace switchyard::http {
 
-inline constexpr int kMaxPrompts = 64;                // of one request
-inline constexpr int kDefaultCompletionTokens = 16;   // OpenAI's, of /v1/completions
+inline constexpr int kMaxPrompts = 64;               // of one request
+inline constexpr int kDefaultCompletionTokens = 16;  // OpenAI's, of /v1/completions
 
 enum class Endpoint : uint8_t { kCompletions, kChat };
 

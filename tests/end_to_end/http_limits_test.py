@@ -208,6 +208,19 @@ def check_lost_clients(args):
             child.wait()
 
 
+def check_slow_reader(args):
+    """It leaves megabytes unread: its requests are ended, and it hears why when it reads again."""
+    with HttpServer(args, "--stream-buffer-bytes=65536") as server:
+        body = b'{"prompt": "The ", "max_tokens": 900, "ignore_eos": true, "n": 8, "logprobs": 20, "stream": true}'
+        reader = server.raw(HEAD + f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        reader.recv(1000)
+        free = lambda: server.metric("switchyard_num_requests_running") == 0 == server.metric("switchyard_kv_blocks_used")
+        check(until(free), "a stream that nobody reads is ended, and its KV blocks are free")
+        answer = read_all(reader)
+        check(b"the client reads too slowly" in answer and answer.endswith(b"[DONE]\n\n\r\n0\r\n\r\n"), "and says why")
+        check(server.wait_until_idle(), "nothing is left of it")
+
+
 def check_full(args):
     flags = ["--max-num-seqs=1", "--max-num-queued-reqs=2", "--http-max-connections=6", "--max-request-seconds=20"]
     with HttpServer(args, *flags) as server, server.client() as client:
@@ -313,6 +326,7 @@ def main():
     check_tls(args)
     check_slow_clients(args)
     check_lost_clients(args)
+    check_slow_reader(args)
     check_full(args)
     check_drain(args)
 
