@@ -6,10 +6,12 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/backend/cuda/layout.h"
 
 namespace switchyard::cuda {
 
@@ -67,6 +69,19 @@ class PinnedBuffer {
   void* data_ = nullptr;
   int64_t bytes_ = 0;
 };
+
+// Cuts `bytes` per array out of one allocation, each at a multiple of 256.
+template <typename... T>
+int64_t PlaceArrays(char* base, std::pair<T**, int64_t>... arrays) {
+  int64_t used = 0;
+  const auto place = [&](auto& array) {
+    using Element = std::remove_pointer_t<std::remove_pointer_t<decltype(array.first)>>;
+    if (base != nullptr) *array.first = reinterpret_cast<Element*>(base + used);
+    used += RoundUp(array.second * static_cast<int64_t>(sizeof(Element)), 256);
+  };
+  (place(arrays), ...);
+  return used;
+}
 
 }  // namespace switchyard::cuda
 

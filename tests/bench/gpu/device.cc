@@ -39,6 +39,7 @@ std::string OpenDevice() {
   Device& device = MutableDevice();
   device.name = properties.name;
   device.num_multiprocessors = properties.multiProcessorCount;
+  device.has_wgmma = properties.major == 9 && properties.minor == 0;
   device.total_bytes = static_cast<int64_t>(properties.totalGlobalMem);
   CUDA_OK(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking));
   CUBLAS_OK(cublasCreate_v2(&device.cublas));
@@ -71,16 +72,6 @@ void* AllocateBytes(int64_t bytes) {
 
 void Deallocate(void* pointer) {
   if (pointer != nullptr) CUDA_OK(cudaFree(pointer));
-}
-
-void* AllocatePinned(int64_t bytes) {
-  void* pointer = nullptr;
-  CUDA_OK(cudaHostAlloc(&pointer, static_cast<size_t>(bytes), cudaHostAllocDefault));
-  return pointer;
-}
-
-void FreePinned(void* pointer) {
-  if (pointer != nullptr) CUDA_OK(cudaFreeHost(pointer));
 }
 
 void Copy(void* to, const void* from, int64_t bytes) {

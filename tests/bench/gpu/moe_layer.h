@@ -2,6 +2,8 @@
 #ifndef SWITCHYARD_TESTS_BENCH_GPU_MOE_LAYER_H_
 #define SWITCHYARD_TESTS_BENCH_GPU_MOE_LAYER_H_
 
+#include <cuda.h>
+
 #include <cstdint>
 #include <map>
 #include <string>
@@ -39,11 +41,16 @@ struct ExpertMatrices {
   Array<uint16_t> gate_up;  // [experts][gate_up_rows][hidden_stride]
   Array<uint16_t> down;     // [experts][down_rows][intermediate_stride]
   Array<float> router;      // [experts][hidden]
+  CUtensorMap gate_up_map, down_map;  // of a device that has wgmma
 
   ExpertMatrices() = default;
   ExpertMatrices(const Model& model, uint64_t seed);
   static int64_t Bytes(const Model& model);
 };
+
+// Makes the map of `weight` for LaunchWgmmaGemm; ends the program where the driver refuses. REQUIRES: a device with
+// wgmma.
+void MapWeight(const void* weight, int64_t rows, int64_t k, CUtensorMap* map);
 
 // Which rows go where, for one draw of expert ids, on the device and in memory that both sides see.
 class RoutedBatch {
@@ -62,7 +69,7 @@ class RoutedBatch {
   int64_t num_tokens() const { return static_cast<int64_t>(draw_.ids.size()) / top_k_; }
   const float* weights() const { return weights_.get(); }
   const cuda::BatchArrays& device() const { return device_; }
-  const int32_t* host_offsets() const { return host_.expert_offsets; }  // after Group and a wait
+  std::vector<int32_t> Offsets() const;  // waits
 
  private:
   struct PlanMemory {
@@ -76,10 +83,9 @@ class RoutedBatch {
   RoutingDraw draw_;
   Array<int32_t> ids_;
   Array<float> weights_;
-  Array<int32_t> device_memory_;
-  PinnedArray<int32_t> host_memory_;
-  PinnedArray<float> seconds_;
-  cuda::BatchArrays device_, host_;
+  Array<int32_t> memory_;
+  Array<float> seconds_;
+  cuda::BatchArrays device_;
   std::map<int, PlanMemory> plans_;
 };
 
@@ -96,19 +102,20 @@ class MoeBuffers {
   Array<uint16_t> product;   // [rows][intermediate_stride]
   Array<uint16_t> rows_out;  // [rows][hidden_stride]
   Array<float> router_scratch;
-  cuda::RoutingArrays routing;       // what Route writes; device memory
-  cuda::RoutingArrays routing_host;  // pinned
+  cuda::RoutingArrays routing;  // what Route writes
 
  private:
   Array<float> routing_memory_;
-  PinnedArray<float> routing_host_memory_;
+  Array<double> squared_logsumexp_sum_;
 };
 
 void RunRoute(const Model& model, const ExpertMatrices& experts, int64_t tokens, MoeBuffers* buffers,
               const cuda::StepCounts* counts = nullptr);
+enum class ExpertKernel { kNative, kWgmma };
 void RunGateUp(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens,
-               MoeBuffers* buffers);
-void RunDown(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens, MoeBuffers* buffers);
+               MoeBuffers* buffers, ExpertKernel kernel = ExpertKernel::kNative);
+void RunDown(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens, MoeBuffers* buffers,
+             ExpertKernel kernel = ExpertKernel::kNative);
 void RunCombine(const Model& model, const RoutedBatch& batch, const float* weights, int64_t tokens,
                 MoeBuffers* buffers, const cuda::StepCounts* counts = nullptr);
 

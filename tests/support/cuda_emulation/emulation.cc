@@ -14,6 +14,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "hopper.h"
+
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 struct EmulatedGraph {
@@ -27,6 +29,8 @@ struct EmulatedStream {
 struct EmulatedEvent {
   uint64_t nanoseconds = 0;  // 0: not recorded yet
   EmulatedStream* stream = nullptr;
+  int num_recorded = 0;  // calls of cudaEventRecord
+  int num_passed = 0;    // of these, reached by the stream
 };
 
 namespace cuda_emulation {
@@ -35,6 +39,7 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr size_t kStackBytes = 128 << 10;
 constexpr int kWarpSize = 32;
+constexpr uint32_t kSharedBase = 1024 + 128;
 
 // Where a fiber stopped. x86-64 saves the few registers that a call must keep; elsewhere the C library does it.
 #if defined(__x86_64__)
@@ -93,12 +98,13 @@ struct Copy {
   int bytes;
 };
 
-enum class Waiting : uint8_t { kNo, kForWarp, kForBlock, kDone };
+enum class Waiting : uint8_t { kNo, kForWarp, kForBlock, kForCondition, kDone };
 
 struct Thread {
   Context context;
   Waiting waiting = Waiting::kNo;
   uint64_t generation = 0;  // of what it waits for
+  std::function<bool()> condition;
   dim3 index;
   std::vector<std::vector<Copy>> groups;  // committed, oldest first
   std::vector<Copy> open;
@@ -134,6 +140,7 @@ struct Machine {
   std::vector<EmulatedStream*> streams;
   EmulatedStream legacy;  // for which the others do not wait, nor it for them
   bool capturing = false;
+  int major = 9, minor = 0;  // compute capability
   cudaError_t pending = cudaSuccess;  // of the next synchronisation
   cudaError_t last = cudaSuccess;
 };
@@ -141,13 +148,6 @@ struct Machine {
 Machine& TheMachine() {
   static Machine* const machine = new Machine;
   return *machine;
-}
-
-[[noreturn]] void Fatal(const char* what) {
-  const Machine& m = TheMachine();
-  std::fprintf(stderr, "emulated kernel %p, block (%u, %u, %u), thread %d: %s\n", m.launch->kernel, blockIdx.x,
-               blockIdx.y, blockIdx.z, m.current, what);
-  std::abort();
 }
 
 void ReleaseBlockIfComplete(Machine& m) {
@@ -174,12 +174,14 @@ void ThreadMain() {
   Yield(m);
 }
 
-bool CanRun(const Machine& m, int t) {
+bool CanRun(Machine& m, int t) {
   const Thread& thread = m.threads[t];
+  m.current = t;
   switch (thread.waiting) {
     case Waiting::kNo: return true;
     case Waiting::kForWarp: return m.warps[t / kWarpSize].generation != thread.generation;
     case Waiting::kForBlock: return m.generation != thread.generation;
+    case Waiting::kForCondition: return thread.condition();
     case Waiting::kDone: return false;
   }
   return false;
@@ -192,6 +194,7 @@ void RunBlock(Machine& m) {
   m.shared.reset(new char[launch.shared_bytes + 1]);
   std::memset(m.shared.get(), 0xff, launch.shared_bytes);  // NaN in every format
   for (Warp& warp : m.warps) warp.arrived = warp.mask = 0;
+  BeginHopperBlock(m.num_threads);
   for (int t = 0; t < m.num_threads; ++t) {
     Thread& thread = m.threads[t];
     thread.waiting = Waiting::kNo;
@@ -213,6 +216,7 @@ void RunBlock(Machine& m) {
     }
     if (!any) Fatal("its block's threads wait for each other");
   }
+  EndHopperBlock();
 }
 
 void Run(const KernelLaunch& launch) {
@@ -245,12 +249,22 @@ cudaError_t Fail(cudaError_t error) {
   return error;
 }
 
+// What FailNextSynchronize asked for.
+cudaError_t PendingError() {
+  if (TheMachine().pending == cudaSuccess) return cudaSuccess;
+  const cudaError_t error = TheMachine().pending;
+  TheMachine().pending = cudaSuccess;
+  return Fail(error);
+}
+
+void RunNext(EmulatedStream* stream) {
+  const std::function<void()> call = std::move(stream->queue.front());
+  stream->queue.pop_front();
+  call();
+}
+
 void Drain(EmulatedStream* stream) {
-  while (!stream->queue.empty()) {
-    const std::function<void()> call = std::move(stream->queue.front());
-    stream->queue.pop_front();
-    call();
-  }
+  while (!stream->queue.empty()) RunNext(stream);
 }
 
 // Everything there is; the legacy stream last, because nobody may count on it.
@@ -283,6 +297,36 @@ void LaunchKernel(KernelLaunch launch, cudaStream_t stream) {
 }
 
 void RunOnStream(cudaStream_t stream, std::function<void()> call) { CallOrRecord(stream, std::move(call)); }
+
+void Fatal(const char* what) {
+  const Machine& m = TheMachine();
+  std::fprintf(stderr, "emulated kernel %p, block (%u, %u, %u), thread %d: %s\n", m.launch->kernel, blockIdx.x,
+               blockIdx.y, blockIdx.z, m.current, what);
+  std::abort();
+}
+
+int CurrentThread() { return TheMachine().current; }
+
+void WaitUntil(std::function<bool()> condition) {
+  if (condition()) return;
+  Machine& m = TheMachine();
+  Thread& thread = m.threads[m.current];
+  thread.condition = std::move(condition);
+  thread.waiting = Waiting::kForCondition;
+  Yield(m);
+}
+
+uint32_t SharedAddressOf(const void* pointer) {
+  return kSharedBase + static_cast<uint32_t>(static_cast<const char*>(pointer) - TheMachine().shared.get());
+}
+
+void* SharedAt(uint32_t address, int bytes) {
+  const Machine& m = TheMachine();
+  if (address < kSharedBase || address + static_cast<uint32_t>(bytes) > kSharedBase + m.launch->shared_bytes) {
+    Fatal("reaches outside of its shared memory");
+  }
+  return m.shared.get() + (address - kSharedBase);
+}
 
 void* SharedMemory() {
   // 128-byte alignment is promised by the real thing, 16 is what the kernels need.
@@ -360,6 +404,7 @@ void WaitForCopies(int pending) {
       } else {
         std::memcpy(copy.to, copy.from, copy.bytes);
       }
+      WroteByCopyAsync(copy.to, copy.bytes);
     }
     thread.groups.erase(thread.groups.begin());
   }
@@ -374,6 +419,10 @@ int64_t NumGraphLaunches() { return TheMachine().num_graph_launches; }
 void SetRefuseCapture(bool refuse) { TheMachine().refuse_capture = refuse; }
 void FailNextSynchronize(cudaError_t error) { TheMachine().pending = error; }
 void SetDeviceMemory(size_t bytes) { TheMachine().memory = bytes; }
+void SetComputeCapability(int major, int minor) {
+  TheMachine().major = major;
+  TheMachine().minor = minor;
+}
 
 }  // namespace cuda_emulation
 
@@ -391,7 +440,8 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   std::snprintf(properties->name, sizeof(properties->name), "emulated device");
-  properties->major = 9;
+  properties->major = TheMachine().major;
+  properties->minor = TheMachine().minor;
   properties->multiProcessorCount = 3;  // few, so that persistent kernels walk
   properties->totalGlobalMem = TheMachine().memory;
   return cudaSuccess;
@@ -489,10 +539,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   REFUSE_WHILE_CAPTURING();
   Drain(stream != nullptr ? stream : &TheMachine().legacy);
-  if (TheMachine().pending == cudaSuccess) return cudaSuccess;
-  const cudaError_t error = TheMachine().pending;
-  TheMachine().pending = cudaSuccess;
-  return Fail(error);
+  return cuda_emulation::PendingError();
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
@@ -508,15 +555,18 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->stream = stream;
-  return CallOrRecord(stream, [event] { event->nanoseconds = cuda_emulation::Nanoseconds(); });
+  ++event->num_recorded;
+  return CallOrRecord(stream, [event] {
+    event->nanoseconds = cuda_emulation::Nanoseconds();
+    ++event->num_passed;
+  });
 }
 
-cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) {
-  return cudaEventRecord(event, stream);
-}
-
+// What the stream holds behind the event stays undone.
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  return event->stream == nullptr ? cudaSuccess : cudaStreamSynchronize(event->stream);
+  REFUSE_WHILE_CAPTURING();
+  while (event->num_passed < event->num_recorded) cuda_emulation::RunNext(event->stream);
+  return cuda_emulation::PendingError();
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
