@@ -55,7 +55,7 @@ class CudaBackend final : public Backend {
   int64_t DefaultKvCacheBytes(int64_t free_bytes) const override { return free_bytes; }
   absl::Status CheckServed(const LayerBlocks& blocks) const override;
   int64_t KvBlockBytes(const KvCacheShape& shape) const override {
-    return 2 * shape.num_layers * CudaKvCache::BlockElements(shape) * DTypeBytes(shape.dtype);
+    return CudaKvCache::BlockBytes(shape);
   }
   absl::StatusOr<std::unique_ptr<KvCache>> AllocateKvCache(const KvCacheShape& shape) override;
   absl::Status PrepareScratch(int32_t max_tokens) override;
@@ -81,6 +81,14 @@ class CudaBackend final : public Backend {
   void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override;
   void Scale(float factor, Matrix matrix) override;
   void AddBias(const Weight& bias, Matrix matrix) override;
+  void LinearPerHead(Matrix in, std::span<const std::unique_ptr<Weight>> heads, Matrix out) override;
+  void LinearPerExpert(Matrix in, bool in_is_grouped, std::span<const std::unique_ptr<Weight>> experts,
+                       const ExpertBatches& batches, Matrix rows_out) override;
+  void SpreadHeads(const AttentionShape& shape, Matrix rows, const ExpertBatches& batches, Matrix kv,
+                   Matrix qkv) override;
+  void CollectHeads(const AttentionShape& shape, Matrix attended, const ExpertBatches& batches, Matrix rows) override;
+  void PrepareLatent(const AttentionShape& shape, std::span<const AttentionSlice> slices, const Weight& norm,
+                     int32_t layer, KvCache& cache, Matrix q, Matrix latent, Matrix queries) override;
 
   void StartTimer() override;
   void StopTimer(float* seconds) override;
@@ -119,6 +127,7 @@ class CudaBackend final : public Backend {
       : pool_(std::move(pool)),
         stream_(stream),
         num_multiprocessors_(properties.multiProcessorCount),
+        max_shared_bytes_(static_cast<int32_t>(properties.sharedMemPerBlockOptin)),
         activations_(stream),
         recorder_(stream) {}
 
@@ -134,13 +143,20 @@ class CudaBackend final : public Backend {
   UploadedStep& InputsFor(std::span<const AttentionSlice> slices, int32_t block_size);
   void UploadSingle(const StepInputs& inputs, int32_t block_size);
   AttentionArgs ArgsFor(const AttentionShape& shape, const CudaKvCache& cache, int32_t layer);
+  void AddRope(const AttentionShape& shape, AttentionArgs* args);
   const float* OnDevice(const std::vector<float>& values);
+  void AttendLatents(UploadedStep& inputs, const AttentionArgs& args, const float* queries, Planes out);
+  // That reach the longest decode row's position, or more where the step is being recorded.
+  int64_t MaxChunks(const UploadedStep& inputs) const {
+    return bucket_ > 0 ? chunk_bucket_ : inputs.longest_decode() / kKeyChunk + 1;
+  }
   void Decode(const UploadedStep& inputs, const AttentionArgs& args, int64_t max_chunks, const float* qkv, Planes out);
   Activations::Written PlanesForReaders() const { return reads_bf16_ ? Activations::kBoth : Activations::kF32; }
 
   std::unique_ptr<WorkerPool> pool_;
   cudaStream_t const stream_;
   const int num_multiprocessors_;
+  const int32_t max_shared_bytes_;  // of one block
   std::string description_;
   double memory_utilization_ = 1.0;
   absl::Status failure_;

@@ -74,13 +74,14 @@ void LaunchCountNonfinite(const void* values, bool is_bf16, int64_t count, unsig
 void LaunchBestTokens(const StepCounts* counts, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
                       int32_t* best, cudaStream_t stream);
 
-// ---- attention.cu ----
+// ---- rope_and_cache.cu, attention_f32.cu, attention_decode.cu, attention_prefill.cu ----
 
 struct AttentionArgs {
   int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
   int32_t dim_pad = 0;
+  int32_t latent_dim = 0;  // > 0: a row of queries has no keys and values behind it, a value is the front of its key
   int32_t sliding_window = 0;
   int32_t chunk_size = 0;
   float scale = 0.0f;
@@ -88,8 +89,9 @@ struct AttentionArgs {
   int32_t block_size = 0;
   bool cache_is_bf16 = false;
   void* keys = nullptr;    // of this layer: [block][kv head][block_size][dim_pad]
-  void* values = nullptr;
-  // Only for PrepareQkv:
+  void* values = nullptr;  // those of a latent are its keys
+  int32_t max_shared_bytes = 0;  // that a block can have on this device
+  // Only for PrepareQkv and PrepareLatent (whose latents take k_norm):
   int32_t qk_norm = 0;  // as QkNorm: 0 none, 1 full width, 2 per head, 3 per head without weights after RoPE
   float qk_norm_eps = 0.0f;
   const float* q_norm = nullptr;
@@ -105,6 +107,10 @@ struct AttentionArgs {
 
 void LaunchPrepareQkv(const DeviceStep& step, const AttentionArgs& args, int64_t rows, float* qkv, cudaStream_t stream);
 
+// q: [rows][q_width] as projected, queries: [rows][q size]. See Backend::PrepareLatent.
+void LaunchPrepareLatent(const DeviceStep& step, const AttentionArgs& args, int64_t rows, int64_t q_width,
+                         const float* q, float* latents, float* queries, cudaStream_t stream);
+
 // fp32 cache: one warp per (row, query head).
 void LaunchAttentionF32(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* qkv, Planes out,
                         cudaStream_t stream);
@@ -116,6 +122,10 @@ int64_t DecodePartialFloats(int64_t rows, const AttentionArgs& args, int64_t max
 void LaunchAttentionDecode(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
                            int64_t max_chunks, const float* qkv, float* partials, Planes out, cudaStream_t stream);
 
+// Its second half: from the chunks' partial results to the rows' outputs.
+void LaunchMergeChunks(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
+                       int64_t max_chunks, float* partials, Planes out, cudaStream_t stream);
+
 // bf16 cache, runs of consecutive rows of one sequence: 64 (row, head of the group) pairs share each key.
 struct PrefillTile {
   int32_t first_row;
@@ -124,6 +134,21 @@ struct PrefillTile {
 int32_t PrefillTileRows(const AttentionArgs& args);  // the most rows of one tile
 void LaunchAttentionPrefill(const DeviceStep& step, const AttentionArgs& args, const PrefillTile* tiles,
                             int64_t num_tiles, const float* qkv, Planes out, cudaStream_t stream);
+
+// ---- latent_attention.cu: bf16 cache of latents (MLA); the same bits by all three ways ----
+
+// As LaunchAttentionDecode.
+void LaunchLatentSplit(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
+                       int64_t max_chunks, const float* q, float* partials, Planes out, cudaStream_t stream);
+// The first `rows` of step.decode_rows, each of whose LatentBlocks blocks walks through all keys: no partial results,
+// and so less for the memory to do, where there are rows enough.
+int64_t LatentBlocks(const AttentionArgs& args);
+void LaunchLatentRows(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* q, Planes out,
+                      cudaStream_t stream);
+// Runs of consecutive rows of one sequence, at most LatentTileRows each.
+int32_t LatentTileRows(const AttentionArgs& args);
+void LaunchLatentTiles(const DeviceStep& step, const AttentionArgs& args, const PrefillTile* tiles, int64_t num_tiles,
+                       const float* q, Planes out, cudaStream_t stream);
 
 // ---- router.cu: `counts` may be null, then there are just as many tokens as rows ----
 
@@ -215,6 +240,42 @@ struct GroupedGemm {
 
 void LaunchGemmBf16(const GroupedGemm& gemm, int tile_tokens, int num_multiprocessors, cudaStream_t stream);
 void LaunchGemmF32(const GroupedGemm& gemm, int tile_tokens, cudaStream_t stream);
+
+// ---- linear_per_part.cu: products with a weight matrix of its own for each part ----
+
+// Dense: part p of an output row is weights[p] x part p of the input row. With a plan: row r of expert p is weights[p]
+// x in[row_to_source[r]], or in[r] where that is null.
+struct PartGemm {
+  int64_t weight_stride = 0;  // padded in_cols, in elements
+  int64_t in_cols = 0;        // of one part
+  int64_t out_cols = 0;
+  const float* in = nullptr;
+  int64_t in_stride = 0;
+  int64_t in_part = 0;        // from one part of an input row to the next; 0 with a plan
+  const int32_t* row_to_source = nullptr;
+  float* out = nullptr;
+  int64_t out_stride = 0;
+  int64_t out_part = 0;
+  ExpertPlan plan;            // or, without tiles, `dense_rows` rows of every part
+  int64_t dense_rows = 0;
+  int32_t num_parts = 0;
+};
+// weights: addresses in device memory of num_parts matrices, at most kMaxParts; inputs are rounded to bf16 for bf16
+// ones. tile_tokens: of the plan.
+void LaunchPartGemm(const PartGemm& gemm, const void* const* weights, DType dtype, int tile_tokens,
+                    int num_multiprocessors, cudaStream_t stream);
+
+// ---- attention_experts.cu: JetMoE, see Backend::SpreadHeads; `counts` may be null ----
+
+struct SpreadSizes {
+  int32_t num_kv_heads = 0;
+  int32_t top_k = 0;
+  int32_t head_dim = 0;
+};
+void LaunchSpreadHeads(const StepCounts* counts, const SpreadSizes& sizes, const float* expert_rows,
+                       const int32_t* choice_to_row, const float* kv, int64_t tokens, float* qkv, cudaStream_t stream);
+void LaunchCollectHeads(const StepCounts* counts, const SpreadSizes& sizes, const float* attended,
+                        const int32_t* choice_to_row, int64_t tokens, float* expert_rows, cudaStream_t stream);
 
 // ---- expert_rows.cu: moving rows for the library calls; elements of type `dtype`, padding written as zeros ----
 

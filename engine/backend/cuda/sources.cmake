@@ -1,11 +1,12 @@
 # The CUDA backend's sources: built by nvcc into the plugin, and by the C++ compiler for the tests that emulate a device.
 set(SWITCHYARD_CUDA_DIR ${PROJECT_SOURCE_DIR}/engine/backend/cuda)
 set(SWITCHYARD_CUDA_HOST_SOURCES)
-foreach(name activations cublas cuda_backend cuda_backend_attention cuda_backend_moe cuda_backend_rows cuda_backend_step
-        device_memory expert_gemm_cublas expert_gemm_native recorder step_inputs weights)
+foreach(name activations cublas cuda_backend cuda_backend_attention cuda_backend_latent cuda_backend_moe cuda_backend_parts
+        cuda_backend_rows cuda_backend_step device_memory expert_gemm_cublas expert_gemm_native recorder step_inputs weights)
   list(APPEND SWITCHYARD_CUDA_HOST_SOURCES ${SWITCHYARD_CUDA_DIR}/${name}.cc)
 endforeach()
 set(SWITCHYARD_CUDA_KERNEL_SOURCES)
-foreach(name attention expert_rows grouped_gemm router rowwise)
+foreach(name attention_decode attention_experts attention_f32 attention_prefill expert_rows grouped_gemm latent_attention
+        linear_per_part rope_and_cache router rowwise)
   list(APPEND SWITCHYARD_CUDA_KERNEL_SOURCES ${SWITCHYARD_CUDA_DIR}/${name}.cu)
 endforeach()
