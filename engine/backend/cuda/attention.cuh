@@ -10,7 +10,7 @@
 
 #include <ptx.cuh>
 
-#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/attention_kernels.h"
 #include "engine/backend/cuda/warp.cuh"
 
 namespace switchyard::cuda {

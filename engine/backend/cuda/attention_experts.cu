@@ -2,7 +2,7 @@
 // = queries, and on the way there keys and values, once in and once out.
 #include <ptx.cuh>
 
-#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/attention_kernels.h"
 
 namespace switchyard::cuda {
 namespace {

@@ -1,5 +1,5 @@
-// Every kernel as a plain function that starts it on a stream. No function waits or allocates; errors of a launch stay
-// with the CUDA runtime until the backend's Wait asks.
+// Every kernel as a plain function that starts it on a stream; those of attention are in attention_kernels.h. No function
+// waits or allocates; errors of a launch stay with the CUDA runtime until the backend's Wait asks.
 //
 // Pointers are device memory. `bf16` elements are uint16_t; a bf16 plane has rows of `stride` elements, of which those
 // beyond the columns are written as zeros.
@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "engine/backend/cuda/layout.h"
+#include "engine/backend/row_sampling.h"
 #include "engine/base/dtype.h"
 
 namespace switchyard::cuda {
@@ -28,15 +29,24 @@ struct StepCounts {
   int32_t num_tokens;
   int32_t num_logit_rows;
   int32_t num_decode_rows;
+  int32_t num_sampled_rows = 0;  // 0: the host draws the tokens
 };
 struct DeviceStep {
   const StepCounts* counts;
-  const int32_t* ids;           // [num_tokens]
+  const RowSampling* sampling;  // [num_sampled_rows]
+  const int32_t* ids;           // [num_tokens]; ~i stands for sampled[i]
+  const int32_t* sampled;       // tokens of the step before, -1 where it found none
   const int32_t* positions;     // [num_tokens]
   const int32_t* table_starts;  // [num_tokens] where in `tables` the row's block table begins
   const int32_t* tables;
   const int32_t* logit_rows;    // [num_logit_rows]
   const int32_t* decode_rows;   // [num_decode_rows] rows that are the only one of their sequence
+};
+
+// A run of consecutive rows of one sequence.
+struct PrefillTile {
+  int32_t first_row;
+  int32_t num_rows;
 };
 
 // ---- rowwise.cu ----
@@ -70,95 +80,22 @@ void LaunchToF32(const uint16_t* in, int64_t stride, int64_t rows, int64_t cols,
 void LaunchCountNonfinite(const void* values, bool is_bf16, int64_t count, unsigned long long* total,
                           cudaStream_t stream);
 
-// best[row] = the index of the largest of the first num_ids elements, lowest among equals; -1 if one is not finite.
-void LaunchBestTokens(const StepCounts* counts, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
-                      int32_t* best, cudaStream_t stream);
+// ---- sampling.cu ----
 
-// ---- rope_and_cache.cu, attention_f32.cu, attention_decode.cu, attention_prefill.cu ----
-
-struct AttentionArgs {
-  int32_t num_heads = 0;
-  int32_t num_kv_heads = 0;
-  int32_t head_dim = 0;
-  int32_t dim_pad = 0;
-  int32_t latent_dim = 0;  // > 0: a row of queries has no keys and values behind it, a value is the front of its key
-  int32_t sliding_window = 0;
-  int32_t chunk_size = 0;
-  float scale = 0.0f;
-  const float* sinks = nullptr;  // [num_heads]
-  int32_t block_size = 0;
-  bool cache_is_bf16 = false;
-  void* keys = nullptr;    // of this layer: [block][kv head][block_size][dim_pad]
-  void* values = nullptr;  // those of a latent are its keys
-  int32_t max_shared_bytes = 0;  // that a block can have on this device
-  // Only for PrepareQkv and PrepareLatent (whose latents take k_norm):
-  int32_t qk_norm = 0;  // as QkNorm: 0 none, 1 full width, 2 per head, 3 per head without weights after RoPE
-  float qk_norm_eps = 0.0f;
-  const float* q_norm = nullptr;
-  const float* k_norm = nullptr;
-  float clip = 0.0f;
-  const float* inv_freq = nullptr;  // [rotated_pairs]
-  int32_t rotated_pairs = 0;
-  bool rope_interleaved = false;
-  float rope_factor = 1.0f;
-  float temperature_scale = 0.0f;
-  float temperature_floor = 1.0f;
-};
-
-void LaunchPrepareQkv(const DeviceStep& step, const AttentionArgs& args, int64_t rows, float* qkv, cudaStream_t stream);
-
-// q: [rows][q_width] as projected, queries: [rows][q size]. See Backend::PrepareLatent.
-void LaunchPrepareLatent(const DeviceStep& step, const AttentionArgs& args, int64_t rows, int64_t q_width,
-                         const float* q, float* latents, float* queries, cudaStream_t stream);
-
-// fp32 cache: one warp per (row, query head).
-void LaunchAttentionF32(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* qkv, Planes out,
-                        cudaStream_t stream);
-
-// bf16 cache, rows that stand alone (decode): each (row, KV head, chunk of keys) on its own, then merged.
-// Rows [first, first + rows) of step.decode_rows; `max_chunks` chunks reach the longest row's position. partials:
-// DecodePartialFloats(...) floats of scratch.
-int64_t DecodePartialFloats(int64_t rows, const AttentionArgs& args, int64_t max_chunks);
-void LaunchAttentionDecode(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                           int64_t max_chunks, const float* qkv, float* partials, Planes out, cudaStream_t stream);
-
-// Its second half: from the chunks' partial results to the rows' outputs.
-void LaunchMergeChunks(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                       int64_t max_chunks, float* partials, Planes out, cudaStream_t stream);
-
-// bf16 cache, runs of consecutive rows of one sequence: 64 (row, head of the group) pairs share each key.
-struct PrefillTile {
-  int32_t first_row;
-  int32_t num_rows;
-};
-int32_t PrefillTileRows(const AttentionArgs& args);  // the most rows of one tile
-void LaunchAttentionPrefill(const DeviceStep& step, const AttentionArgs& args, const PrefillTile* tiles,
-                            int64_t num_tiles, const float* qkv, Planes out, cudaStream_t stream);
-
-// ---- latent_attention.cu: bf16 cache of latents (MLA); the same bits by all three ways ----
-
-// As LaunchAttentionDecode.
-void LaunchLatentSplit(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                       int64_t max_chunks, const float* q, float* partials, Planes out, cudaStream_t stream);
-// The first `rows` of step.decode_rows, each of whose LatentBlocks blocks walks through all keys: no partial results,
-// and so less for the memory to do, where there are rows enough.
-int64_t LatentBlocks(const AttentionArgs& args);
-void LaunchLatentRows(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* q, Planes out,
-                      cudaStream_t stream);
-// Runs of consecutive rows of one sequence, at most LatentTileRows each.
-int32_t LatentTileRows(const AttentionArgs& args);
-void LaunchLatentTiles(const DeviceStep& step, const AttentionArgs& args, const PrefillTile* tiles, int64_t num_tiles,
-                       const float* q, Planes out, cudaStream_t stream);
+// tokens[row] = what Sampler draws from the first num_ids logits of the row; -1 if one of them is not finite.
+void LaunchSampleTokens(const DeviceStep& step, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
+                        int32_t* tokens, cudaStream_t stream);
 
 // ---- router.cu: `counts` may be null, then there are just as many tokens as rows ----
 
-// What a router writes, in device memory and a second time in host memory that the device sees.
+// What a router writes; see Routing.
 struct RoutingArrays {
   int32_t* expert_ids;
   float* expert_weights;
   float* margins;
   float* logsumexps;
   float* probability_sums;
+  double* squared_logsumexp_sum;
 };
 // As RouterConfig, whose enumerations are numbers here.
 struct RouterArgs {
@@ -180,8 +117,20 @@ struct RouterArgs {
 // scratch: RouterScratchFloats floats.
 int64_t RouterScratchFloats(int64_t rows, int64_t num_experts);
 void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_t cols, const float* weight,
-                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays device,
-                 RoutingArrays host, cudaStream_t stream);
+                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays out,
+                 cudaStream_t stream);
+
+// The routing of the step's rows with logits, in records of `record` words per row: for each layer, from its offset
+// on, the ids of its experts, their weights, and the margin.
+struct RoutedLayer {
+  const int32_t* expert_ids;
+  const float* expert_weights;
+  const float* margins;
+  int32_t top_k;
+  int32_t offset;  // words
+};
+void LaunchCollectRouting(const DeviceStep& step, const RoutedLayer* layers, int64_t num_layers, int64_t record,
+                          int64_t rows, float* out, cudaStream_t stream);
 
 struct BatchArrays {
   int32_t* expert_offsets;
@@ -198,13 +147,15 @@ struct ExpertPlan {
 };
 // expert_weights: of the choices, read where row_weights are wanted.
 void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
-                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device,
-                         BatchArrays host, cudaStream_t stream);
+                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays out,
+                         cudaStream_t stream);
 // Marks the start (or end) of the batches of all experts at once: for libraries that run them as one call.
 void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
                         cudaStream_t stream);
-void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* host_seconds,
+void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* seconds,
                          cudaStream_t stream);
+// *at = now, in nanoseconds of the global timer.
+void LaunchStamp(unsigned long long* at, cudaStream_t stream);
 
 // out[t] += sum over j of weights[t, j] * rows[choice_to_row[t * k + j]]; rows in one of the planes. Null weights
 // are 1.
@@ -264,18 +215,6 @@ struct PartGemm {
 // ones. tile_tokens: of the plan.
 void LaunchPartGemm(const PartGemm& gemm, const void* const* weights, DType dtype, int tile_tokens,
                     int num_multiprocessors, cudaStream_t stream);
-
-// ---- attention_experts.cu: JetMoE, see Backend::SpreadHeads; `counts` may be null ----
-
-struct SpreadSizes {
-  int32_t num_kv_heads = 0;
-  int32_t top_k = 0;
-  int32_t head_dim = 0;
-};
-void LaunchSpreadHeads(const StepCounts* counts, const SpreadSizes& sizes, const float* expert_rows,
-                       const int32_t* choice_to_row, const float* kv, int64_t tokens, float* qkv, cudaStream_t stream);
-void LaunchCollectHeads(const StepCounts* counts, const SpreadSizes& sizes, const float* attended,
-                        const int32_t* choice_to_row, int64_t tokens, float* expert_rows, cudaStream_t stream);
 
 // ---- expert_rows.cu: moving rows for the library calls; elements of type `dtype`, padding written as zeros ----
 

@@ -73,16 +73,6 @@ void Deallocate(void* pointer) {
   if (pointer != nullptr) CUDA_OK(cudaFree(pointer));
 }
 
-void* AllocatePinned(int64_t bytes) {
-  void* pointer = nullptr;
-  CUDA_OK(cudaHostAlloc(&pointer, static_cast<size_t>(bytes), cudaHostAllocDefault));
-  return pointer;
-}
-
-void FreePinned(void* pointer) {
-  if (pointer != nullptr) CUDA_OK(cudaFreeHost(pointer));
-}
-
 void Copy(void* to, const void* from, int64_t bytes) {
   if (bytes == 0) return;
   CUDA_OK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, Stream()));
