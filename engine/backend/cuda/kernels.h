@@ -1,5 +1,5 @@
-// Every kernel as a plain function that starts it on a stream; those of attention are in attention_kernels.h. No function
-// waits or allocates; errors of a launch stay with the CUDA runtime until the backend's Wait asks.
+// Every kernel as a plain function that starts it on a stream; those of attention are in attention_kernels.h. No
+// function waits or allocates; errors of a launch stay with the CUDA runtime until the backend's Wait asks.
 //
 // Pointers are device memory. `bf16` elements are uint16_t; a bf16 plane has rows of `stride` elements, of which those
 // beyond the columns are written as zeros.
