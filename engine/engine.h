@@ -38,7 +38,7 @@ struct EngineOptions {
   int32_t num_tokenizer_ids = 0;                     // ids from here on are padding and never sampled; 0 = none are
   int num_threads = 0;                               // CPU workers; 0 = one per available core
   std::string cpu_isa = "auto";                      // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
-  std::string expert_gemm = "auto";                  // of a GPU: auto | native | cublas_grouped | cublas_padded
+  std::string expert_gemm = "auto";                  // of a GPU: auto | native | wgmma | cublas_grouped | cublas_padded
   double gpu_memory_utilization = 0.9;               // share of the GPU's free memory that may be used
   int32_t max_model_len = 0;                         // tokens per sequence; 0 = the model's own limit
   int32_t max_num_seqs = 64;                         // slices per step; sizes buffers

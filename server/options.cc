@@ -168,8 +168,8 @@ class Table {
     Choice("cpu-isa", {"auto", "scalar", "avx2", "avx512", "avx512_bf16", "amx"}, "instruction set of the CPU backend",
            &o->cpu_isa);
     Integer("num-threads", 0, 1024, "CPU workers; 0: one per available core", &o->num_threads);
-    Choice("expert-gemm", {"auto", "native", "cublas_grouped", "cublas_padded"}, "who multiplies the experts on a GPU",
-           &o->expert_gemm);
+    Choice("expert-gemm", {"auto", "native", "wgmma", "cublas_grouped", "cublas_padded"},
+           "who multiplies the experts on a GPU", &o->expert_gemm);
     Share("gpu-memory-utilization", "share of the GPU's free memory to use", &o->gpu_memory_utilization);
   }
 

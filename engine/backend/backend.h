@@ -554,7 +554,7 @@ struct BackendOptions {
   std::string cpu_isa = "auto";       // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
   int num_threads = 0;                // CPU workers; 0 = one per available core
   bool keep_quantized = true;         // quantized experts stay so where the device can; see Backend::PlanExperts
-  std::string expert_gemm = "auto";   // of a GPU: auto | native | cublas_grouped | cublas_padded
+  std::string expert_gemm = "auto";   // of a GPU: auto | native | wgmma | cublas_grouped | cublas_padded
   double memory_utilization = 0.9;    // share of a GPU's free memory that may be used, in (0, 1]
 };
 

@@ -50,13 +50,15 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::Create(const BackendOption
   backend->memory_utilization_ = options.memory_utilization;
   backend->native_ = MakeNativeExpertGemm(properties.multiProcessorCount, stream);
   backend->expert_gemm_ = backend->native_.get();
-  if (options.expert_gemm == "cublas_grouped") {
+  if (options.expert_gemm == "wgmma") {
+    ASSIGN_OR_RETURN(backend->chosen_, MakeWgmmaExpertGemm(properties, stream));
+  } else if (options.expert_gemm == "cublas_grouped") {
     ASSIGN_OR_RETURN(backend->chosen_, MakeCublasGroupedExpertGemm(stream));
   } else if (options.expert_gemm == "cublas_padded") {
     ASSIGN_OR_RETURN(backend->chosen_, MakeCublasPaddedExpertGemm(stream));
   } else if (options.expert_gemm != "native" && options.expert_gemm != "auto") {
     return absl::InvalidArgumentError(absl::StrCat("expert_gemm is '", options.expert_gemm,
-                                                   "'; use auto, native, cublas_grouped or cublas_padded"));
+                                                   "'; use auto, native, wgmma, cublas_grouped or cublas_padded"));
   }
   if (backend->chosen_ != nullptr) backend->expert_gemm_ = backend->chosen_.get();
   backend->description_ = absl::StrCat("cuda (", properties.name, ", ", properties.totalGlobalMem >> 30, " GiB, ",
@@ -131,7 +133,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
     if (weighs_inputs_) weighed_bytes = std::max(weighed_bytes, max_rows * sizes.hidden_stride * 4);
   }
   ASSIGN_OR_RETURN(weighed_rows_, DeviceBuffer::Allocate(weighed_bytes, "expert activations"));
-  const int64_t max_tiles = MaxExpertTiles(max_rows, max_experts_, ChooseTileTokens(0, 1));
+  const int64_t max_tiles = MaxExpertTiles(max_rows, max_experts_, expert_gemm_->TileTokens(0, 1));
   const auto place = [&](char* base) {
     return PlaceArrays(base, std::pair(&plan_.tiles, max_tiles + 1), std::pair(&plan_.num_tiles, int64_t{1}),
                        std::pair(&plan_.first_start, int64_t{max_experts_}),

@@ -109,7 +109,7 @@ void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) 
   const BatchMemory& memory = batches_.at(batches->expert_offsets);
   if (!failure_.ok()) return;
   const int64_t tokens = bucket_ > 0 ? bucket_ : routing.num_tokens;
-  plan_tile_tokens_ = ChooseTileTokens(tokens * routing.top_k, routing.num_experts);
+  plan_tile_tokens_ = expert_gemm_->TileTokens(tokens * routing.top_k, routing.num_experts);
   Touch(batches, int64_t{routing.num_tokens} * routing.top_k);
   if (recorder_.recording()) {
     recorder_.OnRepeat([this, batches, top_k = routing.top_k](int64_t num_tokens) {

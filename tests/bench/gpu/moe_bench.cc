@@ -3,6 +3,8 @@
 #include <fstream>
 #include <memory>
 
+#include "engine/backend/cuda/wgmma_gemm.h"
+#include "engine/backend/cuda/wgmma_layout.h"
 #include "tests/bench/gpu/bench.h"
 #include "tests/bench/gpu/device.h"
 #include "tests/bench/gpu/moe_layer.h"
@@ -11,7 +13,7 @@
 namespace switchyard::bench {
 namespace {
 
-constexpr int kTiles[] = {8, 16, 32, 64, 128};
+constexpr int kNativeTiles[] = {8, 16, 32, 64, 128};
 
 struct Case {
   int64_t tokens;
@@ -42,10 +44,11 @@ class MoeSection {
   void Run(Case c) {
     case_ = c;
     chosen_tile_ = cuda::ChooseTileTokens(Rows(), model_.num_experts);
+    chosen_wgmma_tile_ = cuda::ChooseWgmmaTileTokens(Rows(), model_.num_experts);
     for (int set = 0; set < kRoutingSets; ++set) {
       batches_[static_cast<size_t>(set)]->Use(DrawRouting(model_, c.tokens, c.skew, set));
       case_.touched += static_cast<double>(CountTouched(BatchOf(set).draw().ids, model_.num_experts)) / kRoutingSets;
-      for (const int tile : kTiles) BatchOf(set).Group(tile);
+      for (const int tile : cuda::kWgmmaTileTokens) BatchOf(set).Group(tile);
     }
     Synchronize();
     CompareProviders();
@@ -61,26 +64,37 @@ class MoeSection {
   }
 
   void Combine(int call) { RunCombine(model_, BatchOf(call), BatchOf(call).weights(), case_.tokens, &buffers_); }
-  void GateUp(int call, int tile) { RunGateUp(ExpertsOf(call), &BatchOf(call), Rows(), tile, &buffers_); }
-  void Down(int call, int tile) { RunDown(ExpertsOf(call), &BatchOf(call), Rows(), tile, &buffers_); }
+  void GateUp(int call, int tile, ExpertKernel kernel = ExpertKernel::kNative) {
+    RunGateUp(ExpertsOf(call), &BatchOf(call), Rows(), tile, &buffers_, kernel);
+  }
+  void Down(int call, int tile, ExpertKernel kernel = ExpertKernel::kNative) {
+    RunDown(ExpertsOf(call), &BatchOf(call), Rows(), tile, &buffers_, kernel);
+  }
 
   // Tiles far from the rows that an expert has would only cost measuring time.
-  bool IsWorthwhile(int tile) const {
+  bool IsWorthwhile(int tile, int chosen) const {
     const double average = static_cast<double>(Rows()) / case_.touched;
-    return tile == chosen_tile_ || (tile >= std::min(64.0, average / 8) && tile <= std::max(16.0, 4 * average));
+    return tile == chosen || (tile >= std::min(64.0, average / 8) && tile <= std::max(16.0, 4 * average));
+  }
+
+  void AddKernel(ExpertKernel kernel, int tile, int chosen, std::vector<Candidate>* candidates) {
+    if (!IsWorthwhile(tile, chosen)) return;
+    tiles_of_candidate_.push_back(tile);
+    const std::string name = kernel == ExpertKernel::kNative ? "native/" : "wgmma/";
+    candidates->push_back({name + std::to_string(tile) + (tile == chosen ? "*" : ""), [=, this](int call) {
+                             GateUp(call, tile, kernel);
+                             Down(call, tile, kernel);
+                             Combine(call);
+                           }});
   }
 
   std::vector<Candidate> Providers() {
     std::vector<Candidate> candidates;
-    for (const int tile : kTiles) {
-      if (!IsWorthwhile(tile)) continue;
-      tiles_of_candidate_.push_back(tile);
-      const std::string name = "native/" + std::to_string(tile) + (tile == chosen_tile_ ? "*" : "");
-      candidates.push_back({name, [this, tile](int call) {
-                              GateUp(call, tile);
-                              Down(call, tile);
-                              Combine(call);
-                            }});
+    for (const int tile : kNativeTiles) AddKernel(ExpertKernel::kNative, tile, chosen_tile_, &candidates);
+    if (TheDevice().has_wgmma) {
+      for (const int tile : cuda::kWgmmaTileTokens) {
+        AddKernel(ExpertKernel::kWgmma, tile, chosen_wgmma_tile_, &candidates);
+      }
     }
     for (int set = 0; set < kRoutingSets; ++set) {
       grouped_.push_back(std::make_unique<CublasGrouped>(ExpertsOf(set), &BatchOf(set)));
@@ -152,7 +166,7 @@ class MoeSection {
       RunRoute(model_, ExpertsOf(call), case_.tokens, &buffers_);
       BatchOf(call).Group(tile);
     };
-    const std::vector<Candidate> parts = {
+    std::vector<Candidate> parts = {
         {"  gate_up", [this, tile](int call) { GateUp(call, tile); }},
         {"  down", [this, tile](int call) { Down(call, tile); }},
         {"  combine", [this](int call) { Combine(call); }},
@@ -164,19 +178,24 @@ class MoeSection {
            BatchOf(call).CollectSeconds(tile);
            Combine(call);
          }}};
+    if (TheDevice().has_wgmma) {
+      const int wide = chosen_wgmma_tile_;
+      parts.push_back({"  wgmma gate_up", [this, wide](int call) { GateUp(call, wide, ExpertKernel::kWgmma); }});
+      parts.push_back({"  wgmma down", [this, wide](int call) { Down(call, wide, ExpertKernel::kWgmma); }});
+    }
     const std::vector<Spread> times = TimeSideBySide(parts, bench_->Plan(kRoutingSets));
-    const double matrices[] = {2.0, 1.0, 0.0, 0.0, 3.0};
+    const double matrices[] = {2.0, 1.0, 0.0, 0.0, 3.0, 2.0, 1.0};
     for (size_t i = 0; i < parts.size(); ++i) Add(parts[i].name, times[i], matrices[i], false);
   }
 
   void AddTuningRow(const std::vector<Candidate>& candidates, const std::vector<Spread>& times) {
+    const auto provider = [&](size_t i) { return candidates[i].name.substr(0, candidates[i].name.find('/')); };
     size_t best = 0, best_recordable = 0, chosen = 0;  // the first is native
     for (size_t i = 0; i < times.size(); ++i) {
       if (times[i].median < times[best].median) best = i;
       if (candidates[i].graph && times[i].median < times[best_recordable].median) best_recordable = i;
-      if (tiles_of_candidate_[i] == chosen_tile_) chosen = i;
+      if (provider(i) == "native" && tiles_of_candidate_[i] == chosen_tile_) chosen = i;
     }
-    const auto provider = [&](size_t i) { return candidates[i].name.substr(0, candidates[i].name.find('/')); };
     bench_->tuning.push_back({model_.name, SkewName(case_.skew), model_.hidden_size, model_.moe_intermediate_size,
                               model_.num_experts, model_.top_k, case_.tokens, case_.touched,
                               static_cast<double>(Rows()) / case_.touched, provider(best), provider(best_recordable),
@@ -194,6 +213,7 @@ class MoeSection {
   std::vector<int> tiles_of_candidate_;
   Case case_ = {};
   int chosen_tile_ = 0;
+  int chosen_wgmma_tile_ = 0;
 };
 
 }  // namespace
