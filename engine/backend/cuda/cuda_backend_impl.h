@@ -87,6 +87,7 @@ class CudaBackend final : public Backend {
   absl::StatusOr<const int32_t*> AllocateSampledTokens(int64_t max_rows) override;
   void SampleTokens(Matrix logits, int64_t num_ids, std::span<const RowSampling> sampling) override;
   void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override;
+  void Activate(Activation activation, Matrix matrix) override;
   void Scale(float factor, Matrix matrix) override;
   void AddBias(const Weight& bias, Matrix matrix) override;
   void LinearPerHead(Matrix in, std::span<const std::unique_ptr<Weight>> heads, Matrix out) override;

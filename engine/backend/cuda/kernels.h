@@ -49,6 +49,13 @@ struct PrefillTile {
   int32_t num_rows;
 };
 
+// The activations of one projection, see engine/backend/activation.h.
+enum class Ungated : int32_t { kNone, kRelu, kGeluTanh, kTanh };
+
+// ---- activate.cu ----
+
+void LaunchActivate(Ungated activation, int64_t count, float* values, cudaStream_t stream);
+
 // ---- rowwise.cu ----
 
 // table: [vocabulary][stride] of fp32 or bf16.
@@ -181,6 +188,7 @@ struct GroupedGemm {
   const float* bias = nullptr;      // [experts][weight_rows], in the order of the weight's rows
   float swiglu_limit = 0.0f;        // > 0: kSiluMul is (clamp(up) + 1) * g * sigmoid(1.702 g), g = min(gate, limit)
   GemmOutput output = GemmOutput::kAssign;
+  Ungated activation = Ungated::kNone;  // of what kAssign writes
   Planes out;
   int64_t out_stride = 0;           // of the fp32 plane
   // Where the tiles come from: a plan, or `dense_rows` rows of expert 0.

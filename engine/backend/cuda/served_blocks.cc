@@ -14,10 +14,12 @@ absl::Status CheckServedByCuda(const LayerBlocks& blocks) {
   const AttentionShape& attention = *blocks.attention;
   // By name, so that a block which is new in the seam is refused until it is written here.
   static const std::set<std::string>* const served = new std::set<std::string>{
-      "latent attention (MLA)", "mixture of attention heads", "layer norm", "bias on the experts' sum", "interleaved RoPE", "q/k norm after RoPE", "chunked attention",
-      "query temperature", "attention sinks", "sigmoid router", "router that chooses by logits",
+      "latent attention (MLA)", "mixture of attention heads", "layer norm", "bias on the experts' sum",
+      "interleaved RoPE", "q/k norm after RoPE", "chunked attention", "query temperature",
+      "attention sinks", "sigmoid router", "router that chooses by logits",
       "router weights other than the scores", "router weights normalised by a p-norm", "grouped router",
-      "router choice bias", "router bias", "router weights on the experts' inputs", "clamped SwiGLU", "expert biases"};
+      "router choice bias", "router bias", "router weights on the experts' inputs", "clamped SwiGLU", "expert biases",
+      "experts without a gate"};
   std::vector<std::string> missing = ExtraBlocks(blocks);
   std::erase_if(missing, [](const std::string& name) { return served->contains(name); });
   if (attention.latent_dim == 0 && attention.head_dim > kMaxHeadDim) {
