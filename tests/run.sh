@@ -99,6 +99,14 @@ for lane in "${lanes[@]}"; do
       configure_and_build build-gpu -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD_CUDA=ON \
         -DSWITCHYARD_TEST_PYTHON="$PWD/build/test-venv/bin/python"
       SWITCHYARD_REQUIRE_GPU=1 run_tests build-gpu --label-regex gpu
+      if command -v compute-sanitizer >/dev/null; then
+        for tool in memcheck racecheck; do
+          for test in build-gpu/tests/engine/backend/*conformance_gpu_test; do
+            say "$(basename "$test") under $tool"
+            SWITCHYARD_PLUGIN_DIR=$PWD/build-gpu/server compute-sanitizer --tool "$tool" --error-exitcode 9 "$test"
+          done
+        done
+      fi
       bash tests/bench/gpu/run_gpu.sh build-gpu/bench
       ;;
     fuzz)

@@ -17,13 +17,15 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int32_t kSequences = 3, kTokens = 6;
+constexpr int32_t kSequences = 3, kSteps = 9;
+// The last sequence comes later, with its prompt in two chunks, the first of which samples nothing.
+constexpr int32_t kLate = 2, kLateStep = 2, kLatePrompt = 20, kLateChunk = 8;
 
-EngineOptions Options(const std::string& device) {
+EngineOptions Options(const std::string& device, const std::string& dtype = "float32") {
   EngineOptions options;
   options.model_dir = std::string(SWITCHYARD_SOURCE_DIR) + "/tests/golden/fixtures/mixtral";
   options.device = device;
-  options.dtype = "float32";
+  options.dtype = dtype;
   options.num_threads = 2;
   options.max_num_seqs = kSequences;
   options.max_num_batched_tokens = 32;
@@ -42,25 +44,37 @@ class Conversation {
  public:
   Conversation(Engine* engine, SamplingParams params) : engine_(engine), params_(std::move(params)) {
     for (int32_t s = 0; s < kSequences; ++s) {
-      prompts_.emplace_back(3 + 2 * s);
+      prompts_.emplace_back(s == kLate ? kLatePrompt : 3 + 2 * s);
       std::iota(prompts_.back().begin(), prompts_.back().end(), 5 * s + 1);
       blocks_.push_back({2 * s + 1, 2 * s});
     }
   }
 
-  // Step 0 runs the prompts, later ones a token each; those of `ahead` do not know it yet.
+  // Chunks of prompts first, then a token each; a step launched `ahead` does not know them yet.
   StepBatch Step(int32_t number, bool ahead) {
     StepBatch batch;
     for (int32_t s = 0; s < kSequences; ++s) {
-      const int32_t first = number == 0 ? 0 : static_cast<int32_t>(prompts_[s].size()) + number - 1;
-      if (number > 0) known_[s] = ahead ? ~s : answers_.tokens[s].back();
+      const int32_t turn = s == kLate ? number - kLateStep : number;  // of this sequence
+      if (turn < 0) continue;
+      const std::vector<int32_t>& prompt = prompts_[s];
+      const int32_t num_chunks = s == kLate ? 2 : 1;
+      std::span<const int32_t> tokens(prompt);
+      int32_t first = 0;
+      if (turn >= num_chunks) {
+        known_[s] = ahead ? ~s : answers_.tokens[s].back();
+        tokens = std::span(&known_[s], 1);
+        first = static_cast<int32_t>(prompt.size()) + turn - num_chunks;
+      } else if (num_chunks == 2) {
+        first = turn * kLateChunk;
+        tokens = turn == 0 ? tokens.first(kLateChunk) : tokens.subspan(kLateChunk);
+      }
       batch.slices.push_back({.sequence_id = static_cast<uint64_t>(s),
-                              .tokens = number == 0 ? std::span<const int32_t>(prompts_[s]) : std::span(&known_[s], 1),
+                              .tokens = tokens,
                               .first_position = first,
                               .block_table = blocks_[s],
-                              .sample = true,
+                              .sample = turn >= num_chunks - 1,
                               .sampling = &params_,
-                              .prompt_tokens = prompts_[s],
+                              .prompt_tokens = prompt,
                               .output_tokens = {},
                               .explain_routing = true});
     }
@@ -70,12 +84,9 @@ class Conversation {
   void Collect() {
     const auto output = engine_->Collect();
     ASSERT_TRUE(output.ok()) << output.status();
-    ASSERT_EQ((*output)->tokens.size(), static_cast<size_t>(kSequences));
-    for (int32_t s = 0; s < kSequences; ++s) {
-      const SampledToken& token = (*output)->tokens[s];
-      EXPECT_EQ(token.sequence_id, static_cast<uint64_t>(s));
+    for (const SampledToken& token : (*output)->tokens) {
       EXPECT_TRUE(token.finite);
-      answers_.tokens[s].push_back(token.token);
+      answers_.tokens[token.sequence_id].push_back(token.token);
       answers_.expert_ids.push_back(token.routing.expert_ids);
     }
     std::vector<int32_t>& counts = answers_.tokens_per_expert.emplace_back();
@@ -88,7 +99,7 @@ class Conversation {
   }
 
   Answers OneByOne() {
-    for (int32_t number = 0; number < kTokens; ++number) {
+    for (int32_t number = 0; number < kSteps; ++number) {
       const StepBatch batch = Step(number, /*ahead=*/false);
       EXPECT_TRUE(engine_->Launch(batch).ok());
       Collect();
@@ -98,7 +109,7 @@ class Conversation {
 
   Answers Ahead() {
     std::vector<StepBatch> batches(2);
-    for (int32_t number = 0; number < kTokens; ++number) {
+    for (int32_t number = 0; number < kSteps; ++number) {
       StepBatch& batch = batches[static_cast<size_t>(number % 2)] = Step(number, /*ahead=*/true);
       const absl::Status launched = engine_->Launch(batch);
       EXPECT_TRUE(launched.ok()) << launched;
@@ -133,8 +144,11 @@ SamplingParams Drawn() {
 
 class StepsInFlightTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    auto engine = CreateEngine(Options("cuda"));
+  void SetUp() override { Open("float32"); }
+
+  void Open(const std::string& dtype) {
+    device_ = nullptr;
+    auto engine = CreateEngine(Options("cuda", dtype));
     if (engine.status().code() == absl::StatusCode::kFailedPrecondition &&
         std::getenv("SWITCHYARD_FAKE_DEVICES") == nullptr) {
       GTEST_SKIP() << "no GPU to test on: " << engine.status().message();
@@ -153,7 +167,7 @@ TEST_F(StepsInFlightTest, AnswersAreThoseOfStepsRunOneByOneOnTheCpu) {
   EXPECT_EQ((*cpu)->facts().max_steps_in_flight, 1);
   for (const SamplingParams& params : {Greedy(), Drawn()}) {
     const Answers expected = Conversation(cpu->get(), params).OneByOne();
-    // Twice: the second time the steps are repeated from recordings.
+    // Twice, so that steps of each form come back and are recorded.
     for (int round = 0; round < 2; ++round) {
       const Answers ahead = Conversation(device_.get(), params).Ahead();
       EXPECT_EQ(ahead.tokens, expected.tokens);
@@ -161,6 +175,18 @@ TEST_F(StepsInFlightTest, AnswersAreThoseOfStepsRunOneByOneOnTheCpu) {
       EXPECT_EQ(ahead.tokens_per_expert, expected.tokens_per_expert);
     }
     EXPECT_EQ(Conversation(device_.get(), params).OneByOne().tokens, expected.tokens);
+  }
+}
+
+// Other kernels than in fp32, with inputs of their own for prompts.
+TEST_F(StepsInFlightTest, AnswersInBfloat16AreThoseOfStepsRunOneByOne) {
+  Open("bfloat16");
+  const Answers expected = Conversation(device_.get(), Drawn()).OneByOne();
+  for (int round = 0; round < 2; ++round) {
+    const Answers ahead = Conversation(device_.get(), Drawn()).Ahead();
+    EXPECT_EQ(ahead.tokens, expected.tokens);
+    EXPECT_EQ(ahead.expert_ids, expected.expert_ids);
+    EXPECT_EQ(ahead.tokens_per_expert, expected.tokens_per_expert);
   }
 }
 

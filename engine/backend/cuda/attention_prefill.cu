@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarp)
                                           positions, args.scale * kLog2E, &chunk);
                        });
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < 2; ++i) {
       float keep, add;
       MergeFactors(chunk.max[i], &total.max[i], &keep, &add);
       total.sum[2 * i] = Merge(total.sum[2 * i], keep, chunk.sum[2 * i], add);

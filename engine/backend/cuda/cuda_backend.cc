@@ -118,6 +118,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
   RETURN_IF_ERROR(Wait());
   loader_ = nullptr;
   max_tokens_ = max_tokens;
+  RETURN_IF_ERROR(step_.Reserve(max_tokens, max_logit_rows_));
   ASSIGN_OR_RETURN(router_scratch_,
                    DeviceBuffer::Allocate(RouterScratchFloats(max_tokens, max_experts_) * 4, "routing"));
   const int64_t max_rows = int64_t{max_tokens} * max_top_k_;

@@ -60,9 +60,10 @@ absl::Status CudaBackend::AllocateResults() {
   step_.SetSampled(results_.device<int32_t>(sampled_on_device_));
   const int64_t bytes = static_cast<int64_t>(layers.size() * sizeof(RoutedLayer));
   ASSIGN_OR_RETURN(routed_layers_, DeviceBuffer::Allocate(bytes, "routing"));
-  return ToStatus(cudaMemcpyAsync(routed_layers_.as<void>(), layers.data(), static_cast<size_t>(bytes),
-                                  cudaMemcpyHostToDevice, stream_),
-                  "copying where routing lies");
+  RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(routed_layers_.as<void>(), layers.data(), static_cast<size_t>(bytes),
+                                           cudaMemcpyHostToDevice, stream_),
+                           "copying where routing lies"));
+  return ToStatus(cudaStreamSynchronize(stream_), "copying where routing lies");
 }
 
 // ---------------------------------------------------------------------------------------------------- step time

@@ -27,6 +27,7 @@ void CudaBackend::LayerNorm(Matrix in, const Weight& weight, const Weight* bias,
 }
 
 void CudaBackend::Activate(Activation activation, Matrix matrix) {
+  CHECK(!IsGated(activation));
   const int64_t rows = LaunchRows(matrix);
   float* const values = activations_.ReadF32(matrix, rows);
   activations_.Write(matrix, Activations::kF32);

@@ -18,22 +18,63 @@ int64_t NumBlocks(const AttentionSlice& slice, int32_t block_size) {
 
 }  // namespace
 
-UploadedStep::~UploadedStep() {
-  if (copied_ != nullptr) cudaEventDestroy(copied_);
+UploadedStep::Block::~Block() {
+  if (copied != nullptr) cudaEventDestroy(copied);
 }
 
-absl::Status UploadedStep::WaitForLast() {
-  if (!under_way_) return absl::OkStatus();
-  under_way_ = false;
-  return ToStatus(cudaEventSynchronize(copied_), "copying a step's inputs");
+absl::Status UploadedStep::Block::Wait() {
+  if (!under_way) return absl::OkStatus();
+  under_way = false;
+  return ToStatus(cudaEventSynchronize(copied), "copying a step's inputs");
+}
+
+absl::Status UploadedStep::Block::Allocate(int64_t bytes) {
+  if (copied == nullptr) {
+    RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&copied, cudaEventDisableTiming), "cudaEventCreate"));
+  }
+  ASSIGN_OR_RETURN(host, PinnedBuffer::Allocate(bytes));
+  ASSIGN_OR_RETURN(device, DeviceBuffer::Allocate(bytes, "a step's inputs"));
+  return absl::OkStatus();
+}
+
+absl::Status UploadedStep::Block::Send(int64_t bytes, cudaStream_t stream) {
+  RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(device.as<void>(), host.as<void>(), static_cast<size_t>(bytes),
+                                           cudaMemcpyHostToDevice, stream),
+                           "copying a step's inputs"));
+  under_way = true;
+  return ToStatus(cudaEventRecord(copied, stream), "copying a step's inputs");
+}
+
+absl::Status UploadedStep::Reserve(int64_t max_tokens, int64_t max_logit_rows) {
+  Sizes sizes = capacity_;
+  sizes.tokens = std::max(sizes.tokens, max_tokens);
+  sizes.logit_rows = std::max(sizes.logit_rows, max_logit_rows);
+  RETURN_IF_ERROR(inputs_.Wait());
+  RETURN_IF_ERROR(tile_block_.Wait());
+  RETURN_IF_ERROR(tile_block_.Allocate(sizes.tokens * static_cast<int64_t>(sizeof(PrefillTile))));
+  return Allocate(sizes);
 }
 
 // Layout in 4-byte words: header | sampling | ids | positions | table_starts | decode_rows | logit_rows | tables.
+absl::Status UploadedStep::Allocate(const Sizes& sizes) {
+  const int64_t words = kHeaderInts + (kSamplingInts + 1) * sizes.logit_rows + 4 * sizes.tokens + sizes.tables;
+  RETURN_IF_ERROR(inputs_.Allocate(words * 4));
+  capacity_ = sizes;
+  int32_t* const base = inputs_.device.as<int32_t>();
+  device_.counts = reinterpret_cast<const StepCounts*>(base);
+  device_.sampling = reinterpret_cast<const RowSampling*>(base + kHeaderInts);
+  device_.ids = base + kHeaderInts + kSamplingInts * sizes.logit_rows;
+  device_.positions = device_.ids + sizes.tokens;
+  device_.table_starts = device_.positions + sizes.tokens;
+  device_.decode_rows = device_.table_starts + sizes.tokens;
+  device_.logit_rows = device_.decode_rows + sizes.tokens;
+  device_.tables = device_.logit_rows + sizes.logit_rows;
+  ++generation_;
+  return absl::OkStatus();
+}
+
 absl::Status UploadedStep::Grow(const Sizes& sizes) {
-  if (copied_ == nullptr) {
-    RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&copied_, cudaEventDefault), "cudaEventCreate"));
-  }
-  if (memory_.bytes() > 0 && sizes.tokens <= capacity_.tokens && sizes.logit_rows <= capacity_.logit_rows &&
+  if (inputs_.device.bytes() > 0 && sizes.tokens <= capacity_.tokens && sizes.logit_rows <= capacity_.logit_rows &&
       sizes.tables <= capacity_.tables) {
     return absl::OkStatus();
   }
@@ -42,25 +83,11 @@ absl::Status UploadedStep::Grow(const Sizes& sizes) {
   larger.tokens = std::max(capacity_.tokens, 2 * sizes.tokens);
   larger.logit_rows = std::max(capacity_.logit_rows, 2 * sizes.logit_rows);
   larger.tables = std::max(capacity_.tables, 2 * sizes.tables);
-  const int64_t words = kHeaderInts + (kSamplingInts + 1) * larger.logit_rows + 4 * larger.tokens + larger.tables;
-  ASSIGN_OR_RETURN(host_, PinnedBuffer::Allocate(words * 4));
-  ASSIGN_OR_RETURN(memory_, DeviceBuffer::Allocate(words * 4, "a step's inputs"));
-  capacity_ = larger;
-  int32_t* const base = memory_.as<int32_t>();
-  device_.counts = reinterpret_cast<const StepCounts*>(base);
-  device_.sampling = reinterpret_cast<const RowSampling*>(base + kHeaderInts);
-  device_.ids = base + kHeaderInts + kSamplingInts * larger.logit_rows;
-  device_.positions = device_.ids + larger.tokens;
-  device_.table_starts = device_.positions + larger.tokens;
-  device_.decode_rows = device_.table_starts + larger.tokens;
-  device_.logit_rows = device_.decode_rows + larger.tokens;
-  device_.tables = device_.logit_rows + larger.logit_rows;
-  ++generation_;
-  return absl::OkStatus();
+  return Allocate(larger);
 }
 
 absl::Status UploadedStep::Upload(const StepInputs& step, int32_t block_size, cudaStream_t stream) {
-  RETURN_IF_ERROR(WaitForLast());
+  RETURN_IF_ERROR(inputs_.Wait());
   Sizes sizes;
   sizes.tokens = static_cast<int64_t>(step.ids.size());
   for (const AttentionSlice& slice : step.slices) {
@@ -70,8 +97,8 @@ absl::Status UploadedStep::Upload(const StepInputs& step, int32_t block_size, cu
   sizes.logit_rows = static_cast<int64_t>(std::max(step.logit_rows.size(), step.sampling.size()));
   RETURN_IF_ERROR(Grow(sizes));
 
-  int32_t* const host = host_.as<int32_t>();
-  const auto host_of = [&](const int32_t* on_device) { return host + (on_device - memory_.as<int32_t>()); };
+  int32_t* const host = inputs_.host.as<int32_t>();
+  const auto host_of = [&](const int32_t* on_device) { return host + (on_device - inputs_.device.as<int32_t>()); };
   int32_t* const positions = host_of(device_.positions);
   int32_t* const table_starts = host_of(device_.table_starts);
   int32_t* const decode_rows = host_of(device_.decode_rows);
@@ -100,12 +127,8 @@ absl::Status UploadedStep::Upload(const StepInputs& step, int32_t block_size, cu
                              static_cast<int32_t>(num_decode_rows_), static_cast<int32_t>(step.sampling.size())};
   std::memcpy(host, &counts, sizeof(counts));
   // Only what is used: the tables lie last.
-  const int64_t words = (device_.tables - memory_.as<int32_t>()) + used;
-  RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(memory_.as<void>(), host, static_cast<size_t>(words) * 4,
-                                           cudaMemcpyHostToDevice, stream),
-                           "copying a step's inputs"));
-  under_way_ = true;
-  return ToStatus(cudaEventRecord(copied_, stream), "copying a step's inputs");
+  const int64_t words = (device_.tables - inputs_.device.as<int32_t>()) + used;
+  return inputs_.Send(words * 4, stream);
 }
 
 absl::Status UploadedStep::UploadTiles(int32_t tile_rows, bool all, cudaStream_t stream) {
@@ -122,17 +145,10 @@ absl::Status UploadedStep::UploadTiles(int32_t tile_rows, bool all, cudaStream_t
   num_tiles_ = static_cast<int64_t>(tiles.size());
   const int64_t bytes = num_tiles_ * static_cast<int64_t>(sizeof(PrefillTile));
   if (bytes == 0) return absl::OkStatus();
-  RETURN_IF_ERROR(WaitForLast());
-  if (tiles_host_.bytes() < bytes) {
-    ASSIGN_OR_RETURN(tiles_host_, PinnedBuffer::Allocate(2 * bytes));
-    ASSIGN_OR_RETURN(tiles_device_, DeviceBuffer::Allocate(2 * bytes, "a step's inputs"));
-  }
-  std::memcpy(tiles_host_.as<void>(), tiles.data(), static_cast<size_t>(bytes));
-  RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(tiles_device_.as<void>(), tiles_host_.as<void>(),
-                                           static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream),
-                           "copying a step's inputs"));
-  under_way_ = true;
-  return ToStatus(cudaEventRecord(copied_, stream), "copying a step's inputs");
+  RETURN_IF_ERROR(tile_block_.Wait());
+  if (tile_block_.host.bytes() < bytes) RETURN_IF_ERROR(tile_block_.Allocate(2 * bytes));
+  std::memcpy(tile_block_.host.as<void>(), tiles.data(), static_cast<size_t>(bytes));
+  return tile_block_.Send(bytes, stream);
 }
 
 }  // namespace switchyard::cuda

@@ -17,9 +17,11 @@ namespace switchyard::cuda {
 class UploadedStep {
  public:
   UploadedStep() = default;
-  ~UploadedStep();
   UploadedStep(const UploadedStep&) = delete;
   UploadedStep& operator=(const UploadedStep&) = delete;
+
+  // Makes room at once for steps of so many tokens and rows with logits; then only block tables may still grow.
+  absl::Status Reserve(int64_t max_tokens, int64_t max_logit_rows);
 
   // Starts the transfer. Positions and tables are those of `slices`; without slices there are none, and without ids
   // they count as zeros. Grows its memory when a step is larger than any before: then the addresses change, and
@@ -32,7 +34,7 @@ class UploadedStep {
   const DeviceStep& device() const { return device_; }
   // Tiles of the last Upload's slices, cut to `tile_rows` rows; without those of a single row unless `all`.
   absl::Status UploadTiles(int32_t tile_rows, bool all, cudaStream_t stream);
-  const PrefillTile* tiles() const { return tiles_device_.as<PrefillTile>(); }
+  const PrefillTile* tiles() const { return tile_block_.device.as<PrefillTile>(); }
   int64_t num_tiles() const { return num_tiles_; }
 
   int64_t num_tokens() const { return num_tokens_; }
@@ -46,18 +48,28 @@ class UploadedStep {
     int64_t logit_rows = 0;
     int64_t tables = 0;
   };
-  absl::Status Grow(const Sizes& sizes);
-  absl::Status WaitForLast();
+  // One page-locked block and its copy on the device. Before the host writes the block again it waits for the last
+  // transfer of this block and nothing else: behind another block's, a step's kernels may stand in the stream.
+  struct Block {
+    PinnedBuffer host;
+    DeviceBuffer device;
+    cudaEvent_t copied = nullptr;
+    bool under_way = false;
 
-  PinnedBuffer host_;
-  DeviceBuffer memory_;
+    ~Block();
+    absl::Status Wait();
+    absl::Status Allocate(int64_t bytes);  // REQUIRES: waited for
+    absl::Status Send(int64_t bytes, cudaStream_t stream);
+  };
+
+  absl::Status Grow(const Sizes& sizes);
+  absl::Status Allocate(const Sizes& sizes);
+
+  Block inputs_;
   Sizes capacity_;
   DeviceStep device_ = {};
-  cudaEvent_t copied_ = nullptr;
-  bool under_way_ = false;
 
-  PinnedBuffer tiles_host_;
-  DeviceBuffer tiles_device_;
+  Block tile_block_;
   int64_t num_tiles_ = 0;
   int32_t tile_rows_ = 0;  // what the tiles were cut to; 0: not yet
   bool all_tiles_ = false;
