@@ -118,6 +118,7 @@ BackendOptions BackendOptionsOf(const EngineOptions& options) {
   backend.num_threads = options.num_threads;
   backend.keep_quantized = options.quantization != "dequantize";
   backend.expert_gemm = options.expert_gemm;
+  backend.expert_gemm_table = options.expert_gemm_table;
   backend.memory_utilization = options.gpu_memory_utilization;
   return backend;
 }
@@ -196,6 +197,7 @@ absl::Status ModelEngine::DescribeModel(const EngineOptions& options, const Mode
   ASSIGN_OR_RETURN(facts_.dtype, ChooseDType(options.dtype, config.dtype));
   facts_.architecture = config.model_type;
   facts_.backend = backend_->description();
+  facts_.expert_gemms = ExpertGemmNames(*backend_);
   facts_.vocab_size = config.vocab_size;
   facts_.max_model_len = config.max_position_embeddings;
   if (options.max_model_len > 0) {
@@ -297,6 +299,7 @@ void ModelEngine::ReserveStep(const EngineOptions& options) {
   samplers_.reserve(backend_->num_host_threads());
   for (int thread = 0; thread < backend_->num_host_threads(); ++thread) samplers_.emplace_back(num_valid_ids);
   output_.stats.moe_layers.resize(model_->moe_layers().size());
+  output_.stats.expert_gemm_layers.reserve(facts_.expert_gemms.size());
 }
 
 absl::Status ModelEngine::CheckSlice(const SequenceSlice& slice) const {
@@ -389,6 +392,7 @@ absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
   }
   const auto moe_layers = model_->moe_layers();
   for (size_t i = 0; i < moe_layers.size(); ++i) moe_layers[i]->FillStats(&output_.stats.moe_layers[i]);
+  FillExpertGemmLayers(*backend_, &output_.stats);
   output_.stats.num_tokens = static_cast<int32_t>(ids_.size());
   output_.stats.seconds = static_cast<float>(SecondsSince(step_start_));
   return &output_;

@@ -48,19 +48,9 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::Create(const BackendOption
   RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
   std::unique_ptr<CudaBackend> backend(new CudaBackend(std::move(pool), stream, properties));
   backend->memory_utilization_ = options.memory_utilization;
-  backend->native_ = MakeNativeExpertGemm(properties.multiProcessorCount, stream);
-  backend->expert_gemm_ = backend->native_.get();
-  if (options.expert_gemm == "cublas_grouped") {
-    ASSIGN_OR_RETURN(backend->chosen_, MakeCublasGroupedExpertGemm(stream));
-  } else if (options.expert_gemm == "cublas_padded") {
-    ASSIGN_OR_RETURN(backend->chosen_, MakeCublasPaddedExpertGemm(stream));
-  } else if (options.expert_gemm != "native" && options.expert_gemm != "auto") {
-    return absl::InvalidArgumentError(absl::StrCat("expert_gemm is '", options.expert_gemm,
-                                                   "'; use auto, native, cublas_grouped or cublas_padded"));
-  }
-  if (backend->chosen_ != nullptr) backend->expert_gemm_ = backend->chosen_.get();
+  ASSIGN_OR_RETURN(backend->expert_gemms_, ExpertGemmChoice::Create(options, properties, stream));
   backend->description_ = absl::StrCat("cuda (", properties.name, ", ", properties.totalGlobalMem >> 30, " GiB, ",
-                                       backend->expert_gemm_->name(), " experts)");
+                                       backend->expert_gemms_->description(), ")");
   return backend;
 }
 
@@ -71,8 +61,7 @@ CudaBackend::~CudaBackend() {
     cudaEventDestroy(timer.start);
     cudaEventDestroy(timer.end);
   }
-  chosen_ = nullptr;
-  native_ = nullptr;
+  expert_gemms_ = nullptr;
   loader_ = nullptr;
   cudaStreamDestroy(stream_);
 }
@@ -125,9 +114,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
   const int64_t max_rows = int64_t{max_tokens} * max_top_k_;
   int64_t expert_bytes = 0;
   for (const ExpertSizes& sizes : expert_sizes_) {
-    for (const ExpertGemm* gemm : {native_.get(), expert_gemm_}) {
-      expert_bytes = std::max(expert_bytes, gemm->ScratchBytes(sizes, max_tokens, max_rows));
-    }
+    expert_bytes = std::max(expert_bytes, expert_gemms_->ScratchBytes(sizes, max_tokens, max_rows));
   }
   ASSIGN_OR_RETURN(expert_scratch_, DeviceBuffer::Allocate(expert_bytes, "expert activations"));
   int64_t weighed_bytes = 0;

@@ -14,7 +14,7 @@
 #include "engine/backend/cuda/activations.h"
 #include "engine/backend/cuda/cuda_backend.h"
 #include "engine/backend/cuda/device_memory.h"
-#include "engine/backend/cuda/expert_gemm.h"
+#include "engine/backend/cuda/expert_gemm_choice.h"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/kv_cache.h"
 #include "engine/backend/cuda/recorder.h"
@@ -37,6 +37,7 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override;
 
   const std::string& description() const override { return description_; }
+  std::span<const ExpertGemmCount> expert_gemms() const override { return expert_gemms_->counts(); }
 
   absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(std::span<const TensorReader* const> parts,
                                                      std::span<const TensorReader* const> biases, DType dtype,
@@ -146,9 +147,7 @@ class CudaBackend final : public Backend {
   absl::Status failure_;
   Activations activations_;
   std::unique_ptr<WeightLoader> loader_;  // while loading
-  std::unique_ptr<ExpertGemm> native_;
-  std::unique_ptr<ExpertGemm> chosen_;    // what the options ask for; null: native
-  ExpertGemm* expert_gemm_ = nullptr;
+  std::unique_ptr<ExpertGemmChoice> expert_gemms_;
   std::map<const void*, RoutingMemory> routings_;
   std::map<const void*, BatchMemory> batches_;
   std::deque<DeviceVector> vectors_;      // RoPE frequencies: few, each used by many layers

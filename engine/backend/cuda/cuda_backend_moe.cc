@@ -148,8 +148,9 @@ void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const Exper
   }
   batch.out = activations_.Write(rows_out, bf16 ? Activations::kBf16 : Activations::kF32);
   batch.out_stride = rows_out.cols;
-  ExpertGemm& provider = expert_gemm_->Takes(weights, batch) ? *expert_gemm_ : *native_;
-  Check(provider.Run(weights, batch, expert_scratch_.as<void>()));
+  const size_t provider = expert_gemms_->Choose(weights, batch);
+  Check(expert_gemms_->Run(provider, weights, batch, expert_scratch_.as<void>()));
+  if (recorder_.recording()) recorder_.OnRepeat([this, provider](int64_t) { expert_gemms_->Count(provider); });
   LaunchExpertSeconds(memory.device.expert_offsets, batches.num_experts, plan_, batches.expert_seconds, stream_);
 }
 

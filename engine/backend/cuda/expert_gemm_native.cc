@@ -10,9 +10,7 @@ class NativeExpertGemm final : public ExpertGemm {
   NativeExpertGemm(int num_multiprocessors, cudaStream_t stream)
       : num_multiprocessors_(num_multiprocessors), stream_(stream) {}
 
-  std::string name() const override { return "native"; }
   bool Takes(const CudaExperts&, const ExpertBatch&) const override { return true; }
-  bool recordable() const override { return true; }
 
   // silu(gate) * up of all rows.
   int64_t ScratchBytes(const ExpertSizes& experts, int64_t, int64_t max_rows) const override {

@@ -30,6 +30,7 @@ inline constexpr int kMaxHeadDim = 256;
 inline constexpr int kMaxGroup = 64;      // query heads on one KV head
 inline constexpr int kMaxExperts = 512;
 inline constexpr int kMaxTopK = 32;
+inline constexpr int kMaxRecordedRows = 256;  // of a step that is recorded as a CUDA graph
 inline constexpr int kRouterSplits = 16;  // parts of k that a router logit is summed from
 
 SWITCHYARD_HOST_DEVICE constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }

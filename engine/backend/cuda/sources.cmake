@@ -2,7 +2,8 @@
 set(SWITCHYARD_CUDA_DIR ${PROJECT_SOURCE_DIR}/engine/backend/cuda)
 set(SWITCHYARD_CUDA_HOST_SOURCES)
 foreach(name activations cublas cuda_backend cuda_backend_attention cuda_backend_moe cuda_backend_rows cuda_backend_step
-        device_memory expert_gemm_cublas expert_gemm_native recorder step_inputs weights)
+        device_memory expert_gemm_choice expert_gemm_cublas expert_gemm_native expert_gemm_table recorder step_inputs
+        weights)
   list(APPEND SWITCHYARD_CUDA_HOST_SOURCES ${SWITCHYARD_CUDA_DIR}/${name}.cc)
 endforeach()
 set(SWITCHYARD_CUDA_KERNEL_SOURCES)
