@@ -50,6 +50,14 @@ std::string OpenDevice() {
 const Device& TheDevice() { return MutableDevice(); }
 cudaStream_t Stream() { return MutableDevice().stream; }
 
+Versions TheVersions() {
+  Versions versions;
+  CUDA_OK(cudaDriverGetVersion(&versions.driver));
+  CUDA_OK(cudaRuntimeGetVersion(&versions.runtime));
+  CUBLAS_OK(cublasGetVersion_v2(TheDevice().cublas, &versions.cublas));
+  return versions;
+}
+
 void Synchronize() {
   CUDA_OK(cudaGetLastError());
   CUDA_OK(cudaStreamSynchronize(Stream()));

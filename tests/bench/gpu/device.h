@@ -26,6 +26,11 @@ struct Device {
   cublasHandle_t cublas = nullptr;
 };
 
+struct Versions {
+  int driver = 0, runtime = 0, cublas = 0;  // as each library numbers its own
+};
+Versions TheVersions();
+
 // Empty: the device is ready. Otherwise why there is none; nothing else may be called then.
 std::string OpenDevice();
 const Device& TheDevice();
