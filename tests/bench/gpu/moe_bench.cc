@@ -39,7 +39,8 @@ class MoeSection {
     for (const int tile : kTiles) {
       if (!IsWorthwhile(tile)) continue;
       products.push_back(providers_.Native(tile));
-      products.back().name += "/" + std::to_string(tile) + (tile == providers_.chosen_tile() ? "*" : "");
+      std::string& name = products.back().name;
+      name.append("/").append(std::to_string(tile)).append(tile == providers_.chosen_tile() ? "*" : "");
     }
     std::vector<Candidate> libraries = providers_.Libraries();
     std::move(libraries.begin(), libraries.end(), std::back_inserter(products));
