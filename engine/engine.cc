@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <utility>
 
@@ -30,6 +31,11 @@ constexpr int64_t kMaxKvCacheBytes = int64_t{1} << 50;
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+// Of the token to be drawn.
+int64_t SampledPosition(const SequenceSlice& slice) {
+  return slice.first_position + static_cast<int64_t>(slice.tokens.size());
+}
+
 class ModelEngine : public Engine {
  public:
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options);
@@ -48,10 +54,26 @@ class ModelEngine : public Engine {
                                                 const Weights& weights);
   absl::Status LoadModel(const EngineOptions& options, const ModelConfig& config, const Weights& weights);
   void ReserveStep(const EngineOptions& options);
+  // A step between Launch and the return of its Collect.
+  struct Step {
+    std::vector<const SequenceSlice*> sampled_slices;  // of the caller's batch
+    std::vector<int32_t> logit_rows;                   // parallel to these
+    bool sampled_on_device = false;
+    int32_t num_tokens = 0;
+    Clock::time_point start;
+    Matrix logits;
+  };
+  static constexpr int64_t kMaxStepsInFlight = 2;
+
+  int64_t num_in_flight() const { return num_launched_ - num_collected_; }
+  Step& StepNumber(int64_t number) { return steps_[static_cast<size_t>(number % kMaxStepsInFlight)]; }
+  const Step& LastLaunched() const { return steps_[static_cast<size_t>((num_launched_ - 1) % kMaxStepsInFlight)]; }
+  bool IsKnownToken(const SequenceSlice& slice, int32_t id) const;
   absl::Status CheckSlice(const SequenceSlice& slice) const;
   absl::Status CheckEncoderTokens(const SequenceSlice& slice) const;
   absl::Status CheckBatch(const StepBatch& batch) const;
-  void SampleRow(Sampler* sampler, int64_t i);
+  void DescribeSampling(const Step& step);
+  void SampleRow(const Step& step, Sampler* sampler, int64_t i);
   void FillRoutingTrace(int32_t row, RoutingTrace* trace) const;
 
   ModelFacts facts_;
@@ -61,13 +83,14 @@ class ModelEngine : public Engine {
   std::unique_ptr<LanguageModel> model_;
   std::unique_ptr<KvCache> cache_;
 
-  // The step in flight; capacity reserved for the largest one.
+  // Steps by their number modulo the most in flight, and what only Launch needs; capacity reserved for the largest step.
+  std::array<Step, kMaxStepsInFlight> steps_;
+  int64_t num_launched_ = 0;
+  int64_t num_collected_ = 0;
+  Clock::time_point last_collected_;
   std::vector<int32_t> ids_;
   std::vector<AttentionSlice> slices_;
-  std::vector<int32_t> logit_rows_;
-  std::vector<const SequenceSlice*> sampled_slices_;  // of the caller's batch, parallel to logit_rows_
-  Clock::time_point step_start_;
-  Matrix logits_;
+  std::vector<RowSampling> sampling_;  // parallel to logit_rows where the device draws the tokens, else empty
   std::span<const float> host_logits_;
   std::vector<Sampler> samplers_;  // one per host thread
   StepOutput output_;
@@ -282,6 +305,7 @@ absl::Status ModelEngine::LoadModel(const EngineOptions& options, const ModelCon
   facts_.kv_bytes_per_token = block_bytes / shape.block_size;
   weights.StartReading();
   ASSIGN_OR_RETURN(model_, LoadLanguageModel(config, weights, facts_.dtype, LimitsOf(options), backend_.get()));
+  facts_.max_steps_in_flight = std::min<int>(backend_->max_steps_in_flight(), kMaxStepsInFlight);
   facts_.weight_bytes = model_->weight_bytes();
   facts_.num_nonfinite_weights = model_->num_nonfinite_weights();
   return absl::OkStatus();
@@ -292,14 +316,24 @@ void ModelEngine::ReserveStep(const EngineOptions& options) {
   max_num_batched_tokens_ = options.max_num_batched_tokens;
   ids_.reserve(max_num_batched_tokens_);
   slices_.reserve(max_num_seqs_);
-  logit_rows_.reserve(max_num_seqs_);
-  sampled_slices_.reserve(max_num_seqs_);
+  for (Step& step : steps_) {
+    step.logit_rows.reserve(max_num_seqs_);
+    step.sampled_slices.reserve(max_num_seqs_);
+  }
+  sampling_.reserve(max_num_seqs_);
   output_.tokens.reserve(max_num_seqs_);
   const int32_t num_valid_ids = NumValidIds(options, facts_.vocab_size);
   samplers_.reserve(backend_->num_host_threads());
   for (int thread = 0; thread < backend_->num_host_threads(); ++thread) samplers_.emplace_back(num_valid_ids);
   output_.stats.moe_layers.resize(model_->moe_layers().size());
   output_.stats.expert_gemm_layers.reserve(facts_.expert_gemms.size());
+}
+
+// An id of the vocabulary, or one that the step in flight is about to sample.
+bool ModelEngine::IsKnownToken(const SequenceSlice& slice, int32_t id) const {
+  if (id >= 0) return id < facts_.vocab_size;
+  return num_in_flight() > 0 && slice.tokens.size() == 1 &&
+         ~id < static_cast<int32_t>(LastLaunched().sampled_slices.size());
 }
 
 absl::Status ModelEngine::CheckSlice(const SequenceSlice& slice) const {
@@ -311,7 +345,7 @@ absl::Status ModelEngine::CheckSlice(const SequenceSlice& slice) const {
   }
   RETURN_IF_ERROR(CheckEncoderTokens(slice));
   for (const int32_t id : slice.tokens) {
-    if (id >= 0 && id < facts_.vocab_size) continue;
+    if (IsKnownToken(slice, id)) continue;
     return absl::InternalError(absl::StrCat("slice of sequence ", slice.sequence_id, " has token id ", id,
                                             ", the vocabulary ", facts_.vocab_size));
   }
@@ -340,6 +374,13 @@ absl::Status ModelEngine::CheckEncoderTokens(const SequenceSlice& slice) const {
 }
 
 absl::Status ModelEngine::CheckBatch(const StepBatch& batch) const {
+  if (num_in_flight() >= facts_.max_steps_in_flight) {
+    return absl::InternalError(absl::StrCat(num_in_flight(), " steps are in flight, at most ",
+                                            facts_.max_steps_in_flight, " may be"));
+  }
+  if (num_in_flight() > 0 && !LastLaunched().sampled_on_device && !LastLaunched().sampled_slices.empty()) {
+    return absl::InternalError("the step in flight has tokens that the host samples: it has to be collected first");
+  }
   int64_t num_tokens = 0;
   for (const SequenceSlice& slice : batch.slices) {
     RETURN_IF_ERROR(CheckSlice(slice));
@@ -355,10 +396,12 @@ absl::Status ModelEngine::CheckBatch(const StepBatch& batch) const {
 
 absl::Status ModelEngine::Launch(const StepBatch& batch) {
   RETURN_IF_ERROR(CheckBatch(batch));
+  Step& step = StepNumber(num_launched_);
   ids_.clear();
   slices_.clear();
-  logit_rows_.clear();
-  sampled_slices_.clear();
+  step.logit_rows.clear();
+  step.sampled_slices.clear();
+  bool explain_routing = false;
   for (const SequenceSlice& slice : batch.slices) {
     slices_.push_back({.first_row = static_cast<int64_t>(ids_.size()),
                        .num_tokens = static_cast<int32_t>(slice.tokens.size()),
@@ -368,52 +411,76 @@ absl::Status ModelEngine::Launch(const StepBatch& batch) {
                        .prompt_end = slice.num_encoder_tokens + static_cast<int32_t>(slice.prompt_tokens.size())});
     ids_.insert(ids_.end(), slice.tokens.begin(), slice.tokens.end());
     if (!slice.sample) continue;
-    logit_rows_.push_back(static_cast<int32_t>(ids_.size()) - 1);
-    sampled_slices_.push_back(&slice);
+    step.logit_rows.push_back(static_cast<int32_t>(ids_.size()) - 1);
+    step.sampled_slices.push_back(&slice);
+    explain_routing |= slice.explain_routing;
   }
-  step_start_ = Clock::now();
-  logits_ = model_->Forward(ids_, slices_, logit_rows_, cache_.get());
+  DescribeSampling(step);
+  step.sampled_on_device = !sampling_.empty();
+  step.num_tokens = static_cast<int32_t>(ids_.size());
+  step.start = Clock::now();
+  ++num_launched_;
+  step.logits = model_->Forward({.ids = ids_,
+                                 .slices = slices_,
+                                 .logit_rows = step.logit_rows,
+                                 .sampling = sampling_,
+                                 .explain_routing = explain_routing},
+                                cache_.get());
   return absl::OkStatus();
 }
 
+// What each row's token is drawn by, if the device can draw those of all rows: else the logits are copied anyway.
+void ModelEngine::DescribeSampling(const Step& step) {
+  sampling_.clear();
+  if (model_->sampled_tokens() == nullptr) return;
+  for (const SequenceSlice* slice : step.sampled_slices) {
+    const SamplingParams& params = *slice->sampling;
+    if (NeedsHostSampler(params) || params.temperature > 0.0f) return sampling_.clear();
+    sampling_.push_back({.seed = params.seed,
+                         .position = SampledPosition(*slice),
+                         .temperature = params.temperature,
+                         .top_p = params.top_p,
+                         .min_p = params.min_p,
+                         .top_k = params.top_k});
+  }
+}
+
 absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
+  if (num_in_flight() == 0) return absl::InternalError("no step is in flight");
+  const Step& step = StepNumber(num_collected_++);
   RETURN_IF_ERROR(backend_->Wait());
-  const int64_t num_sampled = static_cast<int64_t>(sampled_slices_.size());
+  const int64_t num_sampled = static_cast<int64_t>(step.sampled_slices.size());
   output_.tokens.resize(num_sampled);
   if (num_sampled > 0) {
-    // Where every row wants its best token and the device has found it, the logits stay there.
-    const bool best_only = model_->best_tokens() != nullptr &&
-                           std::all_of(sampled_slices_.begin(), sampled_slices_.end(), [](const SequenceSlice* slice) {
-                             return Sampler::IsBestToken(*slice->sampling, slice->output_tokens);
-                           });
-    host_logits_ = best_only ? std::span<const float>() : backend_->HostView(logits_);
-    if (!best_only && host_logits_.empty()) return backend_->Wait();
-    backend_->ParallelFor(num_sampled, [this](int thread, int64_t i) { SampleRow(&samplers_[thread], i); });
+    host_logits_ = step.sampled_on_device ? std::span<const float>() : backend_->HostView(step.logits);
+    if (!step.sampled_on_device && host_logits_.empty()) return backend_->Wait();
+    backend_->ParallelFor(num_sampled, [&](int thread, int64_t i) { SampleRow(step, &samplers_[thread], i); });
   }
   const auto moe_layers = model_->moe_layers();
   for (size_t i = 0; i < moe_layers.size(); ++i) moe_layers[i]->FillStats(&output_.stats.moe_layers[i]);
   FillExpertGemmLayers(*backend_, &output_.stats);
-  output_.stats.num_tokens = static_cast<int32_t>(ids_.size());
-  output_.stats.seconds = static_cast<float>(SecondsSince(step_start_));
+  output_.stats.num_tokens = step.num_tokens;
+  // A step that was launched behind another began when that one ended.
+  output_.stats.seconds = static_cast<float>(SecondsSince(std::max(step.start, last_collected_)));
+  last_collected_ = Clock::now();
   return &output_;
 }
 
-void ModelEngine::SampleRow(Sampler* sampler, int64_t i) {
-  const SequenceSlice& slice = *sampled_slices_[i];
+void ModelEngine::SampleRow(const Step& step, Sampler* sampler, int64_t i) {
+  const SequenceSlice& slice = *step.sampled_slices[i];
   SampledToken& out = output_.tokens[i];
   out.sequence_id = slice.sequence_id;
   if (host_logits_.empty()) {
-    const int32_t best = model_->best_tokens()[i];
-    out.finite = best >= 0;
-    out.token = std::max(best, 0);
+    const int32_t token = model_->sampled_tokens()[i];
+    out.finite = token >= 0;
+    out.token = std::max(token, 0);
     out.top_logprobs.clear();
   } else {
     const auto logits = host_logits_.subspan(static_cast<size_t>(i) * facts_.vocab_size, facts_.vocab_size);
-    const int64_t position = slice.first_position + static_cast<int64_t>(slice.tokens.size());
-    sampler->Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, position, &out);
+    sampler->Sample(logits, *slice.sampling, slice.prompt_tokens, slice.output_tokens, SampledPosition(slice), &out);
   }
   if (slice.explain_routing) {
-    FillRoutingTrace(logit_rows_[i], &out.routing);
+    FillRoutingTrace(step.logit_rows[i], &out.routing);
   } else {
     out.routing.expert_ids.clear();
     out.routing.expert_weights.clear();

@@ -4,7 +4,8 @@
 //  * Load and Allocate calls return a status. Step operations return nothing: shapes were checked when the model was
 //    built, and a failure of the device is remembered and reported by the next Wait().
 //  * Operations run in the order of the calls. Host-readable results (Routing, ExpertBatches, HostView) are valid
-//    after Wait().
+//    after Wait(). Of a step that BeginStep announced, a device may keep the arrays per token to itself: all but the
+//    Routing of the rows in logit_rows where explain_routing asks for it.
 //  * Every row's result has one fixed order of additions that does not depend on the other rows of the call: the same
 //    row alone or in a batch gives the same bits.
 //  * Nothing is allocated in a step operation.
@@ -23,6 +24,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/backend/activation.h"
+#include "engine/backend/row_sampling.h"
 #include "engine/base/dtype.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/tensor_reader.h"
@@ -239,6 +241,7 @@ struct Routing {
   float* margins = nullptr;            // [num_tokens] last chosen minus the best not chosen, as compared; 0 if k = E
   float* logsumexps = nullptr;         // [num_tokens] of the router logits
   float* probability_sums = nullptr;   // [num_experts] sum over tokens of softmax(logits)
+  double* squared_logsumexp_sum = nullptr;  // [1] sum over tokens of logsumexp^2
   bool weigh_input = false;            // as the router's config says
 };
 
@@ -336,6 +339,8 @@ struct StepInputs {
   std::span<const int32_t> ids;               // [num_tokens]
   std::span<const AttentionSlice> slices;
   std::span<const int32_t> logit_rows;        // rows whose logits are wanted
+  std::span<const RowSampling> sampling = {};  // one for each logit row, or none: then the device draws no tokens
+  bool explain_routing = false;               // ... and their routing, too
 };
 
 class Backend {
@@ -432,15 +437,18 @@ class Backend {
   // out[i] = in[rows[i]].
   virtual void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) = 0;
 
-  // Memory for what BestTokens finds, [max_rows]; null: the device leaves that to the host, and BestTokens is not
+  // Memory for what SampleTokens draws, [max_rows]; null: the device leaves that to the host, and SampleTokens is not
   // called.
-  virtual absl::StatusOr<const int32_t*> AllocateBestTokens(int64_t max_rows) {
+  virtual absl::StatusOr<const int32_t*> AllocateSampledTokens(int64_t max_rows) {
     static_cast<void>(max_rows);
     return nullptr;
   }
-  // For each row of `logits`: the index of the largest of its first num_ids elements, the lowest among equals; -1 if
-  // one of them is NaN or infinite. Host-readable after Wait(): a step whose rows want no more need not be copied.
-  virtual void BestTokens(Matrix /*logits*/, int64_t /*num_ids*/) { CHECK(false); }
+  // For each row of `logits` that `sampling` has an entry for: the token that Sampler draws from its first num_ids
+  // elements; -1 if one of them is NaN or infinite. Host-readable after Wait(): a step whose rows want no more need not
+  // be copied.
+  virtual void SampleTokens(Matrix /*logits*/, int64_t /*num_ids*/, std::span<const RowSampling> /*sampling*/) {
+    CHECK(false);
+  }
 
   // ---- blocks that only some models have: called if CheckServed accepted them ----
 
@@ -532,7 +540,11 @@ class Backend {
     *seconds = std::chrono::duration<float>(std::chrono::steady_clock::now() - timer_start_).count();
   }
 
-  // Waits for everything called so far. INTERNAL: the device failed, with its words; stays failed.
+  // Steps between BeginStep and EndStep that may be called before Wait is called for the first of them: 1, or more where
+  // an id ~i of Embed means the token that the step before sampled for its i-th row with logits.
+  virtual int max_steps_in_flight() const { return 1; }
+  // Waits for the oldest step not waited for, or, if there is none, for everything called so far. INTERNAL: the device
+  // failed, with its words; stays failed.
   virtual absl::Status Wait() = 0;
   // The matrix in host memory as fp32, row-major; valid until the next step operation. Call after Wait(). Empty if the
   // device failed meanwhile: then the next Wait says how.

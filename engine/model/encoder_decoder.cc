@@ -98,7 +98,7 @@ absl::Status EncoderDecoder::AllocateBuffers(const ModelLimits& limits, DType dt
   }
   ASSIGN_OR_RETURN(last_, backend_->AllocateMatrix(limits.max_logit_rows, hidden));
   ASSIGN_OR_RETURN(logits_, backend_->AllocateMatrix(limits.max_logit_rows, config_.vocab_size));
-  ASSIGN_OR_RETURN(best_tokens_, backend_->AllocateBestTokens(limits.max_logit_rows));
+  ASSIGN_OR_RETURN(sampled_tokens_, backend_->AllocateSampledTokens(limits.max_logit_rows));
   num_valid_ids_ = config_.vocab_size;
   if (limits.num_valid_ids > 0) num_valid_ids_ = std::min<int64_t>(num_valid_ids_, limits.num_valid_ids);
   rows_.Reserve(limits.max_tokens, limits.max_logit_rows);
@@ -106,9 +106,8 @@ absl::Status EncoderDecoder::AllocateBuffers(const ModelLimits& limits, DType dt
   return backend_->PrepareScratch(limits.max_tokens);
 }
 
-Matrix EncoderDecoder::Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
-                               std::span<const int32_t> logit_rows, KvCache* cache) {
-  rows_.Split(ids, slices, logit_rows);
+Matrix EncoderDecoder::Forward(const StepInputs& step, KvCache* cache) {
+  rows_.Split(step.ids, step.slices, step.logit_rows);
   for (Layer& layer : layers_) {
     if (layer.moe != nullptr) layer.moe->Skip();  // unless its stack has rows
   }
@@ -119,7 +118,7 @@ Matrix EncoderDecoder::Forward(std::span<const int32_t> ids, std::span<const Att
   }
   const Matrix x = x_.Front(rows_.decoder().num_rows(), config_.hidden_size);
   if (x.rows > 0) Decode(x, cache);
-  return Logits(x);
+  return Logits(x, step.sampling);
 }
 
 void EncoderDecoder::Encode(Matrix x) {
@@ -191,7 +190,7 @@ void EncoderDecoder::FeedForward(Layer& layer, std::span<const RowGroup> groups,
   }
 }
 
-Matrix EncoderDecoder::Logits(Matrix x) {
+Matrix EncoderDecoder::Logits(Matrix x, std::span<const RowSampling> sampling) {
   const int64_t num_logits = static_cast<int64_t>(rows_.logit_rows().size());
   const Matrix logits = logits_.Front(num_logits, config_.vocab_size);
   if (num_logits == 0) return logits;
@@ -200,7 +199,7 @@ Matrix EncoderDecoder::Logits(Matrix x) {
   backend_->RmsNorm(last, *final_norm_.weight, config_.rms_norm_eps, last);
   if (config_.logits_multiplier != 1.0f) backend_->Scale(config_.logits_multiplier, last);
   backend_->Linear(last, *lm_head_, OutputMode::kAssign, logits);
-  if (best_tokens_ != nullptr) backend_->BestTokens(logits, num_valid_ids_);
+  if (sampled_tokens_ != nullptr) backend_->SampleTokens(logits, num_valid_ids_, sampling);
   return logits;
 }
 

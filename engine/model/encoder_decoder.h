@@ -35,9 +35,8 @@ class EncoderDecoder final : public LanguageModel {
                                                               Backend* backend);
 
   // REQUIRES: a slice whose first_position is 0 has all of its num_encoder_tokens > 0; logit_rows are the decoder's.
-  Matrix Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
-                 std::span<const int32_t> logit_rows, KvCache* cache) override;
-  const int32_t* best_tokens() const override { return best_tokens_; }
+  Matrix Forward(const StepInputs& step, KvCache* cache) override;
+  const int32_t* sampled_tokens() const override { return sampled_tokens_; }
   std::span<const MoeLayer* const> moe_layers() const override { return moe_layers_; }
   std::span<const MoeLayer* const> decoder_moe_layers() const override {
     return std::span(moe_layers_).subspan(num_encoder_moe_layers_);
@@ -78,7 +77,7 @@ class EncoderDecoder final : public LanguageModel {
   void Attend(Layer& layer, int32_t cache_layer, KvCache* cache, Matrix x);
   void AttendToEncoder(Layer& layer, int32_t cache_layer, KvCache* cache, Matrix x);
   void FeedForward(Layer& layer, std::span<const RowGroup> groups, Matrix x);
-  Matrix Logits(Matrix x);
+  Matrix Logits(Matrix x, std::span<const RowSampling> sampling);
 
   const ModelConfig config_;
   Backend* const backend_;
@@ -104,7 +103,7 @@ class EncoderDecoder final : public LanguageModel {
   Matrix last_;      // [max_logit_rows, hidden]
   Matrix logits_;    // [max_logit_rows, vocab]
   FeedForwardScratch scratch_;
-  const int32_t* best_tokens_ = nullptr;
+  const int32_t* sampled_tokens_ = nullptr;
 };
 
 }  // namespace switchyard

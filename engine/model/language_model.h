@@ -25,14 +25,13 @@ class LanguageModel {
  public:
   virtual ~LanguageModel() = default;
 
-  // Runs one step: tokens of all slices flattened in `ids`; the logits of `logit_rows` (indices into ids) are what is
-  // returned, [logit_rows.size(), vocab_size], host-readable after the backend's Wait().
-  virtual Matrix Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
-                         std::span<const int32_t> logit_rows, KvCache* cache) = 0;
+  // Runs one step: tokens of all slices flattened in `step.ids`; the logits of `step.logit_rows` (indices into ids) are
+  // what is returned, [logit_rows.size(), vocab_size], host-readable after the backend's Wait().
+  virtual Matrix Forward(const StepInputs& step, KvCache* cache) = 0;
 
-  // Of the last Forward, after the backend's Wait(): for each row of logits the token with the largest, -1 where one is
-  // not finite; null where the device does not look for it.
-  virtual const int32_t* best_tokens() const = 0;
+  // Of the last Forward, after the backend's Wait(): for each row of logits the token drawn as step.sampling says, -1
+  // where one is not finite; null where the device draws none.
+  virtual const int32_t* sampled_tokens() const = 0;
 
   // MoE layers in layer order, for stats after Wait().
   virtual std::span<const MoeLayer* const> moe_layers() const = 0;

@@ -238,7 +238,7 @@ absl::Status Transformer::AllocateBuffers(const ModelLimits& limits) {
   }
   ASSIGN_OR_RETURN(last_, backend_->AllocateMatrix(limits.max_logit_rows, hidden));
   ASSIGN_OR_RETURN(logits_, backend_->AllocateMatrix(limits.max_logit_rows, config_.vocab_size));
-  ASSIGN_OR_RETURN(best_tokens_, backend_->AllocateBestTokens(limits.max_logit_rows));
+  ASSIGN_OR_RETURN(sampled_tokens_, backend_->AllocateSampledTokens(limits.max_logit_rows));
   num_valid_ids_ = config_.vocab_size;
   if (limits.num_valid_ids > 0) num_valid_ids_ = std::min<int64_t>(num_valid_ids_, limits.num_valid_ids);
   if (widths.head_rows > 0) {
@@ -257,28 +257,27 @@ absl::Status Transformer::AllocateBuffers(const ModelLimits& limits) {
   return backend_->PrepareScratch(limits.max_tokens);
 }
 
-Matrix Transformer::Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
-                            std::span<const int32_t> logit_rows, KvCache* cache) {
-  const int64_t num_tokens = static_cast<int64_t>(ids.size());
-  const int64_t num_logits = static_cast<int64_t>(logit_rows.size());
+Matrix Transformer::Forward(const StepInputs& step, KvCache* cache) {
+  const int64_t num_tokens = static_cast<int64_t>(step.ids.size());
+  const int64_t num_logits = static_cast<int64_t>(step.logit_rows.size());
   const Matrix logits = logits_.Front(num_logits, config_.vocab_size);
-  if (backend_->BeginStep({ids, slices, logit_rows}, *cache)) return logits;
+  if (backend_->BeginStep(step, *cache)) return logits;
   const Matrix x = x_.Front(num_tokens, config_.hidden_size);
-  backend_->Embed(ids, *embedding_, x);
+  backend_->Embed(step.ids, *embedding_, x);
   if (config_.embedding_multiplier != 1.0f) backend_->Scale(config_.embedding_multiplier, x);
   for (size_t l = 0; l < layers_.size(); ++l) {
     Layer& layer = layers_[l];
     if (layer.config->parallel_mlp_size > 0) Normalize(x, layer.post_attention_norm, beside_.Front(x.rows, x.cols));
-    Attend(layer, static_cast<int32_t>(l), slices, cache, x);
+    Attend(layer, static_cast<int32_t>(l), step.slices, cache, x);
     FeedForward(layer, x);
   }
   if (num_logits > 0) {
     const Matrix last = last_.Front(num_logits, config_.hidden_size);
-    backend_->SelectRows(x, logit_rows, last);
+    backend_->SelectRows(x, step.logit_rows, last);
     Normalize(last, final_norm_, last);
     if (config_.logits_multiplier != 1.0f) backend_->Scale(config_.logits_multiplier, last);
     backend_->Linear(last, *lm_head_, OutputMode::kAssign, logits);
-    if (best_tokens_ != nullptr) backend_->BestTokens(logits, num_valid_ids_);
+    if (sampled_tokens_ != nullptr) backend_->SampleTokens(logits, num_valid_ids_, step.sampling);
   }
   backend_->EndStep();
   return logits;

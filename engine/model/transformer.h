@@ -30,9 +30,8 @@ class Transformer final : public LanguageModel {
                                                            DType dtype, const ModelLimits& limits,
                                                            Backend* backend);
 
-  Matrix Forward(std::span<const int32_t> ids, std::span<const AttentionSlice> slices,
-                 std::span<const int32_t> logit_rows, KvCache* cache) override;
-  const int32_t* best_tokens() const override { return best_tokens_; }
+  Matrix Forward(const StepInputs& step, KvCache* cache) override;
+  const int32_t* sampled_tokens() const override { return sampled_tokens_; }
   std::span<const MoeLayer* const> moe_layers() const override { return moe_layers_; }
   // What the router of the layer's attention experts decided; null where it has none.
   const Routing* attention_routing(int layer) const {
@@ -119,7 +118,7 @@ class Transformer final : public LanguageModel {
   Matrix last_;      // [max_logit_rows, hidden]
   Matrix logits_;    // [max_logit_rows, vocab]
   FeedForwardScratch scratch_;
-  const int32_t* best_tokens_ = nullptr;
+  const int32_t* sampled_tokens_ = nullptr;
   int64_t num_valid_ids_ = 0;
 };
 

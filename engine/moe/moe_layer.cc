@@ -59,6 +59,7 @@ void MoeLayer::Skip() {
   std::fill_n(batches_.expert_offsets, config_.router.num_experts + 1, 0);
   std::fill_n(batches_.expert_seconds, config_.router.num_experts, 0.0f);
   std::fill_n(routing_.probability_sums, config_.router.num_experts, 0.0f);
+  *routing_.squared_logsumexp_sum = 0.0;
   seconds_ = 0.0f;
 }
 
@@ -72,10 +73,7 @@ void MoeLayer::FillStats(MoeLayerStats* stats) const {
   stats->num_dropped = routing_.num_tokens * config_.router.top_k - batches_.num_rows;
   stats->seconds_per_expert.assign(batches_.expert_seconds, batches_.expert_seconds + num_experts);
   stats->probability_sums.assign(routing_.probability_sums, routing_.probability_sums + num_experts);
-  stats->squared_logsumexp_sum = 0.0;
-  for (int32_t t = 0; t < routing_.num_tokens; ++t) {
-    stats->squared_logsumexp_sum += double{routing_.logsumexps[t]} * double{routing_.logsumexps[t]};
-  }
+  stats->squared_logsumexp_sum = *routing_.squared_logsumexp_sum;
   stats->seconds = seconds_;
 }
 

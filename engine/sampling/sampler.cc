@@ -49,11 +49,6 @@ bool IsStopMasked(const SamplingParams& params, std::span<const int32_t> output_
 
 }  // namespace
 
-bool Sampler::IsBestToken(const SamplingParams& params, std::span<const int32_t> output_tokens) {
-  return params.temperature <= 0.0f && params.num_logprobs < 0 && params.logit_bias.empty() && !IsPenalized(params) &&
-         !IsStopMasked(params, output_tokens);
-}
-
 Sampler::Sampler(int32_t num_valid_ids) : num_valid_ids_(num_valid_ids), counts_(static_cast<size_t>(num_valid_ids)) {
   adjusted_.reserve(counts_.size());
   candidates_.reserve(counts_.size());

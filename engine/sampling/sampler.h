@@ -22,9 +22,6 @@ class Sampler {
   // Ids from num_valid_ids on are padding of the vocabulary and never chosen.
   explicit Sampler(int32_t num_valid_ids);
 
-  // Whether the token is just the one with the largest logit, and nothing else is asked for.
-  static bool IsBestToken(const SamplingParams& params, std::span<const int32_t> output_tokens);
-
   // Fills token, finite, logprob and top_logprobs of `out`. `logits` has at least num_valid_ids entries.
   // `position` is that of the token to be drawn. A NaN or infinite logit gives finite = false; otherwise every logprob
   // is finite, as extreme penalties and biases saturate at the largest float.

@@ -69,7 +69,7 @@ absl::StatusOr<std::vector<float>> EncoderDecoderRun::RunStep(const std::vector<
     const int32_t encoded = std::max(slice.num_encoder_tokens - slice.first_position, 0);
     for (int32_t i = encoded; i < slice.num_tokens; ++i) rows.push_back(static_cast<int32_t>(slice.first_row) + i);
   }
-  const Matrix out = model_->Forward(ids, slices, rows, cache_.get());
+  const Matrix out = model_->Forward({ids, slices, rows}, cache_.get());
   RETURN_IF_ERROR(backend_->Wait());
   const std::span<const float> logits = backend_->HostView(out);
   return std::vector<float>(logits.begin(), logits.end());

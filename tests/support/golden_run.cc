@@ -43,7 +43,8 @@ absl::StatusOr<std::vector<float>> GoldenRun::RunStep(const std::vector<int32_t>
                                                       const std::vector<AttentionSlice>& slices) {
   std::vector<int32_t> rows(ids.size());
   std::iota(rows.begin(), rows.end(), 0);
-  const Matrix out = model_->Forward(ids, slices, rows, cache_.get());
+  const StepInputs step = {.ids = ids, .slices = slices, .logit_rows = rows, .explain_routing = true};
+  const Matrix out = model_->Forward(step, cache_.get());
   RETURN_IF_ERROR(backend_->Wait());
   const std::span<const float> logits = backend_->HostView(out);
   return std::vector<float>(logits.begin(), logits.end());

@@ -75,6 +75,7 @@ class CpuBackend final : public Backend {
     RETURN_IF_ERROR(OwnArray(max_tokens, &routing.margins));
     RETURN_IF_ERROR(OwnArray(max_tokens, &routing.logsumexps));
     RETURN_IF_ERROR(OwnArray(config.num_experts, &routing.probability_sums));
+    RETURN_IF_ERROR(OwnArray(1, &routing.squared_logsumexp_sum));
     context_.sizes.num_experts = std::max<int64_t>(context_.sizes.num_experts, config.num_experts);
     context_.sizes.router_temp = std::max(context_.sizes.router_temp, RouterTempElements(config));
     if (config.capacity > 0) {

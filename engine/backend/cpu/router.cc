@@ -242,6 +242,9 @@ void RunRouter(Context& context, const float* in, int64_t num_tokens, const CpuW
       for (int64_t e = first_expert; e < last_expert; ++e) sums[e] += scores[t * config.num_experts + e];
     }
   });
+  double squares = 0.0;
+  for (int64_t t = 0; t < num_tokens; ++t) squares += double{routing->logsumexps[t]} * double{routing->logsumexps[t]};
+  *routing->squared_logsumexp_sum = squares;
 }
 
 void GroupChoicesByExpert(const Routing& routing, ExpertBatches* batches) {

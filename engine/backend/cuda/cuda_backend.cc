@@ -57,10 +57,6 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::Create(const BackendOption
 CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_);
   recorder_.Forget();
-  for (const Timer& timer : timers_) {
-    cudaEventDestroy(timer.start);
-    cudaEventDestroy(timer.end);
-  }
   expert_gemms_ = nullptr;
   loader_ = nullptr;
   cudaStreamDestroy(stream_);
@@ -132,7 +128,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
   place(plan_memory_.as<char>());
   ASSIGN_OR_RETURN(partials_, DeviceBuffer::Allocate(kPartialFloats * 4, "attention"));
   recorder_.Forget();
-  return absl::OkStatus();
+  return AllocateResults();
 }
 
 absl::StatusOr<std::string> DescribeDevice() {

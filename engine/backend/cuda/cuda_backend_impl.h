@@ -2,6 +2,7 @@
 #ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_CUDA_BACKEND_IMPL_H_
 #define SWITCHYARD_ENGINE_BACKEND_CUDA_CUDA_BACKEND_IMPL_H_
 
+#include <array>
 #include <deque>
 #include <functional>
 #include <map>
@@ -19,6 +20,7 @@
 #include "engine/backend/cuda/kv_cache.h"
 #include "engine/backend/cuda/recorder.h"
 #include "engine/backend/cuda/step_inputs.h"
+#include "engine/backend/cuda/step_results.h"
 #include "engine/backend/cuda/weights.h"
 #include "engine/base/worker_pool.h"
 
@@ -30,6 +32,11 @@ inline const CudaWeight& Cuda(const Weight& weight) { return static_cast<const C
 inline const float* Vector(const Weight* weight) {
   return weight == nullptr ? nullptr : static_cast<const CudaWeight*>(weight)->data.as<float>();
 }
+
+// Cut out of `base` what every step brings to the host of a Routing or ExpertBatches, and return its bytes; a null base
+// only counts.
+int64_t PlaceRoutingResults(char* base, int32_t num_experts, RoutingArrays* arrays);
+int64_t PlaceBatchResults(char* base, int32_t num_experts, BatchArrays* arrays, float** seconds);
 
 class CudaBackend final : public Backend {
  public:
@@ -77,12 +84,13 @@ class CudaBackend final : public Backend {
   void SiluMul(Matrix gate_up, Matrix out) override;
   void AddGated(Matrix in, const Weight& gate, Matrix values, Matrix out) override;
   void SelectRows(Matrix in, std::span<const int32_t> rows, Matrix out) override;
-  absl::StatusOr<const int32_t*> AllocateBestTokens(int64_t max_rows) override;
-  void BestTokens(Matrix logits, int64_t num_ids) override;
+  absl::StatusOr<const int32_t*> AllocateSampledTokens(int64_t max_rows) override;
+  void SampleTokens(Matrix logits, int64_t num_ids, std::span<const RowSampling> sampling) override;
   void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override;
   void Scale(float factor, Matrix matrix) override;
   void AddBias(const Weight& bias, Matrix matrix) override;
 
+  int max_steps_in_flight() const override { return max_logit_rows_ > 0 ? kMaxStepsInFlight : 1; }
   void StartTimer() override;
   void StopTimer(float* seconds) override;
   absl::Status Wait() override;
@@ -93,23 +101,41 @@ class CudaBackend final : public Backend {
   }
 
  private:
-  // The device's side of a Routing or ExpertBatches, found by the host address of its first array.
-  struct RoutingMemory {
+  // The two sides of a Routing or ExpertBatches, found by the host address of its first array: arrays per token, and
+  // what is part of every step's results. Each side's memory is laid out alike.
+  struct SharedArrays {
+    DeviceBuffer device_memory;
+    std::unique_ptr<char[]> host_memory;
+    int64_t bytes = 0;
+    std::unique_ptr<char[]> host_results;
+    int64_t results = 0;  // offset in results_
+    int64_t result_bytes = 0;
+  };
+  struct RoutingMemory : SharedArrays {
     RoutingArrays device = {};
     RoutingArrays host = {};
-    DeviceBuffer device_memory;
-    PinnedBuffer host_memory;
+    int32_t num_experts = 0;
+    int32_t top_k = 0;
+    int32_t offset = 0;  // of its words in a row of collected_routing_
   };
-  struct BatchMemory {
+  struct BatchMemory : SharedArrays {
     BatchArrays device = {};
-    BatchArrays host = {};
-    DeviceBuffer device_memory;
-    PinnedBuffer host_memory;
+    float* seconds = nullptr;  // on the device
+    int32_t num_experts = 0;
   };
-  struct Timer {
-    cudaEvent_t start = nullptr;
-    cudaEvent_t end = nullptr;
-    float* seconds = nullptr;
+  // What the operations of one step leave for the host; or those outside of any step, since the last Wait.
+  struct Touched {
+    std::vector<std::pair<Routing*, int32_t>> routings;  // with its number of tokens
+    std::vector<std::pair<ExpertBatches*, int32_t>> batches;  // with its number of rows
+    std::vector<float*> timers;  // each has two stamps
+    std::vector<int32_t> logit_rows;
+    bool explain_routing = false;
+
+    void Clear() {
+      routings.clear();
+      batches.clear();
+      timers.clear();
+    }
   };
   struct DeviceVector {
     std::vector<float> values;
@@ -136,6 +162,17 @@ class CudaBackend final : public Backend {
   void UploadSingle(const StepInputs& inputs, int32_t block_size);
   AttentionArgs ArgsFor(const AttentionShape& shape, const CudaKvCache& cache, int32_t layer);
   const float* OnDevice(const std::vector<float>& values);
+  absl::Status AllocateShared(const char* purpose, int64_t bytes, int64_t result_bytes, SharedArrays* arrays);
+  absl::Status AllocateResults();
+  void FinishStep();
+  Touched& touched() { return in_step_ ? steps_[results_.next_slot()] : alone_; }
+  void Touch(Routing* routing, int64_t num_tokens);
+  void Touch(ExpertBatches* batches, int64_t num_rows);
+  unsigned long long* Stamp(size_t number) const { return results_.device<unsigned long long>(stamps_) + number; }
+  absl::Status CopyOut(const void* device, int64_t bytes, void* host);
+  absl::Status FetchAlone();
+  void TakeResults(const Touched& touched, const char* results);
+  void TakeCollectedRouting(const Touched& touched, const float* rows);
   void Decode(const UploadedStep& inputs, const AttentionArgs& args, int64_t max_chunks, const float* qkv, Planes out);
   Activations::Written PlanesForReaders() const { return reads_bf16_ ? Activations::kBoth : Activations::kF32; }
 
@@ -148,6 +185,9 @@ class CudaBackend final : public Backend {
   Activations activations_;
   std::unique_ptr<WeightLoader> loader_;  // while loading
   std::unique_ptr<ExpertGemmChoice> expert_gemms_;
+  StepResults results_;
+  std::array<Touched, kMaxStepsInFlight> steps_;  // by slot of results_
+  Touched alone_;
   std::map<const void*, RoutingMemory> routings_;
   std::map<const void*, BatchMemory> batches_;
   std::deque<DeviceVector> vectors_;      // RoPE frequencies: few, each used by many layers
@@ -177,10 +217,17 @@ class CudaBackend final : public Backend {
   int64_t recorded_generation_ = 0;
   Recorder recorder_;
 
-  std::deque<Timer> timers_;  // of this step, reused
-  size_t num_timers_ = 0;
+  // Parts of results_, as offsets.
+  int64_t stamps_ = 0;            // two for each timer
+  size_t max_timers_ = 0;
+  int64_t sampled_on_device_ = 0;
+  int64_t collected_routing_ = 0;  // the last part, as it is not always wanted
+  int64_t routing_record_ = 0;     // words per row
+  int64_t max_logit_rows_ = 0;
+  DeviceBuffer routed_layers_;
+
   PinnedBuffer host_view_;
-  PinnedBuffer best_tokens_;
+  std::vector<int32_t> sampled_tokens_;
 };
 
 }  // namespace switchyard::cuda

@@ -10,19 +10,20 @@ namespace switchyard::cuda {
 
 absl::StatusOr<Routing> CudaBackend::AllocateRouting(int32_t max_tokens, const RouterConfig& config) {
   CHECK(config.num_experts <= kMaxExperts && config.top_k <= kMaxTopK);  // CheckServed has said so
-  const int64_t choices = int64_t{max_tokens} * config.top_k;
   RoutingMemory memory;
+  const int64_t choices = int64_t{max_tokens} * config.top_k;
   const auto place = [&](char* base, RoutingArrays* arrays) {
     return PlaceArrays(base, std::pair(&arrays->expert_ids, choices), std::pair(&arrays->expert_weights, choices),
                        std::pair(&arrays->margins, int64_t{max_tokens}),
-                       std::pair(&arrays->logsumexps, int64_t{max_tokens}),
-                       std::pair(&arrays->probability_sums, int64_t{config.num_experts}));
+                       std::pair(&arrays->logsumexps, int64_t{max_tokens}));
   };
-  const int64_t bytes = place(nullptr, &memory.host);
-  ASSIGN_OR_RETURN(memory.host_memory, PinnedBuffer::Allocate(bytes));
-  ASSIGN_OR_RETURN(memory.device_memory, DeviceBuffer::Allocate(bytes, "routing"));
-  place(memory.host_memory.as<char>(), &memory.host);
+  RETURN_IF_ERROR(AllocateShared("routing", place(nullptr, &memory.host),
+                                 PlaceRoutingResults(nullptr, config.num_experts, &memory.host), &memory));
+  place(memory.host_memory.get(), &memory.host);
   place(memory.device_memory.as<char>(), &memory.device);
+  PlaceRoutingResults(memory.host_results.get(), config.num_experts, &memory.host);
+  memory.num_experts = config.num_experts;
+  memory.top_k = config.top_k;
   max_experts_ = std::max(max_experts_, config.num_experts);
   max_top_k_ = std::max(max_top_k_, config.top_k);
   weighs_inputs_ |= config.weigh_input;
@@ -35,6 +36,7 @@ absl::StatusOr<Routing> CudaBackend::AllocateRouting(int32_t max_tokens, const R
   routing.margins = memory.host.margins;
   routing.logsumexps = memory.host.logsumexps;
   routing.probability_sums = memory.host.probability_sums;
+  routing.squared_logsumexp_sum = memory.host.squared_logsumexp_sum;
   routings_.emplace(routing.expert_ids, std::move(memory));
   return routing;
 }
@@ -46,27 +48,28 @@ absl::StatusOr<ExpertBatches> CudaBackend::AllocateExpertBatches(int32_t max_tok
                                                    " experts, makes ", choices, " rows, at most ", INT32_MAX));
   }
   BatchMemory memory;
+  BatchArrays host = {};
   ExpertBatches batches;
-  batches.num_experts = config.num_experts;
   const int64_t weights = config.weigh_input ? choices : 0;
-  const auto place = [&](char* base, BatchArrays* arrays, float** seconds) {
-    const int64_t bytes =
-        PlaceArrays(base, std::pair(&arrays->expert_offsets, int64_t{config.num_experts} + 1),
-                    std::pair(&arrays->choice_to_row, choices), std::pair(&arrays->row_to_token, choices),
-                    std::pair(seconds, int64_t{config.num_experts}), std::pair(&arrays->row_weights, weights));
+  const auto place = [&](char* base, BatchArrays* arrays) {
+    const int64_t bytes = PlaceArrays(base, std::pair(&arrays->choice_to_row, choices),
+                                      std::pair(&arrays->row_to_token, choices),
+                                      std::pair(&arrays->row_weights, weights));
     if (!config.weigh_input) arrays->row_weights = nullptr;
     return bytes;
   };
-  float* unused = nullptr;
-  const int64_t bytes = place(nullptr, &memory.host, &batches.expert_seconds);
-  ASSIGN_OR_RETURN(memory.host_memory, PinnedBuffer::Allocate(bytes));
-  ASSIGN_OR_RETURN(memory.device_memory, DeviceBuffer::Allocate(bytes, "expert batches"));
-  place(memory.host_memory.as<char>(), &memory.host, &batches.expert_seconds);
-  place(memory.device_memory.as<char>(), &memory.device, &unused);
-  batches.expert_offsets = memory.host.expert_offsets;
-  batches.choice_to_row = memory.host.choice_to_row;
-  batches.row_to_token = memory.host.row_to_token;
-  batches.row_weights = memory.host.row_weights;
+  RETURN_IF_ERROR(AllocateShared("expert batches", place(nullptr, &host),
+                                 PlaceBatchResults(nullptr, config.num_experts, &host, &batches.expert_seconds),
+                                 &memory));
+  place(memory.host_memory.get(), &host);
+  place(memory.device_memory.as<char>(), &memory.device);
+  PlaceBatchResults(memory.host_results.get(), config.num_experts, &host, &batches.expert_seconds);
+  memory.num_experts = config.num_experts;
+  batches.num_experts = config.num_experts;
+  batches.expert_offsets = host.expert_offsets;
+  batches.choice_to_row = host.choice_to_row;
+  batches.row_to_token = host.row_to_token;
+  batches.row_weights = host.row_weights;
   batches_.emplace(batches.expert_offsets, std::move(memory));
   return batches;
 }
@@ -75,6 +78,7 @@ void CudaBackend::Route(Matrix in, const Weight& router, const RouterConfig& con
   const CudaWeight& weight = Cuda(router);
   const int64_t rows = LaunchRows(in);
   const RoutingMemory& memory = routings_.at(routing->expert_ids);
+  CHECK(memory.device.probability_sums != nullptr);  // PrepareScratch comes first
   RouterArgs args;
   args.num_experts = config.num_experts;
   args.top_k = config.top_k;
@@ -90,16 +94,15 @@ void CudaBackend::Route(Matrix in, const Weight& router, const RouterConfig& con
   args.mixer_threshold = config.mixer_threshold;
   args.bias = weight.bias.as<float>();
   args.choice_bias = Vector(config.choice_bias);
-  const auto set_counts = [routing, config](int64_t num_tokens) {
-    routing->num_tokens = static_cast<int32_t>(num_tokens);
-    routing->top_k = config.top_k;
-    routing->num_experts = config.num_experts;
-    routing->weigh_input = config.weigh_input;
-  };
-  set_counts(in.rows);
-  if (recorder_.recording()) recorder_.OnRepeat(set_counts);
+  routing->top_k = config.top_k;
+  routing->num_experts = config.num_experts;
+  routing->weigh_input = config.weigh_input;
+  Touch(routing, in.rows);
+  if (recorder_.recording()) {
+    recorder_.OnRepeat([this, routing](int64_t num_tokens) { Touch(routing, num_tokens); });
+  }
   LaunchRoute(Counts(), activations_.ReadF32(in, rows), rows, in.cols, weight.data.as<float>(), weight.stride, args,
-              router_scratch_.as<float>(), memory.device, memory.host, stream_);
+              router_scratch_.as<float>(), memory.device, stream_);
 }
 
 void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) {
@@ -107,15 +110,15 @@ void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) 
   if (!failure_.ok()) return;
   const int64_t tokens = bucket_ > 0 ? bucket_ : routing.num_tokens;
   plan_tile_tokens_ = ChooseTileTokens(tokens * routing.top_k, routing.num_experts);
-  const auto set_counts = [batches, num_experts = routing.num_experts, top_k = routing.top_k](int64_t num_tokens) {
-    batches->num_experts = num_experts;
-    batches->num_rows = static_cast<int32_t>(num_tokens) * top_k;
-  };
-  set_counts(routing.num_tokens);
-  if (recorder_.recording()) recorder_.OnRepeat(set_counts);
+  Touch(batches, int64_t{routing.num_tokens} * routing.top_k);
+  if (recorder_.recording()) {
+    recorder_.OnRepeat([this, batches, top_k = routing.top_k](int64_t num_tokens) {
+      Touch(batches, num_tokens * top_k);
+    });
+  }
   const RoutingArrays& chosen = routings_.at(routing.expert_ids).device;
   LaunchGroupByExpert(Counts(), chosen.expert_ids, chosen.expert_weights, tokens, routing.top_k, routing.num_experts,
-                      plan_tile_tokens_, plan_, memory.device, memory.host, stream_);
+                      plan_tile_tokens_, plan_, memory.device, stream_);
 }
 
 void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const ExpertBatches& batches, Matrix rows_out) {
@@ -130,7 +133,6 @@ void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const Exper
   batch.tile_tokens = plan_tile_tokens_;
   batch.plan = plan_;
   batch.device = memory.device;
-  batch.host_offsets = memory.host.expert_offsets;
   if (memory.device.row_weights != nullptr) {
     batch.in = weighed_rows_.as<void>();
     batch.in_by_row = true;
@@ -151,7 +153,7 @@ void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const Exper
   const size_t provider = expert_gemms_->Choose(weights, batch);
   Check(expert_gemms_->Run(provider, weights, batch, expert_scratch_.as<void>()));
   if (recorder_.recording()) recorder_.OnRepeat([this, provider](int64_t) { expert_gemms_->Count(provider); });
-  LaunchExpertSeconds(memory.device.expert_offsets, batches.num_experts, plan_, batches.expert_seconds, stream_);
+  LaunchExpertSeconds(memory.device.expert_offsets, batches.num_experts, plan_, memory.seconds, stream_);
 }
 
 void CudaBackend::Combine(Matrix rows, const Routing& routing, const ExpertBatches& batches, Matrix out) {

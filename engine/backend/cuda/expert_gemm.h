@@ -34,7 +34,6 @@ struct ExpertBatch {
   int tile_tokens = 0;                // what the plan was made with
   ExpertPlan plan;
   BatchArrays device;
-  const int32_t* host_offsets = nullptr;  // the same offsets for the host, there once the stream has been waited for
   Planes out;                         // rows of all experts; fp32 for fp32 experts, else bf16
   int64_t out_stride = 0;             // elements of the fp32 plane
 };

@@ -89,10 +89,17 @@ class GroupedExpertGemm final : public CublasExpertGemm {
         batch.in, experts.dtype, experts.hidden, batch.in_stride, batch.in_by_row ? nullptr : batch.device.row_to_token,
         batch.device.expert_offsets + experts.num_experts, batch.max_rows, experts.hidden_stride, gathered, stream_);
     // The sizes of the groups have to be known to the host: the one sync of this provider.
+    if (offsets_.bytes() == 0) {
+      ASSIGN_OR_RETURN(offsets_, PinnedBuffer::Allocate((kMaxExperts + 1) * 4));
+    }
+    RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(offsets_.as<void>(), batch.device.expert_offsets,
+                                             static_cast<size_t>(experts.num_experts + 1) * 4, cudaMemcpyDeviceToHost,
+                                             stream_),
+                             "copying the experts' offsets"));
     RETURN_IF_ERROR(ToStatus(cudaStreamSynchronize(stream_), "waiting for the router"));
-    RETURN_IF_ERROR(Multiply(GateUp(experts), experts, batch, gathered, gate_up));
+    RETURN_IF_ERROR(Multiply(GateUp(experts), experts, gathered, gate_up));
     LaunchActivation(experts, gate_up, batch.max_rows, product, stream_);
-    RETURN_IF_ERROR(Multiply(Down(experts), experts, batch, product, gathered));
+    RETURN_IF_ERROR(Multiply(Down(experts), experts, product, gathered));
     const bool bf16 = experts.dtype == DType::kBF16;
     LaunchGatherRows(gathered, experts.dtype, experts.hidden, experts.down_rows, nullptr, nullptr, batch.max_rows,
                      bf16 ? batch.out.stride : batch.out_stride,
@@ -111,16 +118,15 @@ class GroupedExpertGemm final : public CublasExpertGemm {
     return FirstElements(experts) + experts.gate_up_rows + experts.intermediate_stride;
   }
 
-  absl::Status Multiply(const Product& product, const CudaExperts& experts, const ExpertBatch& batch, const char* in,
-                        char* out) {
+  absl::Status Multiply(const Product& product, const CudaExperts& experts, const char* in, char* out) {
     const int64_t element = DTypeBytes(experts.dtype);
     sizes_.clear();
     weights_.clear();
     inputs_.clear();
     outputs_.clear();
     for (int64_t e = 0; e < experts.num_experts; ++e) {
-      const int64_t first = batch.host_offsets[e];
-      const int64_t rows = batch.host_offsets[e + 1] - first;
+      const int64_t first = offsets_.as<int32_t>()[e];
+      const int64_t rows = offsets_.as<int32_t>()[e + 1] - first;
       if (rows == 0) continue;
       sizes_.push_back(static_cast<int>(rows));
       weights_.push_back(static_cast<const char*>(product.weight) + e * product.m * product.k * element);
@@ -161,6 +167,7 @@ class GroupedExpertGemm final : public CublasExpertGemm {
     return absl::OkStatus();
   }
 
+  PinnedBuffer offsets_;   // of the experts
   PinnedBuffer pointers_;  // two turns (gate and up, down) of a, b and c
   int turn_ = 0;
   std::vector<int> sizes_, m_, k_, single_;

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "engine/backend/cuda/layout.h"
+#include "engine/backend/row_sampling.h"
 #include "engine/base/dtype.h"
 
 namespace switchyard::cuda {
@@ -28,10 +29,13 @@ struct StepCounts {
   int32_t num_tokens;
   int32_t num_logit_rows;
   int32_t num_decode_rows;
+  int32_t num_sampled_rows = 0;  // 0: the host draws the tokens
 };
 struct DeviceStep {
   const StepCounts* counts;
-  const int32_t* ids;           // [num_tokens]
+  const RowSampling* sampling;  // [num_sampled_rows]
+  const int32_t* ids;           // [num_tokens]; ~i stands for sampled[i]
+  const int32_t* sampled;       // tokens of the step before, -1 where it found none
   const int32_t* positions;     // [num_tokens]
   const int32_t* table_starts;  // [num_tokens] where in `tables` the row's block table begins
   const int32_t* tables;
@@ -70,9 +74,11 @@ void LaunchToF32(const uint16_t* in, int64_t stride, int64_t rows, int64_t cols,
 void LaunchCountNonfinite(const void* values, bool is_bf16, int64_t count, unsigned long long* total,
                           cudaStream_t stream);
 
-// best[row] = the index of the largest of the first num_ids elements, lowest among equals; -1 if one is not finite.
-void LaunchBestTokens(const StepCounts* counts, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
-                      int32_t* best, cudaStream_t stream);
+// ---- sampling.cu ----
+
+// tokens[row] = what Sampler draws from the first num_ids logits of the row; -1 if one of them is not finite.
+void LaunchSampleTokens(const DeviceStep& step, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
+                        int32_t* tokens, cudaStream_t stream);
 
 // ---- attention.cu ----
 
@@ -127,13 +133,14 @@ void LaunchAttentionPrefill(const DeviceStep& step, const AttentionArgs& args, c
 
 // ---- router.cu: `counts` may be null, then there are just as many tokens as rows ----
 
-// What a router writes, in device memory and a second time in host memory that the device sees.
+// What a router writes; see Routing.
 struct RoutingArrays {
   int32_t* expert_ids;
   float* expert_weights;
   float* margins;
   float* logsumexps;
   float* probability_sums;
+  double* squared_logsumexp_sum;
 };
 // As RouterConfig, whose enumerations are numbers here.
 struct RouterArgs {
@@ -155,8 +162,20 @@ struct RouterArgs {
 // scratch: RouterScratchFloats floats.
 int64_t RouterScratchFloats(int64_t rows, int64_t num_experts);
 void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_t cols, const float* weight,
-                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays device,
-                 RoutingArrays host, cudaStream_t stream);
+                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays out,
+                 cudaStream_t stream);
+
+// The routing of the step's rows with logits, in records of `record` words per row: for each layer, from its offset
+// on, the ids of its experts, their weights, and the margin.
+struct RoutedLayer {
+  const int32_t* expert_ids;
+  const float* expert_weights;
+  const float* margins;
+  int32_t top_k;
+  int32_t offset;  // words
+};
+void LaunchCollectRouting(const DeviceStep& step, const RoutedLayer* layers, int64_t num_layers, int64_t record,
+                          int64_t rows, float* out, cudaStream_t stream);
 
 struct BatchArrays {
   int32_t* expert_offsets;
@@ -173,13 +192,15 @@ struct ExpertPlan {
 };
 // expert_weights: of the choices, read where row_weights are wanted.
 void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
-                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device,
-                         BatchArrays host, cudaStream_t stream);
+                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays out,
+                         cudaStream_t stream);
 // Marks the start (or end) of the batches of all experts at once: for libraries that run them as one call.
 void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
                         cudaStream_t stream);
-void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* host_seconds,
+void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* seconds,
                          cudaStream_t stream);
+// *at = now, in nanoseconds of the global timer.
+void LaunchStamp(unsigned long long* at, cudaStream_t stream);
 
 // out[t] += sum over j of weights[t, j] * rows[choice_to_row[t * k + j]]; rows in one of the planes. Null weights
 // are 1.

@@ -155,7 +155,7 @@ __device__ float FinishWeight(const RouterArgs& args, float logit, float weight)
 // One warp per token: scores of the experts, then the k best, one after the other. Roofline: bytes = tokens * experts *
 // 4 * (splits + 1), all in the L2 cache; latency of k warp reductions. `probabilities`: [tokens][experts], softmax.
 __global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs args, const float* partial,
-                            float* probabilities, RoutingArrays device, RoutingArrays host) {
+                            float* probabilities, RoutingArrays out) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kRouteWarps + warp;
   if (token >= Count(counts, rows)) return;
@@ -228,23 +228,25 @@ __global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs a
     if (lane == j) {
       logit = chosen_logit;
       weight = chosen_score;
-      device.expert_ids[first + j] = host.expert_ids[first + j] = best.expert;
+      out.expert_ids[first + j] = best.expert;
     }
     last = best.score;
   }
   weight = FinishWeight(args, logit, weight);
-  if (lane < k) device.expert_weights[first + lane] = host.expert_weights[first + lane] = finite ? weight : NAN;
+  if (lane < k) out.expert_weights[first + lane] = finite ? weight : NAN;
   if (lane == 0) {
-    host.margins[token] = finite ? margin : 0.0f;
-    host.logsumexps[token] = finite ? largest + logf(sum) : 0.0f;
+    out.margins[token] = finite ? margin : 0.0f;
+    out.logsumexps[token] = finite ? largest + logf(sum) : 0.0f;
   }
 }
 
-// Sums of the probabilities over tokens. One block per 32 experts: eight groups of rows, added up in a fixed order.
-// Roofline: bytes = tokens * experts * 4 from the L2 cache.
-__global__ void SumProbabilitiesKernel(const StepCounts* counts, int64_t rows, int32_t num_experts,
-                                       const float* probabilities, float* host_sums) {
+// Sums over tokens, of the probabilities and of the squared logsumexps. One block per 32 experts: eight groups of rows,
+// added up in a fixed order; the first block does the logsumexps, too. Roofline: bytes = tokens * experts * 4 from the
+// L2 cache.
+__global__ void SumOverTokensKernel(const StepCounts* counts, int64_t rows, int32_t num_experts,
+                                    const float* probabilities, RoutingArrays out) {
   __shared__ float shared[kSumThreads];
+  __shared__ double squares[kSumThreads];
   const int64_t num_tokens = Count(counts, rows);
   const int lane = threadIdx.x % kWarp, group = threadIdx.x / kWarp;
   const int32_t expert = blockIdx.x * kWarp + lane;
@@ -253,10 +255,21 @@ __global__ void SumProbabilitiesKernel(const StepCounts* counts, int64_t rows, i
     for (int64_t t = group; t < num_tokens; t += kSumThreads / kWarp) sum += probabilities[t * num_experts + expert];
   }
   shared[threadIdx.x] = sum;
+  double square = 0.0;
+  if (blockIdx.x == 0) {
+    for (int64_t t = threadIdx.x; t < num_tokens; t += kSumThreads) {
+      square += static_cast<double>(out.logsumexps[t]) * out.logsumexps[t];
+    }
+    squares[threadIdx.x] = square;
+  }
   __syncthreads();
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    for (int i = 1; i < kSumThreads; ++i) square += squares[i];
+    *out.squared_logsumexp_sum = square;
+  }
   if (group != 0 || expert >= num_experts) return;
   for (int g = 1; g < kSumThreads / kWarp; ++g) sum += shared[g * kWarp + lane];
-  host_sums[expert] = sum;
+  out.probability_sums[expert] = sum;
 }
 
 // One warp: sums[i + 1] becomes the sum of sums[1] ... sums[i + 1], and sums[0] = 0.
@@ -282,7 +295,7 @@ __device__ void SumInOrder(int32_t* sums, int32_t count) {
 // Shared memory: counts[warp][expert], then starts[expert + 1], then tile_starts[expert + 1].
 __global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights,
                                     int64_t rows, int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan,
-                                    BatchArrays device, BatchArrays host) {
+                                    BatchArrays out) {
   int32_t* const warp_counts = DynamicShared<int32_t>();
   int32_t* const starts = warp_counts + kPlanWarps * num_experts;
   int32_t* const tile_starts = starts + num_experts + 1;
@@ -323,7 +336,7 @@ __global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* exp
   }
   __syncthreads();
   for (int32_t e = threadIdx.x; e <= num_experts; e += kPlanThreads) {
-    device.expert_offsets[e] = host.expert_offsets[e] = starts[e];
+    out.expert_offsets[e] = starts[e];
     if (e == num_experts) continue;
     for (int32_t tile = tile_starts[e], row = starts[e]; tile < tile_starts[e + 1]; ++tile, row += tile_tokens) {
       const int32_t left = starts[e + 1] - row;
@@ -337,11 +350,9 @@ __global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* exp
     const unsigned same = __match_any_sync(kAllLanes, expert);
     if (expert >= 0) {
       const int32_t row = starts[expert] + mine[expert] + __popc(same & ((1u << lane) - 1));
-      device.choice_to_row[choice] = host.choice_to_row[choice] = row;
-      device.row_to_token[row] = host.row_to_token[row] = choice / top_k;
-      if (device.row_weights != nullptr) {
-        device.row_weights[row] = host.row_weights[row] = expert_weights[choice];
-      }
+      out.choice_to_row[choice] = row;
+      out.row_to_token[row] = choice / top_k;
+      if (out.row_weights != nullptr) out.row_weights[row] = expert_weights[choice];
     }
     __syncwarp();
     if (expert >= 0 && (same >> lane) == 1u) mine[expert] += __popc(same);
@@ -359,14 +370,31 @@ __global__ void StampExpertsKernel(const int32_t* expert_offsets, int32_t num_ex
 
 // Roofline: latency.
 __global__ void ExpertSecondsKernel(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan,
-                                    float* host_seconds) {
+                                    float* seconds) {
   for (int32_t e = threadIdx.x; e < num_experts; e += blockDim.x) {
     const unsigned long long start = plan.first_start[e], end = plan.last_end[e];
     const bool used = expert_offsets[e] < expert_offsets[e + 1];
     // The timer advances in steps of up to a microsecond: a short batch may begin and end in the same one.
     const float nanoseconds = end > start ? static_cast<float>(end - start) : 1.0f;
-    host_seconds[e] = used ? nanoseconds * 1e-9f : 0.0f;
+    seconds[e] = used ? nanoseconds * 1e-9f : 0.0f;
   }
+}
+
+// Roofline: latency.
+__global__ void StampKernel(unsigned long long* at) { *at = GlobalTimer(); }
+
+// One block per row and layer. Roofline: latency; bytes = rows * layers * (2 top_k + 1) * 8.
+__global__ void CollectRoutingKernel(const DeviceStep step, const RoutedLayer* layers, int64_t record, float* out) {
+  const RoutedLayer layer = layers[blockIdx.y];
+  const int64_t row = blockIdx.x;
+  if (row >= step.counts->num_logit_rows) return;
+  const int64_t token = step.logit_rows[row];
+  float* const to = out + row * record + layer.offset;
+  for (int32_t j = threadIdx.x; j < layer.top_k; j += blockDim.x) {
+    reinterpret_cast<int32_t*>(to)[j] = layer.expert_ids[token * layer.top_k + j];
+    to[layer.top_k + j] = layer.expert_weights[token * layer.top_k + j];
+  }
+  if (threadIdx.x == 0) to[2 * layer.top_k] = layer.margins[token];
 }
 
 // Roofline: bytes = tokens * cols * (top_k * row element + 8).
@@ -397,25 +425,25 @@ __global__ void CombineKernel(const StepCounts* counts, const float* rows_f32, c
 int64_t RouterScratchFloats(int64_t rows, int64_t num_experts) { return (kRouterSplits + 1) * rows * num_experts; }
 
 void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_t cols, const float* weight,
-                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays device,
-                 RoutingArrays host, cudaStream_t stream) {
+                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays out,
+                 cudaStream_t stream) {
   float* const probabilities = scratch + kRouterSplits * rows * args.num_experts;
   Launch(RouterLogitsKernel, dim3(CeilDiv(args.num_experts, kLogitTile), CeilDiv(rows, kLogitTile), kRouterSplits),
          dim3(kLogitThreads), 0, stream, counts, in, rows, cols, weight, weight_stride, args.num_experts, scratch);
   const size_t shared_bytes =
       args.num_groups > 1 ? sizeof(float) * kRouteWarps * (args.num_experts + args.num_groups) : 0;
   Launch(RouteKernel, dim3(CeilDiv(rows, kRouteWarps)), dim3(kRouteWarps * kWarp), shared_bytes, stream, counts, rows,
-         args, scratch, probabilities, device, host);
-  Launch(SumProbabilitiesKernel, dim3(CeilDiv(args.num_experts, kWarp)), dim3(kSumThreads), 0, stream, counts, rows,
-         args.num_experts, probabilities, host.probability_sums);
+         args, scratch, probabilities, out);
+  Launch(SumOverTokensKernel, dim3(CeilDiv(args.num_experts, kWarp)), dim3(kSumThreads), 0, stream, counts, rows,
+         args.num_experts, probabilities, out);
 }
 
 void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
-                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays device,
-                         BatchArrays host, cudaStream_t stream) {
+                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays out,
+                         cudaStream_t stream) {
   const size_t shared_bytes = sizeof(int32_t) * (kPlanWarps * num_experts + 2 * (num_experts + 1));
   Launch(GroupByExpertKernel, dim3(1), dim3(kPlanThreads), shared_bytes, stream, counts, expert_ids, expert_weights,
-         rows, top_k, num_experts, tile_tokens, plan, device, host);
+         rows, top_k, num_experts, tile_tokens, plan, out);
 }
 
 void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
@@ -423,9 +451,18 @@ void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool
   Launch(StampExpertsKernel, dim3(1), dim3(kPlanThreads), 0, stream, expert_offsets, num_experts, end, plan);
 }
 
-void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* host_seconds,
+void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* seconds,
                          cudaStream_t stream) {
-  Launch(ExpertSecondsKernel, dim3(1), dim3(kPlanThreads), 0, stream, expert_offsets, num_experts, plan, host_seconds);
+  Launch(ExpertSecondsKernel, dim3(1), dim3(kPlanThreads), 0, stream, expert_offsets, num_experts, plan, seconds);
+}
+
+void LaunchStamp(unsigned long long* at, cudaStream_t stream) {
+  Launch(StampKernel, dim3(1), dim3(1), 0, stream, at);
+}
+
+void LaunchCollectRouting(const DeviceStep& step, const RoutedLayer* layers, int64_t num_layers, int64_t record,
+                          int64_t rows, float* out, cudaStream_t stream) {
+  Launch(CollectRoutingKernel, dim3(rows, num_layers), dim3(kWarp), 0, stream, step, layers, record, out);
 }
 
 void LaunchCombine(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16, int64_t rows_stride,

@@ -9,7 +9,6 @@ namespace switchyard::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBestThreads = 1024;  // a row of logits is long, and there are few
 
 // Writes one element of a row to the planes that there are.
 __device__ __forceinline__ void Store(Planes out, int64_t row, int64_t cols, int64_t col, float value) {
@@ -28,7 +27,10 @@ __global__ void EmbedKernel(DeviceStep step, const void* table, bool table_is_bf
                             float* out) {
   const int64_t row = blockIdx.x;
   if (row >= step.counts->num_tokens) return;
-  const int64_t first = step.ids[row] * table_stride;
+  int64_t id = step.ids[row];
+  if (id < 0) id = step.sampled[~id];
+  if (id < 0) id = 0;  // any will do: this sequence has ended
+  const int64_t first = id * table_stride;
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
     out[row * cols + c] = table_is_bf16 ? Bf16Bits(static_cast<const uint16_t*>(table)[first + c])
                                         : static_cast<const float*>(table)[first + c];
@@ -110,48 +112,6 @@ __global__ void SelectRowsKernel(DeviceStep step, const float* in, int64_t cols,
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) out[row * cols + c] = from[c];
 }
 
-// Roofline: bytes = rows * num_ids * 4.
-__global__ void BestTokensKernel(const StepCounts* counts, const float* logits, int64_t cols, int64_t num_ids,
-                                 int32_t* best) {
-  __shared__ float values[kBestThreads / kWarp];
-  __shared__ int32_t ids[kBestThreads / kWarp];
-  const int64_t row = blockIdx.x;
-  if (counts != nullptr && row >= counts->num_logit_rows) return;
-  float largest = -INFINITY;
-  int32_t id = INT32_MAX;
-  bool finite = true;
-  for (int64_t i = threadIdx.x; i < num_ids; i += kBestThreads) {
-    const float value = logits[row * cols + i];
-    finite = finite && isfinite(value);
-    if (value > largest) {
-      largest = value;
-      id = static_cast<int32_t>(i);
-    }
-  }
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    const float value = __shfl_xor_sync(kAllLanes, largest, distance);
-    const int32_t other = __shfl_xor_sync(kAllLanes, id, distance);
-    if (value > largest || (value == largest && other < id)) {
-      largest = value;
-      id = other;
-    }
-  }
-  finite = __syncthreads_and(finite);
-  if (threadIdx.x % kWarp == 0) {
-    values[threadIdx.x / kWarp] = largest;
-    ids[threadIdx.x / kWarp] = id;
-  }
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int w = 1; w < kBestThreads / kWarp; ++w) {
-    if (values[w] > largest || (values[w] == largest && ids[w] < id)) {
-      largest = values[w];
-      id = ids[w];
-    }
-  }
-  best[row] = finite ? id : -1;
-}
-
 // Roofline: bytes = rows * cols * 6.
 __global__ void ToBf16Kernel(const float* in, int64_t cols, Planes out) {
   const int64_t row = blockIdx.x;
@@ -214,11 +174,6 @@ void LaunchAddGated(const float* in, const float* gate, int64_t in_cols, const f
 void LaunchSelectRows(const DeviceStep& step, const float* in, int64_t rows, int64_t cols, float* out,
                       cudaStream_t stream) {
   Launch(SelectRowsKernel, dim3(rows), dim3(kThreads), 0, stream, step, in, cols, out);
-}
-
-void LaunchBestTokens(const StepCounts* counts, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
-                      int32_t* best, cudaStream_t stream) {
-  Launch(BestTokensKernel, dim3(rows), dim3(kBestThreads), 0, stream, counts, logits, cols, num_ids, best);
 }
 
 void LaunchToBf16(const float* in, int64_t rows, int64_t cols, uint16_t* out, int64_t stride, cudaStream_t stream) {

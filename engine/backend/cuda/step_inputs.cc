@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kHeaderInts = 64;  // StepCounts, and the arrays behind it aligned
 static_assert(sizeof(StepCounts) <= kHeaderInts * 4);
+constexpr int64_t kSamplingInts = sizeof(RowSampling) / 4;
 
 int64_t NumBlocks(const AttentionSlice& slice, int32_t block_size) {
   return CeilDiv(int64_t{slice.first_position} + slice.num_tokens, block_size);
@@ -27,7 +28,7 @@ absl::Status UploadedStep::WaitForLast() {
   return ToStatus(cudaEventSynchronize(copied_), "copying a step's inputs");
 }
 
-// Layout in 4-byte words: header | ids | positions | table_starts | decode_rows | logit_rows | tables.
+// Layout in 4-byte words: header | sampling | ids | positions | table_starts | decode_rows | logit_rows | tables.
 absl::Status UploadedStep::Grow(const Sizes& sizes) {
   if (copied_ == nullptr) {
     RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&copied_, cudaEventDefault), "cudaEventCreate"));
@@ -41,13 +42,14 @@ absl::Status UploadedStep::Grow(const Sizes& sizes) {
   larger.tokens = std::max(capacity_.tokens, 2 * sizes.tokens);
   larger.logit_rows = std::max(capacity_.logit_rows, 2 * sizes.logit_rows);
   larger.tables = std::max(capacity_.tables, 2 * sizes.tables);
-  const int64_t words = kHeaderInts + 4 * larger.tokens + larger.logit_rows + larger.tables;
+  const int64_t words = kHeaderInts + (kSamplingInts + 1) * larger.logit_rows + 4 * larger.tokens + larger.tables;
   ASSIGN_OR_RETURN(host_, PinnedBuffer::Allocate(words * 4));
   ASSIGN_OR_RETURN(memory_, DeviceBuffer::Allocate(words * 4, "a step's inputs"));
   capacity_ = larger;
   int32_t* const base = memory_.as<int32_t>();
   device_.counts = reinterpret_cast<const StepCounts*>(base);
-  device_.ids = base + kHeaderInts;
+  device_.sampling = reinterpret_cast<const RowSampling*>(base + kHeaderInts);
+  device_.ids = base + kHeaderInts + kSamplingInts * larger.logit_rows;
   device_.positions = device_.ids + larger.tokens;
   device_.table_starts = device_.positions + larger.tokens;
   device_.decode_rows = device_.table_starts + larger.tokens;
@@ -65,7 +67,7 @@ absl::Status UploadedStep::Upload(const StepInputs& step, int32_t block_size, cu
     sizes.tokens = std::max(sizes.tokens, slice.first_row + slice.num_tokens);
     sizes.tables += NumBlocks(slice, block_size);
   }
-  sizes.logit_rows = static_cast<int64_t>(step.logit_rows.size());
+  sizes.logit_rows = static_cast<int64_t>(std::max(step.logit_rows.size(), step.sampling.size()));
   RETURN_IF_ERROR(Grow(sizes));
 
   int32_t* const host = host_.as<int32_t>();
@@ -74,6 +76,7 @@ absl::Status UploadedStep::Upload(const StepInputs& step, int32_t block_size, cu
   int32_t* const table_starts = host_of(device_.table_starts);
   int32_t* const decode_rows = host_of(device_.decode_rows);
   int32_t* const tables = host_of(device_.tables);
+  std::copy(step.sampling.begin(), step.sampling.end(), reinterpret_cast<RowSampling*>(host + kHeaderInts));
   std::copy(step.ids.begin(), step.ids.end(), host_of(device_.ids));
   std::copy(step.logit_rows.begin(), step.logit_rows.end(), host_of(device_.logit_rows));
   slices_.assign(step.slices.begin(), step.slices.end());
@@ -93,8 +96,8 @@ absl::Status UploadedStep::Upload(const StepInputs& step, int32_t block_size, cu
       longest_decode_ = std::max(longest_decode_, slice.first_position);
     }
   }
-  const StepCounts counts = {static_cast<int32_t>(sizes.tokens), static_cast<int32_t>(sizes.logit_rows),
-                             static_cast<int32_t>(num_decode_rows_)};
+  const StepCounts counts = {static_cast<int32_t>(sizes.tokens), static_cast<int32_t>(step.logit_rows.size()),
+                             static_cast<int32_t>(num_decode_rows_), static_cast<int32_t>(step.sampling.size())};
   std::memcpy(host, &counts, sizeof(counts));
   // Only what is used: the tables lie last.
   const int64_t words = (device_.tables - memory_.as<int32_t>()) + used;

@@ -26,6 +26,9 @@ class UploadedStep {
   // `generation` with them.
   absl::Status Upload(const StepInputs& step, int32_t block_size, cudaStream_t stream);
 
+  // Where Embed finds the tokens that the step before sampled.
+  void SetSampled(const int32_t* sampled) { device_.sampled = sampled; }
+
   const DeviceStep& device() const { return device_; }
   // Tiles of the last Upload's slices, cut to `tile_rows` rows; without those of a single row unless `all`.
   absl::Status UploadTiles(int32_t tile_rows, bool all, cudaStream_t stream);

@@ -23,20 +23,20 @@ void RunActivation(const ExpertMatrices& experts, const uint16_t* gate_up, int64
 
 }  // namespace
 
-CublasGrouped::CublasGrouped(int32_t num_experts) : pointers_(2 * 3 * int64_t{num_experts}) {}
+CublasGrouped::CublasGrouped(int32_t num_experts) : offsets_(num_experts + 1), pointers_(2 * 3 * num_experts) {}
 
 int64_t CublasGrouped::ScratchElements(const ExpertMatrices& experts, int64_t rows) {
   return rows * (std::max(experts.hidden_stride, experts.down_rows) + experts.gate_up_rows);
 }
 
-void CublasGrouped::Multiply(const RoutedBatch& batch, int32_t num_experts, const uint16_t* weight, int64_t m,
-                             int64_t k, const uint16_t* in, uint16_t* out, const void** pointers) {
+void CublasGrouped::Multiply(int32_t num_experts, const uint16_t* weight, int64_t m, int64_t k, const uint16_t* in,
+                             uint16_t* out, const void** pointers) {
   const void** const weights = pointers;
   const void** const inputs = weights + num_experts;
   const void** const outputs = inputs + num_experts;
   n_.clear();
   for (int32_t e = 0; e < num_experts; ++e) {
-    const int64_t first = batch.host_offsets()[e], rows = batch.host_offsets()[e + 1] - first;
+    const int64_t first = offsets_.get()[e], rows = offsets_.get()[e + 1] - first;
     if (rows == 0) continue;
     weights[n_.size()] = weight + e * m * k;
     inputs[n_.size()] = in + first * k;
@@ -67,11 +67,14 @@ void CublasGrouped::Run(const ExpertMatrices& experts, RoutedBatch* batch, int t
   Stamp(experts, batch, tile_tokens, false);
   cuda::LaunchGatherRows(buffers->h.get(), DType::kBF16, experts.hidden, experts.hidden_stride,
                          batch->device().row_to_token, nullptr, rows, experts.hidden_stride, gathered, Stream());
-  CUDA_OK(cudaStreamSynchronize(Stream()));  // the sizes of the groups have to reach the host
-  Multiply(*batch, experts.num_experts, experts.gate_up.get(), experts.gate_up_rows, experts.hidden_stride, gathered,
+  // The sizes of the groups have to reach the host.
+  CUDA_OK(cudaMemcpyAsync(offsets_.get(), batch->device().expert_offsets, static_cast<size_t>(offsets_.bytes()),
+                          cudaMemcpyDeviceToHost, Stream()));
+  CUDA_OK(cudaStreamSynchronize(Stream()));
+  Multiply(experts.num_experts, experts.gate_up.get(), experts.gate_up_rows, experts.hidden_stride, gathered,
            gate_up, pointers);
   RunActivation(experts, gate_up, rows, buffers->product.get());
-  Multiply(*batch, experts.num_experts, experts.down.get(), experts.down_rows, experts.intermediate_stride,
+  Multiply(experts.num_experts, experts.down.get(), experts.down_rows, experts.intermediate_stride,
            buffers->product.get(), gathered, pointers + 3 * experts.num_experts);
   cuda::LaunchGatherRows(gathered, DType::kBF16, experts.hidden, experts.down_rows, nullptr, nullptr, rows,
                          experts.hidden_stride, buffers->rows_out.get(), Stream());

@@ -21,12 +21,13 @@ class CublasGrouped {
 
  private:
   // out[rows of e] = in[rows of e] x weight[e]^T; `pointers`: room for three lists.
-  void Multiply(const RoutedBatch& batch, int32_t num_experts, const uint16_t* weight, int64_t m, int64_t k,
-                const uint16_t* in, uint16_t* out, const void** pointers);
+  void Multiply(int32_t num_experts, const uint16_t* weight, int64_t m, int64_t k, const uint16_t* in, uint16_t* out,
+                const void** pointers);
 
   std::vector<int> m_, n_, k_, single_;
   std::vector<float> one_, zero_;
   std::vector<cublasOperation_t> transposed_, plain_;
+  PinnedArray<int32_t> offsets_;       // of the experts' rows
   PinnedArray<const void*> pointers_;  // of both products: a, b and c
 };
 

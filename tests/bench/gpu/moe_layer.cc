@@ -105,13 +105,9 @@ int64_t ExpertMatrices::Bytes(const Model& model) {
 
 RoutedBatch::RoutedBatch(const Model& model, int64_t max_tokens)
     : num_experts_(model.num_experts), top_k_(model.top_k), max_rows_(max_tokens * model.top_k),
-      device_memory_(num_experts_ + 1 + 2 * max_rows_), host_memory_(num_experts_ + 1 + 2 * max_rows_),
-      seconds_(num_experts_) {
-  const auto place = [this](int32_t* base) {
-    return cuda::BatchArrays{base, base + num_experts_ + 1, base + num_experts_ + 1 + max_rows_, nullptr};
-  };
-  device_ = place(device_memory_.get());
-  host_ = place(host_memory_.get());
+      memory_(num_experts_ + 1 + 2 * max_rows_), seconds_(num_experts_) {
+  int32_t* const base = memory_.get();
+  device_ = {base, base + num_experts_ + 1, base + num_experts_ + 1 + max_rows_, nullptr};
 }
 
 void RoutedBatch::Use(RoutingDraw draw) {
@@ -132,11 +128,17 @@ cuda::ExpertPlan RoutedBatch::Plan(int tile_tokens) {
 
 void RoutedBatch::Group(int tile_tokens, const int32_t* ids, int64_t tokens, const cuda::StepCounts* counts) {
   cuda::LaunchGroupByExpert(counts, ids, nullptr, tokens, top_k_, num_experts_, tile_tokens, Plan(tile_tokens), device_,
-                            host_, Stream());
+                            Stream());
 }
 
 void RoutedBatch::CollectSeconds(int tile_tokens) {
   cuda::LaunchExpertSeconds(device_.expert_offsets, num_experts_, Plan(tile_tokens), seconds_.get(), Stream());
+}
+
+std::vector<int32_t> RoutedBatch::Offsets() const {
+  std::vector<int32_t> offsets(static_cast<size_t>(num_experts_) + 1);
+  Copy(offsets.data(), device_.expert_offsets, static_cast<int64_t>(offsets.size()) * 4);
+  return offsets;
 }
 
 MoeBuffers::MoeBuffers(const Model& model, int64_t max_tokens)
@@ -145,25 +147,20 @@ MoeBuffers::MoeBuffers(const Model& model, int64_t max_tokens)
       product(max_tokens * model.top_k * RoundUp(model.moe_intermediate_size, cuda::kTileK)),
       rows_out(max_tokens * model.top_k * RoundUp(model.hidden_size, cuda::kTileK)),
       router_scratch(cuda::RouterScratchFloats(max_tokens, model.num_experts)),
-      routing_memory_(2 * max_tokens * model.top_k + 2 * max_tokens + model.num_experts),
-      routing_host_memory_(2 * max_tokens * model.top_k + 2 * max_tokens + model.num_experts) {
+      routing_memory_(2 * max_tokens * model.top_k + 2 * max_tokens + model.num_experts), squared_logsumexp_sum_(1) {
   const int64_t stride = RoundUp(model.hidden_size, cuda::kTileK);
   FillNormalBf16(h.get(), max_tokens, max_tokens, model.hidden_size, stride, 1.0f, 71);
   cuda::LaunchToF32(h.get(), stride, max_tokens, model.hidden_size, h_f32.get(), Stream());
   FillNormalF32(x0.get(), x0.size(), 0.0f, 1.0f, 72);
   ResetX();
-  const auto place = [&](float* base) {
-    const int64_t choices = max_tokens * model.top_k;
-    cuda::RoutingArrays arrays;
-    arrays.expert_ids = reinterpret_cast<int32_t*>(base);
-    arrays.expert_weights = base + choices;
-    arrays.margins = base + 2 * choices;
-    arrays.logsumexps = arrays.margins + max_tokens;
-    arrays.probability_sums = arrays.logsumexps + max_tokens;
-    return arrays;
-  };
-  routing = place(routing_memory_.get());
-  routing_host = place(routing_host_memory_.get());
+  const int64_t choices = max_tokens * model.top_k;
+  float* const base = routing_memory_.get();
+  routing.expert_ids = reinterpret_cast<int32_t*>(base);
+  routing.expert_weights = base + choices;
+  routing.margins = base + 2 * choices;
+  routing.logsumexps = routing.margins + max_tokens;
+  routing.probability_sums = routing.logsumexps + max_tokens;
+  routing.squared_logsumexp_sum = squared_logsumexp_sum_.get();
 }
 
 void MoeBuffers::ResetX() {
@@ -184,7 +181,7 @@ void RunRoute(const Model& model, const ExpertMatrices& experts, int64_t tokens,
   args.top_k = model.top_k;
   args.normalize = model.norm_topk_prob;
   cuda::LaunchRoute(counts, buffers->h_f32.get(), tokens, model.hidden_size, experts.router.get(), model.hidden_size,
-                    args, buffers->router_scratch.get(), buffers->routing, buffers->routing_host, Stream());
+                    args, buffers->router_scratch.get(), buffers->routing, Stream());
 }
 
 void RunGateUp(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens,

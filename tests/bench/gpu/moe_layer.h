@@ -62,7 +62,7 @@ class RoutedBatch {
   int64_t num_tokens() const { return static_cast<int64_t>(draw_.ids.size()) / top_k_; }
   const float* weights() const { return weights_.get(); }
   const cuda::BatchArrays& device() const { return device_; }
-  const int32_t* host_offsets() const { return host_.expert_offsets; }  // after Group and a wait
+  std::vector<int32_t> Offsets() const;  // waits
 
  private:
   struct PlanMemory {
@@ -76,10 +76,9 @@ class RoutedBatch {
   RoutingDraw draw_;
   Array<int32_t> ids_;
   Array<float> weights_;
-  Array<int32_t> device_memory_;
-  PinnedArray<int32_t> host_memory_;
-  PinnedArray<float> seconds_;
-  cuda::BatchArrays device_, host_;
+  Array<int32_t> memory_;
+  Array<float> seconds_;
+  cuda::BatchArrays device_;
   std::map<int, PlanMemory> plans_;
 };
 
@@ -96,12 +95,11 @@ class MoeBuffers {
   Array<uint16_t> product;   // [rows][intermediate_stride]
   Array<uint16_t> rows_out;  // [rows][hidden_stride]
   Array<float> router_scratch;
-  cuda::RoutingArrays routing;       // what Route writes; device memory
-  cuda::RoutingArrays routing_host;  // pinned
+  cuda::RoutingArrays routing;  // what Route writes
 
  private:
   Array<float> routing_memory_;
-  PinnedArray<float> routing_host_memory_;
+  Array<double> squared_logsumexp_sum_;
 };
 
 void RunRoute(const Model& model, const ExpertMatrices& experts, int64_t tokens, MoeBuffers* buffers,

@@ -204,7 +204,7 @@ class StepSection {
   double TouchedExperts() const {
     int64_t touched = 0;
     for (const RoutedBatch& batch : batches_) {
-      const int32_t* const offsets = batch.host_offsets();
+      const std::vector<int32_t> offsets = batch.Offsets();
       for (int32_t e = 0; e < m_.num_experts; ++e) touched += offsets[e] < offsets[e + 1] ? 1 : 0;
     }
     return static_cast<double>(touched);

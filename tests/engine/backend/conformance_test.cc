@@ -365,13 +365,14 @@ TEST_P(RowwiseTest, AddGatedEqualsReference) {
                "AddGated");
 }
 
-TEST_P(RowwiseTest, BestTokensAreTheLargestAndLowestAndTellWhatIsNotFinite) {
+TEST_P(RowwiseTest, GreedyTokensAreTheLargestAndLowestAndTellWhatIsNotFinite) {
   constexpr int64_t kRows = 7, kCols = 3000, kIds = 2990;
   auto backend = MakeBackend();
-  auto allocated = backend->AllocateBestTokens(kRows);
+  auto allocated = backend->AllocateSampledTokens(kRows);
   ASSERT_TRUE(allocated.ok()) << allocated.status();
   const int32_t* const best = *allocated;
   if (best == nullptr) GTEST_SKIP() << backend->description() << " leaves sampling to the host";
+  ASSERT_TRUE(backend->PrepareScratch(kRows).ok());
   Values x = RandomValues(kRows * kCols, 1.0, 1);
   const auto at = [&](int64_t row, int64_t col) -> double& { return x[static_cast<size_t>(row * kCols + col)]; };
   at(0, 2989) = 9.0;
@@ -382,7 +383,8 @@ TEST_P(RowwiseTest, BestTokensAreTheLargestAndLowestAndTellWhatIsNotFinite) {
   at(4, 2000) = kNaN;
   at(5, 5) = std::numeric_limits<double>::infinity();
   for (int64_t c = 0; c < kCols; ++c) at(6, c) = -std::numeric_limits<float>::max();
-  backend->BestTokens(Upload(*backend, kRows, kCols, x), kIds);
+  const std::vector<RowSampling> greedy(kRows);
+  backend->SampleTokens(Upload(*backend, kRows, kCols, x), kIds, greedy);
   ASSERT_TRUE(backend->Wait().ok());
   EXPECT_EQ(std::vector<int32_t>(best, best + kRows), (std::vector<int32_t>{2989, 0, 700, 77, -1, -1, 0}));
 }

@@ -36,7 +36,7 @@ struct Model {
   std::vector<float> Run(const std::vector<int32_t>& ids, const std::vector<AttentionSlice>& slices) {
     std::vector<int32_t> rows(ids.size());
     std::iota(rows.begin(), rows.end(), 0);
-    const Matrix logits = transformer->Forward(ids, slices, rows, cache.get());
+    const Matrix logits = transformer->Forward({ids, slices, rows}, cache.get());
     EXPECT_TRUE(backend->Wait().ok());
     const std::span<const float> view = backend->HostView(logits);
     return {view.begin(), view.end()};

@@ -27,6 +27,8 @@ struct EmulatedStream {
 struct EmulatedEvent {
   uint64_t nanoseconds = 0;  // 0: not recorded yet
   EmulatedStream* stream = nullptr;
+  int num_recorded = 0;  // calls of cudaEventRecord
+  int num_passed = 0;    // of these, reached by the stream
 };
 
 namespace cuda_emulation {
@@ -245,12 +247,22 @@ cudaError_t Fail(cudaError_t error) {
   return error;
 }
 
+// What FailNextSynchronize asked for.
+cudaError_t PendingError() {
+  if (TheMachine().pending == cudaSuccess) return cudaSuccess;
+  const cudaError_t error = TheMachine().pending;
+  TheMachine().pending = cudaSuccess;
+  return Fail(error);
+}
+
+void RunNext(EmulatedStream* stream) {
+  const std::function<void()> call = std::move(stream->queue.front());
+  stream->queue.pop_front();
+  call();
+}
+
 void Drain(EmulatedStream* stream) {
-  while (!stream->queue.empty()) {
-    const std::function<void()> call = std::move(stream->queue.front());
-    stream->queue.pop_front();
-    call();
-  }
+  while (!stream->queue.empty()) RunNext(stream);
 }
 
 // Everything there is; the legacy stream last, because nobody may count on it.
@@ -496,10 +508,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   REFUSE_WHILE_CAPTURING();
   Drain(stream != nullptr ? stream : &TheMachine().legacy);
-  if (TheMachine().pending == cudaSuccess) return cudaSuccess;
-  const cudaError_t error = TheMachine().pending;
-  TheMachine().pending = cudaSuccess;
-  return Fail(error);
+  return cuda_emulation::PendingError();
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
@@ -515,15 +524,18 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->stream = stream;
-  return CallOrRecord(stream, [event] { event->nanoseconds = cuda_emulation::Nanoseconds(); });
+  ++event->num_recorded;
+  return CallOrRecord(stream, [event] {
+    event->nanoseconds = cuda_emulation::Nanoseconds();
+    ++event->num_passed;
+  });
 }
 
-cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) {
-  return cudaEventRecord(event, stream);
-}
-
+// What the stream holds behind the event stays undone.
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  return event->stream == nullptr ? cudaSuccess : cudaStreamSynchronize(event->stream);
+  REFUSE_WHILE_CAPTURING();
+  while (event->num_passed < event->num_recorded) cuda_emulation::RunNext(event->stream);
+  return cuda_emulation::PendingError();
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
