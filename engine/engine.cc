@@ -435,7 +435,7 @@ void ModelEngine::DescribeSampling(const Step& step) {
   if (model_->sampled_tokens() == nullptr) return;
   for (const SequenceSlice* slice : step.sampled_slices) {
     const SamplingParams& params = *slice->sampling;
-    if (NeedsHostSampler(params) || params.temperature > 0.0f) return sampling_.clear();
+    if (NeedsHostSampler(params)) return sampling_.clear();
     sampling_.push_back({.seed = params.seed,
                          .position = SampledPosition(*slice),
                          .temperature = params.temperature,

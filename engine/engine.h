@@ -38,7 +38,7 @@ struct EngineOptions {
   int32_t num_tokenizer_ids = 0;                     // ids from here on are padding and never sampled; 0 = none are
   int num_threads = 0;                               // CPU workers; 0 = one per available core
   std::string cpu_isa = "auto";                      // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
-  // Who multiplies the experts on a GPU: auto | fastest | native | cublas_grouped | cublas_padded.
+  // Who multiplies the experts on a GPU: auto | fastest | native | wgmma | cublas_grouped | cublas_padded.
   std::string expert_gemm = "auto";
   std::string expert_gemm_table;                     // file that auto and fastest choose by; empty: none
   double gpu_memory_utilization = 0.9;               // share of the GPU's free memory that may be used

@@ -64,6 +64,7 @@ struct ExpertForm {
   Activation activation = Activation::kSilu;
   float limit = 0.0f;   // of kClampedSwiglu
   bool biases = false;  // on gate, up and down
+  bool operator==(const ExpertForm&) const = default;
 };
 
 struct ExpertReaders {
@@ -563,7 +564,7 @@ struct BackendOptions {
   std::string cpu_isa = "auto";       // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
   int num_threads = 0;                // CPU workers; 0 = one per available core
   bool keep_quantized = true;         // quantized experts stay so where the device can; see Backend::PlanExperts
-  std::string expert_gemm = "auto";   // of a GPU: auto | fastest | native | cublas_grouped | cublas_padded
+  std::string expert_gemm = "auto";   // of a GPU: auto | fastest | native | wgmma | cublas_grouped | cublas_padded
   std::string expert_gemm_table;      // file for auto and fastest, see cuda/expert_gemm_table.h; empty: none
   double memory_utilization = 0.9;    // share of a GPU's free memory that may be used, in (0, 1]
 };

@@ -3,30 +3,37 @@
 #ifndef SWITCHYARD_ENGINE_SAMPLING_PHILOX_H_
 #define SWITCHYARD_ENGINE_SAMPLING_PHILOX_H_
 
-#include <array>
 #include <cstdint>
+
+#include "engine/base/host_device.h"
 
 namespace switchyard {
 
-inline std::array<uint32_t, 4> Philox4x32(uint64_t key, uint64_t counter) {
+struct PhiloxNumbers {
+  uint32_t x[4];
+};
+
+SWITCHYARD_HOST_DEVICE inline PhiloxNumbers Philox4x32(uint64_t key, uint64_t counter) {
   constexpr uint64_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
   constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
   uint32_t key0 = static_cast<uint32_t>(key), key1 = static_cast<uint32_t>(key >> 32);
-  std::array<uint32_t, 4> x = {static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0};
+  uint32_t x0 = static_cast<uint32_t>(counter), x1 = static_cast<uint32_t>(counter >> 32), x2 = 0, x3 = 0;
   for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = kMultiplier0 * x[0], product1 = kMultiplier1 * x[2];
-    x = {static_cast<uint32_t>(product1 >> 32) ^ x[1] ^ key0, static_cast<uint32_t>(product1),
-         static_cast<uint32_t>(product0 >> 32) ^ x[3] ^ key1, static_cast<uint32_t>(product0)};
+    const uint64_t product0 = kMultiplier0 * x0, product1 = kMultiplier1 * x2;
+    x0 = static_cast<uint32_t>(product1 >> 32) ^ x1 ^ key0;
+    x1 = static_cast<uint32_t>(product1);
+    x2 = static_cast<uint32_t>(product0 >> 32) ^ x3 ^ key1;
+    x3 = static_cast<uint32_t>(product0);
     key0 += kWeyl0;
     key1 += kWeyl1;
   }
-  return x;
+  return {{x0, x1, x2, x3}};
 }
 
-// Uniform in [0, 1) with 53 random bits, for the token at `position` of the sequence with `seed`.
-inline double UniformAt(uint64_t seed, uint64_t position) {
-  const std::array<uint32_t, 4> x = Philox4x32(seed, position);
-  return static_cast<double>(((uint64_t{x[1]} << 32) | x[0]) >> 11) * 0x1p-53;
+// 53 random bits, for the token at `position` of the sequence with `seed`: uniform in [0, 2^53).
+SWITCHYARD_HOST_DEVICE inline uint64_t UniformBitsAt(uint64_t seed, uint64_t position) {
+  const PhiloxNumbers numbers = Philox4x32(seed, position);
+  return (static_cast<uint64_t>(numbers.x[1]) << 32 | numbers.x[0]) >> 11;
 }
 
 }  // namespace switchyard

@@ -4,8 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/sampling/philox.h"
-
 namespace switchyard {
 namespace {
 
@@ -14,11 +12,6 @@ namespace {
 float Saturated(double value) {
   constexpr double kMax = std::numeric_limits<float>::max();
   return static_cast<float>(std::clamp(value, -kMax, kMax));
-}
-
-// Below this a temperature cannot be told from greedy, and its inverse stays finite.
-double InverseTemperature(const SamplingParams& params) {
-  return 1.0 / std::max(1e-6, static_cast<double>(params.temperature));
 }
 
 // Index of the largest value, the lowest one among equals; -1 if any value is NaN or infinite.
@@ -52,6 +45,7 @@ bool IsStopMasked(const SamplingParams& params, std::span<const int32_t> output_
 Sampler::Sampler(int32_t num_valid_ids) : num_valid_ids_(num_valid_ids), counts_(static_cast<size_t>(num_valid_ids)) {
   adjusted_.reserve(counts_.size());
   candidates_.reserve(counts_.size());
+  units_.reserve(counts_.size());
 }
 
 void Sampler::Sample(std::span<const float> logits, const SamplingParams& params,
@@ -70,10 +64,10 @@ void Sampler::Sample(std::span<const float> logits, const SamplingParams& params
     out->token = static_cast<int32_t>(std::max_element(adjusted.begin(), adjusted.end()) - adjusted.begin());
   }
   if (params.temperature > 0.0f) {
-    const double uniform = UniformAt(params.seed, static_cast<uint64_t>(position));
+    const TokenWeights weights(adjusted[out->token], params.temperature);
     const bool truncated = (params.top_k > 0 && params.top_k < num_valid_ids_) || params.top_p < 1.0f;
-    out->token = truncated ? DrawTruncated(adjusted, params, uniform)
-                           : DrawFromAll(adjusted, params, adjusted[out->token], uniform);
+    out->token = truncated ? DrawTruncated(adjusted, params, weights, position)
+                           : DrawFromAll(adjusted, params, weights, position);
   }
   if (params.num_logprobs >= 0) FillLogprobs(adjusted, params.num_logprobs, out);
 }
@@ -139,65 +133,73 @@ void Sampler::FillLogprobs(std::span<const float> logits, int num_logprobs, Samp
   }
 }
 
-// Without top-k and top-p no order is needed: the draw walks the vocabulary by id.
-int32_t Sampler::DrawFromAll(std::span<const float> logits, const SamplingParams& params, float max_logit,
-                             double uniform) {
-  const double inverse = InverseTemperature(params);
-  double total = 0.0;
-  candidates_.clear();
-  for (int32_t token = 0; token < num_valid_ids_; ++token) {
-    const float weight = static_cast<float>(std::exp((double{logits[token]} - max_logit) * inverse));
-    if (!(weight > 0.0f) || weight < params.min_p) continue;
-    total += weight;
-    candidates_.push_back({weight, token});
+// Without top-k and top-p no order is needed: the draw walks the vocabulary by id, first in parts, then within one.
+int32_t Sampler::DrawFromAll(std::span<const float> logits, const SamplingParams& params, const TokenWeights& weights,
+                             int64_t position) {
+  constexpr size_t kPart = 1024;
+  const uint64_t least = LeastUnits(params.min_p);
+  const auto units_of = [&](float logit) {
+    const uint64_t units = weights.Units(logit);
+    return units >= least ? units : 0;
+  };
+  units_.clear();
+  uint64_t total = 0;
+  for (size_t first = 0; first < logits.size(); first += kPart) {
+    uint64_t units = 0;
+    for (const float logit : logits.subspan(first, std::min(kPart, logits.size() - first))) units += units_of(logit);
+    units_.push_back(units);
+    total += units;
   }
-  double rest = uniform * total;
-  for (const Candidate& candidate : candidates_) {
-    rest -= candidate.logit;  // holds the weight here
-    if (rest < 0.0) return candidate.token;
+  uint64_t unit = DrawUnit(params.seed, position, total);
+  size_t token = 0;
+  for (const uint64_t units : units_) {
+    if (unit < units) break;
+    unit -= units;
+    token += kPart;
   }
-  return candidates_.back().token;  // rounding left a rest; this token has a weight, too
+  for (;; ++token) {
+    const uint64_t units = units_of(logits[token]);
+    if (unit < units) return static_cast<int32_t>(token);
+    unit -= units;
+  }
 }
 
-int32_t Sampler::DrawTruncated(std::span<const float> logits, const SamplingParams& params, double uniform) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  const double inverse = InverseTemperature(params);
-  const auto weight_of = [&](float logit) { return std::exp((double{logit} - largest) * inverse); };
+int32_t Sampler::DrawTruncated(std::span<const float> logits, const SamplingParams& params,
+                               const TokenWeights& weights, int64_t position) {
   const size_t num_ids = static_cast<size_t>(num_valid_ids_);
-  double mass = 0.0;  // of what top-p is a share of: what top-k kept, or everything
+  uint64_t mass = 0;  // of what top-p is a share of: what top-k kept, or everything
   if (params.top_k > 0 && params.top_k < num_valid_ids_) {
     SelectLargest(logits, static_cast<size_t>(params.top_k));
-    for (const Candidate& candidate : candidates_) mass += weight_of(candidate.logit);
-    KeepNucleus(params.top_p * mass, weight_of);
+    for (const Candidate& candidate : candidates_) mass += weights.Units(candidate.logit);
+    KeepNucleus(NucleusTarget(params.top_p, mass), weights);
   } else {
-    for (const float logit : logits) mass += weight_of(logit);
+    for (const float logit : logits) mass += weights.Units(logit);
+    const uint64_t target = NucleusTarget(params.top_p, mass);
     // The nucleus is usually small: sort a prefix, and a longer one while it does not reach p.
-    for (size_t count = std::min<size_t>(num_ids, 256);; count = std::min(num_ids, count * 8)) {
-      SelectLargest(logits, count);
-      if (KeepNucleus(params.top_p * mass, weight_of) || count == num_ids) break;
+    size_t count = std::min<size_t>(num_ids, 256);
+    for (SelectLargest(logits, count); !KeepNucleus(target, weights); SelectLargest(logits, count)) {
+      count = std::min(num_ids, count * 8);
     }
   }
-  // min-p compares with the largest probability, whose weight is 1.
-  double total = 0.0;
-  size_t kept = 0;
-  for (; kept < candidates_.size(); ++kept) {
-    const double weight = weight_of(candidates_[kept].logit);
-    if (!(weight > 0.0) || weight < params.min_p) break;
-    total += weight;
+  // min-p compares with the largest probability, whose weight is known.
+  const uint64_t least = LeastUnits(params.min_p);
+  uint64_t total = 0;
+  units_.clear();
+  for (const Candidate& candidate : candidates_) {
+    const uint64_t units = weights.Units(candidate.logit);
+    units_.push_back(units >= least ? units : 0);
+    total += units_.back();
   }
-  double rest = uniform * total;
-  for (size_t i = 0; i < kept; ++i) {
-    rest -= weight_of(candidates_[i].logit);
-    if (rest < 0.0) return candidates_[i].token;
-  }
-  return candidates_[kept - 1].token;
+  uint64_t unit = DrawUnit(params.seed, position, total);
+  size_t drawn = 0;
+  for (; unit >= units_[drawn]; ++drawn) unit -= units_[drawn];
+  return candidates_[drawn].token;
 }
 
-template <typename WeightOf>
-bool Sampler::KeepNucleus(double target, const WeightOf& weight_of) {
-  double mass = 0.0;
+bool Sampler::KeepNucleus(uint64_t target, const TokenWeights& weights) {
+  uint64_t mass = 0;
   size_t size = 0;
-  while (size < candidates_.size() && (size == 0 || mass < target)) mass += weight_of(candidates_[size++].logit);
+  while (size < candidates_.size() && mass < target) mass += weights.Units(candidates_[size++].logit);
   candidates_.resize(size);
   return mass >= target;
 }

@@ -11,12 +11,13 @@
 #include <span>
 #include <vector>
 
+#include "engine/sampling/token_weight.h"
 #include "engine/sampling_params.h"
 #include "engine/step.h"
 
 namespace switchyard {
 
-// Scratch for one row at a time, 16 bytes per id of the vocabulary: keep one per thread that samples.
+// Scratch for one row at a time, 24 bytes per id of the vocabulary: keep one per thread that samples.
 class Sampler {
  public:
   // Ids from num_valid_ids on are padding of the vocabulary and never chosen.
@@ -40,18 +41,20 @@ class Sampler {
   void Penalize(const SamplingParams& params, std::span<const int32_t> prompt_tokens,
                 std::span<const int32_t> output_tokens);
   void FillLogprobs(std::span<const float> logits, int num_logprobs, SampledToken* out);
-  int32_t DrawFromAll(std::span<const float> logits, const SamplingParams& params, float max_logit, double uniform);
-  int32_t DrawTruncated(std::span<const float> logits, const SamplingParams& params, double uniform);
-  // Shortens candidates_, which are in falling order, to the fewest whose weights reach `target`, at least one. False
-  // if all together do not.
-  template <typename WeightOf>
-  bool KeepNucleus(double target, const WeightOf& weight_of);
+  int32_t DrawFromAll(std::span<const float> logits, const SamplingParams& params, const TokenWeights& weights,
+                      int64_t position);
+  int32_t DrawTruncated(std::span<const float> logits, const SamplingParams& params, const TokenWeights& weights,
+                        int64_t position);
+  // Shortens candidates_, which are in falling order, to the fewest whose weights reach `target` > 0. False if all
+  // together do not.
+  bool KeepNucleus(uint64_t target, const TokenWeights& weights);
   // The `count` largest logits, largest first, ties to the lower id, in candidates_.
   void SelectLargest(std::span<const float> logits, size_t count);
 
   const int32_t num_valid_ids_;
   std::vector<float> adjusted_;
   std::vector<Candidate> candidates_;
+  std::vector<uint64_t> units_;  // weights of candidates, or of parts of the vocabulary
   std::vector<int32_t> counts_;  // [num_valid_ids] of each token in the history; all zero between calls
 };
 

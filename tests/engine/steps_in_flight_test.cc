@@ -122,6 +122,15 @@ SamplingParams Greedy() {
   return params;
 }
 
+SamplingParams Drawn() {
+  SamplingParams params;
+  params.temperature = 0.9f;
+  params.top_k = 40;
+  params.top_p = 0.95f;
+  params.seed = 5;
+  return params;
+}
+
 class StepsInFlightTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -142,15 +151,17 @@ TEST_F(StepsInFlightTest, AnswersAreThoseOfStepsRunOneByOneOnTheCpu) {
   auto cpu = CreateEngine(Options("cpu"));
   ASSERT_TRUE(cpu.ok()) << cpu.status();
   EXPECT_EQ((*cpu)->facts().max_steps_in_flight, 1);
-  const Answers expected = Conversation(cpu->get(), Greedy()).OneByOne();
-  // Twice: the second time the steps are repeated from recordings.
-  for (int round = 0; round < 2; ++round) {
-    const Answers ahead = Conversation(device_.get(), Greedy()).Ahead();
-    EXPECT_EQ(ahead.tokens, expected.tokens);
-    EXPECT_EQ(ahead.expert_ids, expected.expert_ids);
-    EXPECT_EQ(ahead.tokens_per_expert, expected.tokens_per_expert);
+  for (const SamplingParams& params : {Greedy(), Drawn()}) {
+    const Answers expected = Conversation(cpu->get(), params).OneByOne();
+    // Twice: the second time the steps are repeated from recordings.
+    for (int round = 0; round < 2; ++round) {
+      const Answers ahead = Conversation(device_.get(), params).Ahead();
+      EXPECT_EQ(ahead.tokens, expected.tokens);
+      EXPECT_EQ(ahead.expert_ids, expected.expert_ids);
+      EXPECT_EQ(ahead.tokens_per_expert, expected.tokens_per_expert);
+    }
+    EXPECT_EQ(Conversation(device_.get(), params).OneByOne().tokens, expected.tokens);
   }
-  EXPECT_EQ(Conversation(device_.get(), Greedy()).OneByOne().tokens, expected.tokens);
 }
 
 TEST_F(StepsInFlightTest, WhatTheContractForbidsIsRefusedAndTheEngineGoesOn) {

@@ -84,7 +84,10 @@ absl::StatusOr<std::unique_ptr<ExpertWeights>> CudaBackend::LoadExperts(std::spa
   ASSIGN_OR_RETURN(WeightLoader* const loader, Loader());
   if (dtype == DType::kBF16) reads_bf16_ = true;
   ASSIGN_OR_RETURN(std::unique_ptr<ExpertWeights> loaded, loader->LoadExperts(experts, dtype));
-  expert_sizes_.push_back(static_cast<const CudaExperts&>(*loaded));
+  const ExpertSizes& sizes = static_cast<const CudaExperts&>(*loaded);
+  if (std::find(expert_sizes_.begin(), expert_sizes_.end(), sizes) == expert_sizes_.end()) {
+    expert_sizes_.push_back(sizes);
+  }
   return loaded;
 }
 
@@ -118,7 +121,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
     if (weighs_inputs_) weighed_bytes = std::max(weighed_bytes, max_rows * sizes.hidden_stride * 4);
   }
   ASSIGN_OR_RETURN(weighed_rows_, DeviceBuffer::Allocate(weighed_bytes, "expert activations"));
-  const int64_t max_tiles = MaxExpertTiles(max_rows, max_experts_, ChooseTileTokens(0, 1));
+  const int64_t max_tiles = MaxExpertTiles(max_rows, max_experts_, expert_gemms_->SmallestTileTokens());
   const auto place = [&](char* base) {
     return PlaceArrays(base, std::pair(&plan_.tiles, max_tiles + 1), std::pair(&plan_.num_tiles, int64_t{1}),
                        std::pair(&plan_.first_start, int64_t{max_experts_}),

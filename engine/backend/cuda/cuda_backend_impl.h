@@ -197,7 +197,7 @@ class CudaBackend final : public Backend {
   int32_t max_experts_ = 0;
   int32_t max_top_k_ = 0;
   bool weighs_inputs_ = false;
-  std::vector<ExpertSizes> expert_sizes_;
+  std::vector<ExpertSizes> expert_sizes_;  // that layers have, each once
 
   DeviceBuffer router_scratch_;
   DeviceBuffer expert_scratch_;

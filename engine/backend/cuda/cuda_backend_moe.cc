@@ -109,7 +109,11 @@ void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) 
   const BatchMemory& memory = batches_.at(batches->expert_offsets);
   if (!failure_.ok()) return;
   const int64_t tokens = bucket_ > 0 ? bucket_ : routing.num_tokens;
-  plan_tile_tokens_ = ChooseTileTokens(tokens * routing.top_k, routing.num_experts);
+  ExpertBatch batch;
+  batch.tokens = tokens;
+  batch.max_rows = tokens * routing.top_k;
+  batch.in_by_row = memory.device.row_weights != nullptr;
+  plan_tile_tokens_ = expert_gemms_->TileTokens(expert_sizes_, routing.num_experts, batch);
   Touch(batches, int64_t{routing.num_tokens} * routing.top_k);
   if (recorder_.recording()) {
     recorder_.OnRepeat([this, batches, top_k = routing.top_k](int64_t num_tokens) {

@@ -1,7 +1,9 @@
-// Who multiplies the rows of the experts. Three ways to the same result, behind one call:
+// Who multiplies the rows of the experts. Four ways to the same result, behind one call:
 //
 //   native           our kernel over tiles that the device lists: no host sync, one launch per product, reads only the
 //                    experts that have rows, and a row's bits never depend on its batch
+//   wgmma            the same for compute capability 9.0 with its copy engine and warpgroup products; bf16. Its bits
+//                    are its own, so it never shares a model's rows with native
 //   cublas_grouped   cublasGemmGroupedBatchedEx, one group per expert. The sizes live on the host, so each layer waits
 //                    for the router once
 //   cublas_padded    one strided batch over all experts, each times all tokens of the step; no sync, right where most
@@ -41,9 +43,13 @@ struct ExpertBatch {
 class ExpertGemm {
  public:
   virtual ~ExpertGemm() = default;
-  // Whether it takes these experts and this batch; if not, the native one does. A batch_invariant one decides by the
-  // experts alone.
-  virtual bool Takes(const CudaExperts& experts, const ExpertBatch& batch) const = 0;
+  // Whether it takes these experts and this batch, of which tokens, max_rows and in_by_row say enough; if not, the
+  // native one does. A batch_invariant one decides by the experts alone.
+  virtual bool Takes(const ExpertSizes& experts, const ExpertBatch& batch) const = 0;
+  // Rows of a tile of the plan for a batch.
+  virtual int TileTokens(int64_t num_rows, int64_t num_experts) const {
+    return ChooseTileTokens(num_rows, num_experts);
+  }
   // Bytes of scratch for such a batch.
   virtual int64_t ScratchBytes(const ExpertSizes& experts, int64_t tokens, int64_t max_rows) const = 0;
   // Stamps the plan's times, too.
@@ -51,6 +57,9 @@ class ExpertGemm {
 };
 
 std::unique_ptr<ExpertGemm> MakeNativeExpertGemm(int num_multiprocessors, cudaStream_t stream);
+
+// FAILED_PRECONDITION: names what the device or its driver lacks.
+absl::StatusOr<std::unique_ptr<ExpertGemm>> MakeWgmmaExpertGemm(const cudaDeviceProp& device, cudaStream_t stream);
 
 // NOT_FOUND: no cuBLAS.
 absl::StatusOr<std::unique_ptr<ExpertGemm>> MakeCublasGroupedExpertGemm(cudaStream_t stream);

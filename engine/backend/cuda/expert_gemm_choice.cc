@@ -15,6 +15,7 @@ constexpr size_t kNative = 0;
 absl::StatusOr<std::unique_ptr<ExpertGemm>> Make(const ExpertGemmKind& kind, const cudaDeviceProp& device,
                                                  cudaStream_t stream) {
   const std::string_view name = kind.name;
+  if (name == "wgmma") return MakeWgmmaExpertGemm(device, stream);
   if (name == "cublas_grouped") return MakeCublasGroupedExpertGemm(stream);
   if (name == "cublas_padded") return MakeCublasPaddedExpertGemm(stream);
   CHECK(name == kNativeExpertGemm.name);
@@ -95,12 +96,12 @@ int64_t ExpertGemmChoice::ScratchBytes(const ExpertSizes& experts, int64_t token
   return bytes;
 }
 
-size_t ExpertGemmChoice::Choose(const CudaExperts& experts, const ExpertBatch& batch) const {
+size_t ExpertGemmChoice::Choose(const ExpertSizes& experts, const ExpertBatch& batch) const {
   const size_t wanted = Wanted(experts, batch);
   return providers_[wanted]->Takes(experts, batch) ? wanted : kNative;
 }
 
-size_t ExpertGemmChoice::Wanted(const CudaExperts& experts, const ExpertBatch& batch) const {
+size_t ExpertGemmChoice::Wanted(const ExpertSizes& experts, const ExpertBatch& batch) const {
   if (entries_.empty() || batch.tokens == 0) return default_;
   const ExpertGemmShape shape = {experts.hidden, experts.intermediate, experts.num_experts,
                                  batch.max_rows / batch.tokens, experts.dtype};
@@ -112,6 +113,25 @@ size_t ExpertGemmChoice::Wanted(const CudaExperts& experts, const ExpertBatch& b
     }
   }
   return kNative;
+}
+
+int ExpertGemmChoice::TileTokens(std::span<const ExpertSizes> layers, int64_t num_experts,
+                                 const ExpertBatch& batch) const {
+  int least = providers_[kNative]->TileTokens(batch.max_rows, num_experts);
+  bool is_first = true;
+  for (const ExpertSizes& experts : layers) {
+    if (experts.num_experts != num_experts) continue;
+    const int tile_tokens = providers_[Choose(experts, batch)]->TileTokens(batch.max_rows, num_experts);
+    least = is_first ? tile_tokens : std::min(least, tile_tokens);
+    is_first = false;
+  }
+  return least;
+}
+
+int ExpertGemmChoice::SmallestTileTokens() const {
+  int least = providers_[kNative]->TileTokens(0, 1);
+  for (const auto& provider : providers_) least = std::min(least, provider->TileTokens(0, 1));
+  return least;
 }
 
 absl::Status ExpertGemmChoice::Run(size_t provider, const CudaExperts& experts, const ExpertBatch& batch,

@@ -46,8 +46,12 @@ class ExpertGemmChoice {
   // Scratch that is enough for any of them.
   int64_t ScratchBytes(const ExpertSizes& experts, int64_t tokens, int64_t max_rows) const;
 
-  // The place in counts() of the provider for this batch.
-  size_t Choose(const CudaExperts& experts, const ExpertBatch& batch) const;
+  // The place in counts() of the provider for this batch; tokens, max_rows and in_by_row of it are read.
+  size_t Choose(const ExpertSizes& experts, const ExpertBatch& batch) const;
+  // Rows of a tile of the plan for this batch, which is made before it is known which of the model's `layers` with so
+  // many experts it is for: what suits the provider, or where layers differ what none of theirs finds too large.
+  int TileTokens(std::span<const ExpertSizes> layers, int64_t num_experts, const ExpertBatch& batch) const;
+  int SmallestTileTokens() const;
   // Multiplies with it, and counts.
   absl::Status Run(size_t provider, const CudaExperts& experts, const ExpertBatch& batch, void* scratch);
   // Counts one more layer: where a recording is repeated.
@@ -62,7 +66,7 @@ class ExpertGemmChoice {
   // Adds the provider if it is not there yet.
   absl::StatusOr<size_t> Add(const ExpertGemmKind& kind, const cudaDeviceProp& device, cudaStream_t stream);
   absl::Status AddTable(const BackendOptions& options, const cudaDeviceProp& device, cudaStream_t stream);
-  size_t Wanted(const CudaExperts& experts, const ExpertBatch& batch) const;
+  size_t Wanted(const ExpertSizes& experts, const ExpertBatch& batch) const;
 
   std::vector<std::unique_ptr<ExpertGemm>> providers_;  // native first
   std::vector<ExpertGemmCount> counts_;                 // of each of them

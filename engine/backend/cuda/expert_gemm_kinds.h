@@ -24,6 +24,7 @@ struct ExpertGemmKind {
 
 inline constexpr ExpertGemmKind kExpertGemmKinds[] = {
     {"native", true, true, kAnyTokens},
+    {"wgmma", true, true, kAnyTokens},
     {"cublas_grouped", false, false, kAnyTokens},
     {"cublas_padded", false, true, kMaxPaddedTokens},
 };

@@ -7,50 +7,12 @@
 // Every output is one chain of 16-wide products over k in order, whatever the tile: its bits depend on its row alone.
 #include <ptx.cuh>
 
+#include "engine/backend/cuda/gemm_tiles.cuh"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/warp.cuh"
 
 namespace switchyard::cuda {
 namespace {
-
-// Tile t of the call, whether it comes from a plan or from dense rows.
-__device__ __forceinline__ ExpertTile TileAt(const GroupedGemm& gemm, int tile_tokens, int64_t t) {
-  if (gemm.plan.tiles != nullptr) return gemm.plan.tiles[t];
-  const int32_t first = static_cast<int32_t>(t) * tile_tokens;
-  const int32_t left = static_cast<int32_t>(gemm.dense_rows) - first;
-  return {0, first, left < tile_tokens ? left : tile_tokens, 0,
-          static_cast<int32_t>(CeilDiv(gemm.dense_rows, tile_tokens))};
-}
-
-__device__ __forceinline__ int64_t NumTiles(const GroupedGemm& gemm, int tile_tokens) {
-  return gemm.plan.tiles != nullptr ? *gemm.plan.num_tiles : CeilDiv(gemm.dense_rows, tile_tokens);
-}
-
-__device__ __forceinline__ int64_t SourceOf(const GroupedGemm& gemm, int64_t row) {
-  return gemm.row_to_source != nullptr ? gemm.row_to_source[row] : row;
-}
-
-// Thread 0 of a block widens the time span of the tile's expert.
-__device__ __forceinline__ void StampStart(const GroupedGemm& gemm, int32_t expert) {
-  if (threadIdx.x == 0 && gemm.plan.tiles != nullptr) atomicMin(&gemm.plan.first_start[expert], GlobalTimer());
-}
-__device__ __forceinline__ void StampEnd(const GroupedGemm& gemm, int32_t expert) {
-  if (threadIdx.x == 0 && gemm.plan.tiles != nullptr) atomicMax(&gemm.plan.last_end[expert], GlobalTimer());
-}
-
-// What weight row `weight_row` of expert `expert` adds to its products.
-__device__ __forceinline__ float BiasOf(const GroupedGemm& gemm, int32_t expert, int64_t weight_row) {
-  return gemm.bias == nullptr ? 0.0f : gemm.bias[expert * gemm.weight_rows + weight_row];
-}
-
-__device__ __forceinline__ float Activate(const GroupedGemm& gemm, float gate, float up) {
-  if (gemm.swiglu_limit == 0.0f) return SiluTimes(gate, up);
-  // Written so that NaN stays NaN.
-  const float limit = gemm.swiglu_limit;
-  const float g = gate > limit ? limit : gate;
-  const float u = up > limit ? limit : up < -limit ? -limit : up;
-  return (u + 1.0f) * (g / (1.0f + expf(-1.702f * g)));
-}
 
 __device__ __forceinline__ void StoreOne(const GroupedGemm& gemm, int64_t row, int64_t col, float value) {
   if (col < gemm.out_cols) {
@@ -204,16 +166,11 @@ template <typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads) GemmBf16Kernel(GroupedGemm gemm) {
   unsigned char* const shared = DynamicShared<unsigned char>();
   GemmBlock<Shape> block = {gemm, shared, reinterpret_cast<int64_t*>(shared + Shape::kStages * Shape::kStageBytes), {}};
-  const int64_t num_out_blocks = gemm.weight_rows / Shape::kOut;
-  const int64_t num_works = NumTiles(gemm, Shape::kTokens) * num_out_blocks;
-  for (int64_t index = blockIdx.x; index < num_works; index += gridDim.x) {
-    const GemmWork work = FindGemmWork(index, num_out_blocks,
-                                       [&](int64_t t) { return TileAt(gemm, Shape::kTokens, t); });
-    const ExpertTile tile = TileAt(gemm, Shape::kTokens, work.tile);
-    StampStart(gemm, tile.expert);
-    block.Run(tile, work.out_block);
-    StampEnd(gemm, tile.expert);
-  }
+  ForEachTile<Shape::kOut, Shape::kTokens>(gemm, [&](const ExpertTile& tile, int64_t out_block) {
+    if (threadIdx.x == 0) StampStart(gemm, tile.expert);
+    block.Run(tile, out_block);
+    if (threadIdx.x == 0) StampEnd(gemm, tile.expert);
+  });
 }
 
 template <typename Shape>
@@ -243,7 +200,7 @@ __global__ void GemmF32Kernel(GroupedGemm gemm, int tile_tokens) {
       static_cast<const float*>(gemm.weight) + (tile.expert * gemm.weight_rows + first_out) * gemm.k;
   const float* const in = static_cast<const float*>(gemm.in);
   const int out = threadIdx.x % kTileOut, token = threadIdx.x / kTileOut;  // and token + 4
-  StampStart(gemm, tile.expert);
+  if (threadIdx.x == 0) StampStart(gemm, tile.expert);
   for (int first = 0; first < tile.num_rows; first += kF32Tokens) {
     float sum[2] = {0.0f, 0.0f};
     for (int64_t k = 0; k < gemm.in_cols; k += kF32Step) {
@@ -280,7 +237,7 @@ __global__ void GemmF32Kernel(GroupedGemm gemm, int tile_tokens) {
     }
     __syncthreads();
   }
-  StampEnd(gemm, tile.expert);
+  if (threadIdx.x == 0) StampEnd(gemm, tile.expert);
 }
 
 }  // namespace

@@ -12,11 +12,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define SWITCHYARD_HOST_DEVICE __host__ __device__
-#else
-#define SWITCHYARD_HOST_DEVICE
-#endif
+#include "engine/base/host_device.h"
 
 namespace switchyard::cuda {
 

@@ -3,10 +3,10 @@ set(SWITCHYARD_CUDA_DIR ${PROJECT_SOURCE_DIR}/engine/backend/cuda)
 set(SWITCHYARD_CUDA_HOST_SOURCES)
 foreach(name activations cublas cuda_backend cuda_backend_attention cuda_backend_moe cuda_backend_results
         cuda_backend_rows cuda_backend_step device_memory expert_gemm_choice expert_gemm_cublas expert_gemm_native
-        expert_gemm_table recorder step_inputs step_results weights)
+        expert_gemm_table expert_gemm_wgmma expert_products recorder step_inputs step_results tensor_map weights)
   list(APPEND SWITCHYARD_CUDA_HOST_SOURCES ${SWITCHYARD_CUDA_DIR}/${name}.cc)
 endforeach()
 set(SWITCHYARD_CUDA_KERNEL_SOURCES)
-foreach(name attention expert_rows grouped_gemm router rowwise sampling)
+foreach(name attention expert_rows grouped_gemm router rowwise sampling wgmma_gemm)
   list(APPEND SWITCHYARD_CUDA_KERNEL_SOURCES ${SWITCHYARD_CUDA_DIR}/${name}.cu)
 endforeach()

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "engine/backend/cuda/wgmma_gemm.h"
 #include "tests/bench/gpu/attention_layer.h"
 #include "tests/bench/gpu/bench_kernels.h"
 #include "tests/bench/gpu/check.h"
@@ -123,6 +124,40 @@ void CheckGemm(Bench* bench, const GemmData& data, int tile_tokens, GemmOutput o
                RelativeL2(values, reference), kF32Limit);
 }
 
+// The Hopper kernel writes bf16 and takes planned tiles only.
+void CheckWgmma(Bench* bench, const GemmData& data, int tile_tokens, GemmOutput output,
+                const std::vector<float>& reference) {
+  const bool silu = output == GemmOutput::kSiluMul;
+  const int64_t cols = silu ? kOut / 2 : kOut, stride = cuda::RoundUp(cols, cuda::kTileK);
+  const Plan plan(tile_tokens);
+  const Array<uint16_t> weight(ToBf16(data.weight)), in(ToBf16(data.in)), out = Poisoned<uint16_t>(data.rows * stride);
+  std::vector<int32_t> sources;
+  for (int64_t r = 0; r < data.rows; ++r) sources.push_back(data.SourceOf(r));
+  const Array<int32_t> row_to_source(sources);
+  cuda::GroupedGemm gemm;
+  gemm.weight = weight.get();
+  gemm.weight_rows = kPaddedOut;
+  gemm.k = gemm.in_stride = gemm.in_cols = kK;
+  gemm.out_cols = cols;
+  gemm.in = in.get();
+  gemm.row_to_source = row_to_source.get();
+  gemm.output = output;
+  gemm.out = {nullptr, out.get(), stride};
+  gemm.plan = plan.Get();
+  gemm.max_tiles = cuda::MaxExpertTiles(data.rows, kExperts, tile_tokens);
+  CUtensorMap map;
+  MapWeight(weight.get(), kExperts * kPaddedOut, kK, &map);
+  cuda::LaunchWgmmaGemm(gemm, map, tile_tokens, TheDevice().num_multiprocessors, Stream());
+  // These weights' rows beyond kOut are not zeros, so only real columns count.
+  const std::vector<float> padded = ToFloat(out.ToHost());
+  std::vector<float> values;
+  for (int64_t r = 0; r < data.rows; ++r) {
+    values.insert(values.end(), padded.begin() + r * stride, padded.begin() + r * stride + cols);
+  }
+  bench->Check(std::string("gemm wgmma ") + (silu ? "silu mul" : "assign") + ", tile " + std::to_string(tile_tokens),
+               RelativeL2(values, reference), kBf16Limit);
+}
+
 void CheckGemms(Bench* bench) {
   GemmData data;
   for (float& value : data.in) value *= 0.125f;  // a power of two: stays exact
@@ -131,6 +166,8 @@ void CheckGemms(Bench* bench) {
       const std::vector<float> reference = data.Reference(output, dense);
       for (const int tile : {8, 16, 32, 64, 128}) CheckGemm(bench, data, tile, output, dense, true, reference);
       CheckGemm(bench, data, 32, output, dense, false, reference);
+      if (!TheDevice().has_wgmma || dense || output == GemmOutput::kAdd) continue;
+      for (const int tile : cuda::kWgmmaTileTokens) CheckWgmma(bench, data, tile, output, reference);
     }
   }
   // The reference that the sections use.

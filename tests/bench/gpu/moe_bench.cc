@@ -2,13 +2,16 @@
 #include <algorithm>
 #include <iterator>
 
+#include "engine/backend/cuda/wgmma_gemm.h"
 #include "tests/bench/gpu/bench.h"
 #include "tests/bench/gpu/moe_providers.h"
 
 namespace switchyard::bench {
 namespace {
 
-const std::vector<int> kTiles = {8, 16, 32, 64, 128};
+// Of any kernel; native has no tiles of 256.
+const std::vector<int> kTiles(std::begin(cuda::kWgmmaTileTokens), std::end(cuda::kWgmmaTileTokens));
+constexpr int kWidestNativeTile = 128;
 
 std::vector<int64_t> TokensOf(const Options& options) {
   if (options.tiny) return {1, 5, 17};
@@ -28,19 +31,22 @@ class MoeSection {
 
  private:
   // Tiles far from the rows that an expert has would only cost measuring time.
-  bool IsWorthwhile(int tile) const {
+  bool IsWorthwhile(ExpertKernel kernel, int tile) const {
+    if (kernel == ExpertKernel::kNative && tile > kWidestNativeTile) return false;
     const double average = providers_.rows_per_expert();
-    return tile == providers_.chosen_tile() ||
+    return tile == providers_.chosen_tile(kernel) ||
            (tile >= std::min(64.0, average / 8) && tile <= std::max(16.0, 4 * average));
   }
 
   std::vector<Candidate> Products() {
     std::vector<Candidate> products;
-    for (const int tile : kTiles) {
-      if (!IsWorthwhile(tile)) continue;
-      products.push_back(providers_.Native(tile));
-      std::string& name = products.back().name;
-      name.append("/").append(std::to_string(tile)).append(tile == providers_.chosen_tile() ? "*" : "");
+    for (const ExpertKernel kernel : MoeProviders::Kernels()) {
+      for (const int tile : kTiles) {
+        if (!IsWorthwhile(kernel, tile)) continue;
+        products.push_back(providers_.Kernel(kernel, tile));
+        std::string& name = products.back().name;
+        name.append("/").append(std::to_string(tile)).append(tile == providers_.chosen_tile(kernel) ? "*" : "");
+      }
     }
     std::vector<Candidate> libraries = providers_.Libraries();
     std::move(libraries.begin(), libraries.end(), std::back_inserter(products));
@@ -95,7 +101,7 @@ class MoeSection {
   void MeasureParts() {
     const int tile = providers_.chosen_tile();
     MoeProviders* const p = &providers_;
-    const std::vector<Candidate> parts = {
+    std::vector<Candidate> parts = {
         {"  gate_up", [p, tile](int call) { p->GateUp(call, tile); }},
         {"  down", [p, tile](int call) { p->Down(call, tile); }},
         {"  combine", [p](int call) { p->Combine(call); }},
@@ -107,8 +113,13 @@ class MoeSection {
            p->CollectSeconds(call, tile);
            p->Combine(call);
          }}};
+    if (TheDevice().has_wgmma) {
+      const int wide = p->chosen_tile(ExpertKernel::kWgmma);
+      parts.push_back({"  wgmma gate_up", [p, wide](int call) { p->GateUp(call, wide, ExpertKernel::kWgmma); }});
+      parts.push_back({"  wgmma down", [p, wide](int call) { p->Down(call, wide, ExpertKernel::kWgmma); }});
+    }
     const std::vector<Spread> times = TimeSideBySide(parts, bench_->Plan(kRoutingSets));
-    const double matrices[] = {2.0, 1.0, 0.0, 0.0, 3.0};
+    const double matrices[] = {2.0, 1.0, 0.0, 0.0, 3.0, 2.0, 1.0};
     for (size_t i = 0; i < parts.size(); ++i) Add(parts[i].name, times[i], matrices[i], false);
   }
 

@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 
+#include "engine/backend/cuda/tensor_map.h"
+#include "engine/backend/cuda/wgmma_gemm.h"
 #include "tests/bench/gpu/bench_kernels.h"
 
 namespace switchyard::bench {
@@ -37,6 +41,14 @@ std::vector<float> Activate(const std::vector<float>& gate_up, int64_t rows, int
 }
 
 }  // namespace
+
+void MapWeight(const void* weight, int64_t rows, int64_t k, CUtensorMap* map) {
+  static const cuda::TensorMapEncoder encode = cuda::FindTensorMapEncoder();
+  const int error = encode == nullptr ? -1 : static_cast<int>(cuda::MakeWeightMap(encode, weight, rows, k, map));
+  if (error == 0) return;
+  std::fprintf(stderr, "cuTensorMapEncodeTiled: CUDA driver error %d\n", error);
+  std::exit(1);
+}
 
 double RelativeL2(const std::vector<float>& values, const std::vector<float>& reference) {
   double error = 0.0, norm = 0.0;
@@ -97,6 +109,9 @@ ExpertMatrices::ExpertMatrices(const Model& model, uint64_t seed)
                    intermediate_stride, kWeightSigma, expert_seed + 1);
   }
   FillNormalF32(router.get(), router.size(), 0.0f, kWeightSigma, seed * 4096 + 4095);
+  if (!TheDevice().has_wgmma) return;
+  MapWeight(gate_up.get(), num_experts * gate_up_rows, hidden_stride, &gate_up_map);
+  MapWeight(down.get(), num_experts * down_rows, intermediate_stride, &down_map);
 }
 
 int64_t ExpertMatrices::Bytes(const Model& model) {
@@ -184,8 +199,20 @@ void RunRoute(const Model& model, const ExpertMatrices& experts, int64_t tokens,
                     args, buffers->router_scratch.get(), buffers->routing, Stream());
 }
 
+namespace {
+
+void RunProduct(const cuda::GroupedGemm& gemm, const CUtensorMap& map, int tile_tokens, ExpertKernel kernel) {
+  if (kernel == ExpertKernel::kWgmma) {
+    cuda::LaunchWgmmaGemm(gemm, map, tile_tokens, TheDevice().num_multiprocessors, Stream());
+  } else {
+    cuda::LaunchGemmBf16(gemm, tile_tokens, TheDevice().num_multiprocessors, Stream());
+  }
+}
+
+}  // namespace
+
 void RunGateUp(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens,
-               MoeBuffers* buffers) {
+               MoeBuffers* buffers, ExpertKernel kernel) {
   cuda::GroupedGemm gemm;
   gemm.weight = experts.gate_up.get();
   gemm.weight_rows = experts.gate_up_rows;
@@ -199,11 +226,11 @@ void RunGateUp(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_ro
   gemm.out_stride = experts.intermediate_stride;
   gemm.plan = batch->Plan(tile_tokens);
   gemm.max_tiles = cuda::MaxExpertTiles(max_rows, experts.num_experts, tile_tokens);
-  cuda::LaunchGemmBf16(gemm, tile_tokens, TheDevice().num_multiprocessors, Stream());
+  RunProduct(gemm, experts.gate_up_map, tile_tokens, kernel);
 }
 
 void RunDown(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens,
-             MoeBuffers* buffers) {
+             MoeBuffers* buffers, ExpertKernel kernel) {
   cuda::GroupedGemm gemm;
   gemm.weight = experts.down.get();
   gemm.weight_rows = experts.down_rows;
@@ -215,7 +242,7 @@ void RunDown(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows
   gemm.out_stride = experts.hidden;
   gemm.plan = batch->Plan(tile_tokens);
   gemm.max_tiles = cuda::MaxExpertTiles(max_rows, experts.num_experts, tile_tokens);
-  cuda::LaunchGemmBf16(gemm, tile_tokens, TheDevice().num_multiprocessors, Stream());
+  RunProduct(gemm, experts.down_map, tile_tokens, kernel);
 }
 
 void RunCombine(const Model& model, const RoutedBatch& batch, const float* weights, int64_t tokens,

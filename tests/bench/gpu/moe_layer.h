@@ -2,6 +2,8 @@
 #ifndef SWITCHYARD_TESTS_BENCH_GPU_MOE_LAYER_H_
 #define SWITCHYARD_TESTS_BENCH_GPU_MOE_LAYER_H_
 
+#include <cuda.h>
+
 #include <cstdint>
 #include <map>
 #include <string>
@@ -39,11 +41,16 @@ struct ExpertMatrices {
   Array<uint16_t> gate_up;  // [experts][gate_up_rows][hidden_stride]
   Array<uint16_t> down;     // [experts][down_rows][intermediate_stride]
   Array<float> router;      // [experts][hidden]
+  CUtensorMap gate_up_map, down_map;  // of a device that has wgmma
 
   ExpertMatrices() = default;
   ExpertMatrices(const Model& model, uint64_t seed);
   static int64_t Bytes(const Model& model);
 };
+
+// Makes the map of `weight` for LaunchWgmmaGemm; ends the program where the driver refuses. REQUIRES: a device with
+// wgmma.
+void MapWeight(const void* weight, int64_t rows, int64_t k, CUtensorMap* map);
 
 // Which rows go where, for one draw of expert ids, on the device and in memory that both sides see.
 class RoutedBatch {
@@ -104,9 +111,11 @@ class MoeBuffers {
 
 void RunRoute(const Model& model, const ExpertMatrices& experts, int64_t tokens, MoeBuffers* buffers,
               const cuda::StepCounts* counts = nullptr);
+enum class ExpertKernel { kNative, kWgmma };
 void RunGateUp(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens,
-               MoeBuffers* buffers);
-void RunDown(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens, MoeBuffers* buffers);
+               MoeBuffers* buffers, ExpertKernel kernel = ExpertKernel::kNative);
+void RunDown(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows, int tile_tokens, MoeBuffers* buffers,
+             ExpertKernel kernel = ExpertKernel::kNative);
 void RunCombine(const Model& model, const RoutedBatch& batch, const float* weights, int64_t tokens,
                 MoeBuffers* buffers, const cuda::StepCounts* counts = nullptr);
 

@@ -1,8 +1,11 @@
 #include "tests/bench/gpu/moe_providers.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "engine/backend/cuda/expert_gemm_kinds.h"
+#include "engine/backend/cuda/wgmma_layout.h"
 
 namespace switchyard::bench {
 
@@ -21,13 +24,12 @@ void MoeProviders::Use(int64_t tokens, Skew skew, const std::vector<int>& tiles)
   tokens_ = tokens;
   skew_ = skew;
   touched_ = 0.0;
-  chosen_tile_ = cuda::ChooseTileTokens(rows(), model_.num_experts);
   for (int set = 0; set < kRoutingSets; ++set) {
     RoutedBatch& batch = BatchOf(set);
     batch.Use(DrawRouting(model_, tokens, skew, set));
     touched_ += static_cast<double>(CountTouched(batch.draw().ids, model_.num_experts)) / kRoutingSets;
     for (const int tile : tiles) batch.Group(tile);
-    batch.Group(chosen_tile_);
+    for (const ExpertKernel kernel : Kernels()) batch.Group(chosen_tile(kernel));
   }
   Synchronize();
 }
@@ -36,23 +38,41 @@ std::string MoeProviders::CaseName() const {
   return model_.name + " T=" + std::to_string(tokens_) + " " + SkewName(skew_);
 }
 
-Candidate MoeProviders::Native(int tile) {
-  return {cuda::kNativeExpertGemm.name, [this, tile](int call) {
-            GateUp(call, tile);
-            Down(call, tile);
+int MoeProviders::chosen_tile(ExpertKernel kernel) const {
+  return kernel == ExpertKernel::kWgmma ? cuda::ChooseWgmmaTileTokens(rows(), model_.num_experts)
+                                        : cuda::ChooseTileTokens(rows(), model_.num_experts);
+}
+
+std::vector<ExpertKernel> MoeProviders::Kernels() {
+  if (TheDevice().has_wgmma) return {ExpertKernel::kNative, ExpertKernel::kWgmma};
+  return {ExpertKernel::kNative};
+}
+
+Candidate MoeProviders::Kernel(ExpertKernel kernel, int tile) {
+  return {kernel == ExpertKernel::kWgmma ? "wgmma" : "native", [this, kernel, tile](int call) {
+            GateUp(call, tile, kernel);
+            Down(call, tile, kernel);
           }};
+}
+
+std::vector<Candidate> MoeProviders::Providers() {
+  std::vector<Candidate> providers;
+  for (const ExpertKernel kernel : Kernels()) providers.push_back(Kernel(kernel, chosen_tile(kernel)));
+  std::vector<Candidate> libraries = Libraries();
+  std::move(libraries.begin(), libraries.end(), std::back_inserter(providers));
+  return providers;
 }
 
 std::vector<Candidate> MoeProviders::Libraries() {
   std::vector<Candidate> libraries;
   libraries.push_back({"cublas_grouped",
                        [this](int call) {
-                         grouped_.Run(ExpertsOf(call), &BatchOf(call), chosen_tile_, &buffers_, scratch_.get());
+                         grouped_.Run(ExpertsOf(call), &BatchOf(call), chosen_tile(), &buffers_, scratch_.get());
                        },
                        /*graph=*/false});
   if (tokens_ <= cuda::kMaxPaddedTokens) {
     libraries.push_back({"cublas_padded", [this](int call) {
-                           RunCublasPadded(ExpertsOf(call), &BatchOf(call), chosen_tile_, &buffers_, scratch_.get());
+                           RunCublasPadded(ExpertsOf(call), &BatchOf(call), chosen_tile(), &buffers_, scratch_.get());
                          }});
   }
   return libraries;

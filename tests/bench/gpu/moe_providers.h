@@ -21,8 +21,8 @@ class MoeProviders {
  public:
   MoeProviders(const Model& model, int64_t max_tokens);
 
-  // What the calls from now on do: so many tokens, routed so; `tiles`: those that Native will be asked for, beside the
-  // one that the backend chooses.
+  // What the calls from now on do: so many tokens, routed so; `tiles`: those that Kernel will be asked for, beside
+  // those that the backend chooses.
   void Use(int64_t tokens, Skew skew, const std::vector<int>& tiles);
 
   const Model& model() const { return model_; }
@@ -31,19 +31,28 @@ class MoeProviders {
   int64_t rows() const { return tokens_ * model_.top_k; }
   double touched() const { return touched_; }  // experts with rows, on average over the sets
   double rows_per_expert() const { return static_cast<double>(rows()) / touched_; }
-  int chosen_tile() const { return chosen_tile_; }
+  // What the backend chooses.
+  int chosen_tile(ExpertKernel kernel = ExpertKernel::kNative) const;
   std::string CaseName() const;
 
   // From the tokens' activations to the rows of the experts, without Combine. Views of this object.
-  Candidate Native(int tile);
-  // The others that take so many tokens, named as in cuda::kExpertGemmKinds.
+  Candidate Kernel(ExpertKernel kernel, int tile);
+  // Of the device; native first.
+  static std::vector<ExpertKernel> Kernels();
+  // Those that take so many tokens.
   std::vector<Candidate> Libraries();
+  // All of them with the tiles that the backend chooses, named as in cuda::kExpertGemmKinds.
+  std::vector<Candidate> Providers();
   // rel-L2 of the layer with such products.
   double ErrorOf(const Candidate& provider, int call);
 
   void Route(int call, int tile);  // and groups
-  void GateUp(int call, int tile) { RunGateUp(ExpertsOf(call), &BatchOf(call), rows(), tile, &buffers_); }
-  void Down(int call, int tile) { RunDown(ExpertsOf(call), &BatchOf(call), rows(), tile, &buffers_); }
+  void GateUp(int call, int tile, ExpertKernel kernel = ExpertKernel::kNative) {
+    RunGateUp(ExpertsOf(call), &BatchOf(call), rows(), tile, &buffers_, kernel);
+  }
+  void Down(int call, int tile, ExpertKernel kernel = ExpertKernel::kNative) {
+    RunDown(ExpertsOf(call), &BatchOf(call), rows(), tile, &buffers_, kernel);
+  }
   void CollectSeconds(int call, int tile) { BatchOf(call).CollectSeconds(tile); }
   void Combine(int call) { RunCombine(model_, BatchOf(call), BatchOf(call).weights(), tokens_, &buffers_); }
 
@@ -60,7 +69,6 @@ class MoeProviders {
   int64_t tokens_ = 0;
   Skew skew_ = Skew::kUniform;
   double touched_ = 0.0;
-  int chosen_tile_ = 0;
 };
 
 }  // namespace switchyard::bench

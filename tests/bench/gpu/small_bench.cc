@@ -15,6 +15,17 @@ struct Kernel {
   double bytes;
 };
 
+void MeasureKernel(Bench* bench, const Model& model, int64_t rows, const Kernel& kernel) {
+  Result result;
+  result.section = "small";
+  result.name = model.name + " rows=" + std::to_string(rows);
+  result.provider = kernel.candidate.name;
+  result.us = TimeSideBySide({kernel.candidate}, {1, bench->budget() / 4, bench->options.tiny ? 1 : 20})[0];
+  result.bytes = kernel.bytes;
+  result.floor_us = bench->limits.FloorUs(result.bytes, 0.0);
+  bench->report.Add(std::move(result));
+}
+
 void MeasureRows(Bench* bench, const Model& model, int64_t rows) {
   const bool tiny = bench->options.tiny;
   StepData step(rows, 1, tiny ? 20 : kContext, model.vocab_size, 100);
@@ -68,15 +79,37 @@ void MeasureRows(Bench* bench, const Model& model, int64_t rows) {
           cuda::LaunchSelectRows(step.device(), buffers.x.get(), rows, d, out.get(), Stream());
         }},
        r * cols * 8}};
-  for (const Kernel& kernel : kernels) {
-    Result result;
-    result.section = "small";
-    result.name = model.name + " rows=" + std::to_string(rows);
-    result.provider = kernel.candidate.name;
-    result.us = TimeSideBySide({kernel.candidate}, {1, bench->budget() / 4, tiny ? 1 : 20})[0];
-    result.bytes = kernel.bytes;
-    result.floor_us = bench->limits.FloorUs(result.bytes, 0.0);
-    bench->report.Add(std::move(result));
+  for (const Kernel& kernel : kernels) MeasureKernel(bench, model, rows, kernel);
+}
+
+// Logits as of a model: most near their mean, a few far above it. The floor is reading them once.
+void MeasureSampling(Bench* bench, const Model& model, int64_t rows) {
+  const int64_t ids = model.vocab_size;
+  const Array<float> logits(rows * ids);
+  FillNormalF32(logits.get(), logits.size(), 0.0f, 2.5f, 107);
+  const Array<cuda::StepCounts> counts(std::vector<cuda::StepCounts>{{0, 0, 0, static_cast<int32_t>(rows)}});
+  const Array<int32_t> tokens(rows);
+  struct Case {
+    const char* name;
+    float temperature, top_p;
+    int32_t top_k;
+  };
+  for (const Case& c : {Case{"sample greedy", 0.0f, 1.0f, 0}, Case{"sample all", 0.7f, 1.0f, 0},
+                        Case{"sample top-p", 0.7f, 0.9f, 0}, Case{"sample top-k", 0.7f, 1.0f, 50},
+                        Case{"sample flat top-p", 5.0f, 0.9f, 0}}) {
+    std::vector<RowSampling> sampling(static_cast<size_t>(rows));
+    for (size_t r = 0; r < sampling.size(); ++r) {
+      sampling[r] = {.seed = r, .position = 1, .temperature = c.temperature, .top_p = c.top_p, .min_p = 0.0f,
+                     .top_k = c.top_k};
+    }
+    const Array<RowSampling> on_device(sampling);
+    cuda::DeviceStep step = {};
+    step.counts = counts.get();
+    step.sampling = on_device.get();
+    const auto run = [&](int) {
+      cuda::LaunchSampleTokens(step, logits.get(), rows, ids, ids, tokens.get(), Stream());
+    };
+    MeasureKernel(bench, model, rows, {{c.name, run}, 4.0 * static_cast<double>(rows * ids)});
   }
 }
 
@@ -87,6 +120,7 @@ void MeasureSmall(Bench* bench) {
   for (const Model& model : bench->models()) {
     for (const int64_t rows : bench->options.tiny ? std::vector<int64_t>{1, 9} : std::vector<int64_t>{1, 64, 2048}) {
       MeasureRows(bench, model, rows);
+      if (rows <= 64) MeasureSampling(bench, model, rows);
     }
   }
 }

@@ -19,8 +19,7 @@ std::vector<int64_t> TokensOf(const Options& options) {
 }
 
 TuningCase MeasureCase(Bench* bench, MoeProviders* providers) {
-  std::vector<Candidate> candidates = providers->Libraries();
-  candidates.insert(candidates.begin(), providers->Native(providers->chosen_tile()));
+  const std::vector<Candidate> candidates = providers->Providers();
   for (const Candidate& candidate : candidates) {
     providers->ErrorOf(candidate, 1);  // warms up
     bench->Check("tune " + providers->CaseName() + " " + candidate.name, providers->ErrorOf(candidate, 0));

@@ -13,6 +13,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 // One block runs at a time, on one thread of the operating system.
 #define __shared__ static
 
@@ -83,6 +84,7 @@ T __shfl_xor_sync(unsigned mask, T value, int distance) {
 }
 
 inline int __popc(unsigned value) { return std::popcount(value); }
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 
 // Only one thread runs at a time.

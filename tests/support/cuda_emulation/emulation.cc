@@ -14,6 +14,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "hopper.h"
+
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 struct EmulatedGraph {
@@ -37,6 +39,7 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr size_t kStackBytes = 128 << 10;
 constexpr int kWarpSize = 32;
+constexpr uint32_t kSharedBase = 1024 + 128;
 
 // Where a fiber stopped. x86-64 saves the few registers that a call must keep; elsewhere the C library does it.
 #if defined(__x86_64__)
@@ -95,12 +98,13 @@ struct Copy {
   int bytes;
 };
 
-enum class Waiting : uint8_t { kNo, kForWarp, kForBlock, kDone };
+enum class Waiting : uint8_t { kNo, kForWarp, kForBlock, kForCondition, kDone };
 
 struct Thread {
   Context context;
   Waiting waiting = Waiting::kNo;
   uint64_t generation = 0;  // of what it waits for
+  std::function<bool()> condition;
   dim3 index;
   std::vector<std::vector<Copy>> groups;  // committed, oldest first
   std::vector<Copy> open;
@@ -136,6 +140,7 @@ struct Machine {
   std::vector<EmulatedStream*> streams;
   EmulatedStream legacy;  // for which the others do not wait, nor it for them
   bool capturing = false;
+  int major = 9, minor = 0;  // compute capability
   cudaError_t pending = cudaSuccess;  // of the next synchronisation
   cudaError_t last = cudaSuccess;
 };
@@ -143,13 +148,6 @@ struct Machine {
 Machine& TheMachine() {
   static Machine* const machine = new Machine;
   return *machine;
-}
-
-[[noreturn]] void Fatal(const char* what) {
-  const Machine& m = TheMachine();
-  std::fprintf(stderr, "emulated kernel %p, block (%u, %u, %u), thread %d: %s\n", m.launch->kernel, blockIdx.x,
-               blockIdx.y, blockIdx.z, m.current, what);
-  std::abort();
 }
 
 void ReleaseBlockIfComplete(Machine& m) {
@@ -176,12 +174,14 @@ void ThreadMain() {
   Yield(m);
 }
 
-bool CanRun(const Machine& m, int t) {
+bool CanRun(Machine& m, int t) {
   const Thread& thread = m.threads[t];
+  m.current = t;
   switch (thread.waiting) {
     case Waiting::kNo: return true;
     case Waiting::kForWarp: return m.warps[t / kWarpSize].generation != thread.generation;
     case Waiting::kForBlock: return m.generation != thread.generation;
+    case Waiting::kForCondition: return thread.condition();
     case Waiting::kDone: return false;
   }
   return false;
@@ -194,6 +194,7 @@ void RunBlock(Machine& m) {
   m.shared.reset(new char[launch.shared_bytes + 1]);
   std::memset(m.shared.get(), 0xff, launch.shared_bytes);  // NaN in every format
   for (Warp& warp : m.warps) warp.arrived = warp.mask = 0;
+  BeginHopperBlock(m.num_threads);
   for (int t = 0; t < m.num_threads; ++t) {
     Thread& thread = m.threads[t];
     thread.waiting = Waiting::kNo;
@@ -215,6 +216,7 @@ void RunBlock(Machine& m) {
     }
     if (!any) Fatal("its block's threads wait for each other");
   }
+  EndHopperBlock();
 }
 
 void Run(const KernelLaunch& launch) {
@@ -296,6 +298,36 @@ void LaunchKernel(KernelLaunch launch, cudaStream_t stream) {
 
 void RunOnStream(cudaStream_t stream, std::function<void()> call) { CallOrRecord(stream, std::move(call)); }
 
+void Fatal(const char* what) {
+  const Machine& m = TheMachine();
+  std::fprintf(stderr, "emulated kernel %p, block (%u, %u, %u), thread %d: %s\n", m.launch->kernel, blockIdx.x,
+               blockIdx.y, blockIdx.z, m.current, what);
+  std::abort();
+}
+
+int CurrentThread() { return TheMachine().current; }
+
+void WaitUntil(std::function<bool()> condition) {
+  if (condition()) return;
+  Machine& m = TheMachine();
+  Thread& thread = m.threads[m.current];
+  thread.condition = std::move(condition);
+  thread.waiting = Waiting::kForCondition;
+  Yield(m);
+}
+
+uint32_t SharedAddressOf(const void* pointer) {
+  return kSharedBase + static_cast<uint32_t>(static_cast<const char*>(pointer) - TheMachine().shared.get());
+}
+
+void* SharedAt(uint32_t address, int bytes) {
+  const Machine& m = TheMachine();
+  if (address < kSharedBase || address + static_cast<uint32_t>(bytes) > kSharedBase + m.launch->shared_bytes) {
+    Fatal("reaches outside of its shared memory");
+  }
+  return m.shared.get() + (address - kSharedBase);
+}
+
 void* SharedMemory() {
   // 128-byte alignment is promised by the real thing, 16 is what the kernels need.
   return TheMachine().shared.get();
@@ -372,6 +404,7 @@ void WaitForCopies(int pending) {
       } else {
         std::memcpy(copy.to, copy.from, copy.bytes);
       }
+      WroteByCopyAsync(copy.to, copy.bytes);
     }
     thread.groups.erase(thread.groups.begin());
   }
@@ -386,6 +419,10 @@ int64_t NumGraphLaunches() { return TheMachine().num_graph_launches; }
 void SetRefuseCapture(bool refuse) { TheMachine().refuse_capture = refuse; }
 void FailNextSynchronize(cudaError_t error) { TheMachine().pending = error; }
 void SetDeviceMemory(size_t bytes) { TheMachine().memory = bytes; }
+void SetComputeCapability(int major, int minor) {
+  TheMachine().major = major;
+  TheMachine().minor = minor;
+}
 
 }  // namespace cuda_emulation
 
@@ -410,7 +447,8 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   std::snprintf(properties->name, sizeof(properties->name), "emulated device");
-  properties->major = 9;
+  properties->major = TheMachine().major;
+  properties->minor = TheMachine().minor;
   properties->multiProcessorCount = 3;  // few, so that persistent kernels walk
   properties->totalGlobalMem = TheMachine().memory;
   return cudaSuccess;

@@ -31,6 +31,12 @@ void CopyAsync(void* to, const void* from, int bytes);  // zeros where `from` is
 void CommitCopies();
 void WaitForCopies(int pending);
 uint64_t Nanoseconds();
+int CurrentThread();  // of the block
+void WaitUntil(std::function<bool()> condition);
+[[noreturn]] void Fatal(const char* what);  // names the kernel, block and thread
+// Shared memory by the addresses that instructions know it by: the block's begins at a multiple of 128, not of 1024.
+uint32_t SharedAddressOf(const void* pointer);
+void* SharedAt(uint32_t address, int bytes);  // ends the program where it is outside
 
 // For tests.
 enum class ThreadOrder { kForward, kReverse };
@@ -39,6 +45,7 @@ int64_t NumGraphLaunches();               // since the process began
 void SetRefuseCapture(bool refuse);       // streams cannot be captured
 void FailNextSynchronize(cudaError_t error);  // as a device that broke during a step
 void SetDeviceMemory(size_t bytes);       // what cudaMemGetInfo and cudaMalloc know of
+void SetComputeCapability(int major, int minor);
 
 }  // namespace cuda_emulation
 

@@ -35,6 +35,8 @@ T* DynamicShared() {
   return static_cast<T*>(cuda_emulation::SharedMemory());
 }
 
+inline uint32_t SharedAddress(const void* pointer) { return cuda_emulation::SharedAddressOf(pointer); }
+
 inline void CopyAsync16(void* to, const void* from, bool valid) {
   cuda_emulation::CopyAsync(to, valid ? from : nullptr, 16);
 }

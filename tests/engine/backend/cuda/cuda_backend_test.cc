@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "emulation.h"
@@ -20,22 +21,29 @@ using testing::kVocab;
 using testing::MakeCudaBackend;
 using testing::TinyModel;
 
-class StepTest : public ::testing::TestWithParam<DType> {
+struct StepParam {
+  DType dtype;
+  std::string expert_gemm;
+};
+
+class StepTest : public ::testing::TestWithParam<StepParam> {
  protected:
+  static std::unique_ptr<Backend> MakeBackend() { return MakeCudaBackend(GetParam().expert_gemm); }
+  static DType dtype() { return GetParam().dtype; }
   void TearDown() override { cuda_emulation::SetThreadOrder(cuda_emulation::ThreadOrder::kForward); }
 };
 
 TEST_P(StepTest, RecordedStepsGiveTheBitsOfStepsRunOneByOne) {
-  auto backend = MakeCudaBackend();
-  TinyModel model(backend.get(), GetParam());
+  auto backend = MakeBackend();
+  TinyModel model(backend.get(), dtype());
   const int64_t before = cuda_emulation::NumGraphLaunches();
   const std::vector<float> recorded = Converse(&model, 5, 20);
   EXPECT_GT(cuda_emulation::NumGraphLaunches() - before, 8);
   EXPECT_GT(model.layer_seconds(), 0.0f);
 
   // Every step in a process of its own form: nothing is recorded the first time.
-  auto direct_backend = MakeCudaBackend();
-  TinyModel direct(direct_backend.get(), GetParam());
+  auto direct_backend = MakeBackend();
+  TinyModel direct(direct_backend.get(), dtype());
   cuda_emulation::SetRefuseCapture(true);
   const std::vector<float> plain = Converse(&direct, 5, 20);
   cuda_emulation::SetRefuseCapture(false);
@@ -44,8 +52,8 @@ TEST_P(StepTest, RecordedStepsGiveTheBitsOfStepsRunOneByOne) {
 }
 
 TEST_P(StepTest, OrderOfThreadsDoesNotMatter) {
-  auto backend = MakeCudaBackend(), reverse_backend = MakeCudaBackend();
-  TinyModel model(backend.get(), GetParam()), reversed(reverse_backend.get(), GetParam());
+  auto backend = MakeBackend(), reverse_backend = MakeBackend();
+  TinyModel model(backend.get(), dtype()), reversed(reverse_backend.get(), dtype());
   const std::vector<float> forward = Converse(&model, 4, 6);
   cuda_emulation::SetThreadOrder(cuda_emulation::ThreadOrder::kReverse);
   const std::vector<float> reverse = Converse(&reversed, 4, 6);
@@ -56,8 +64,8 @@ TEST_P(StepTest, OrderOfThreadsDoesNotMatter) {
 // Steps of up to fewer tokens than a bucket has rows: the plan and the products must agree on the tiles.
 TEST_P(StepTest, RecordedStepsOfATightLimitGiveTheSameBits) {
   for (const int32_t max_tokens : {9, 17, 33, 39}) {
-    auto backend = MakeCudaBackend(), direct_backend = MakeCudaBackend();
-    TinyModel model(backend.get(), GetParam(), max_tokens), direct(direct_backend.get(), GetParam(), max_tokens);
+    auto backend = MakeBackend(), direct_backend = MakeBackend();
+    TinyModel model(backend.get(), dtype(), max_tokens), direct(direct_backend.get(), dtype(), max_tokens);
     const std::vector<float> recorded = Converse(&model, 9, 6, 1);
     cuda_emulation::SetRefuseCapture(true);
     const std::vector<float> plain = Converse(&direct, 9, 6, 1);
@@ -67,8 +75,10 @@ TEST_P(StepTest, RecordedStepsOfATightLimitGiveTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, StepTest, ::testing::Values(DType::kF32, DType::kBF16),
-                         [](const auto& info) { return DTypeName(info.param); });
+INSTANTIATE_TEST_SUITE_P(Types, StepTest,
+                         ::testing::Values(StepParam{DType::kF32, "native"}, StepParam{DType::kBF16, "native"},
+                                           StepParam{DType::kBF16, "wgmma"}),
+                         [](const auto& info) { return info.param.expert_gemm + "_" + DTypeName(info.param.dtype); });
 
 TEST(CudaBackendTest, AFailureOfTheDeviceIsRememberedWithItsWords) {
   auto backend = MakeCudaBackend();
@@ -109,6 +119,20 @@ TEST(CudaBackendTest, UnknownExpertGemmIsRefused) {
   const absl::Status status = cuda::CreateCudaBackend(options).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("auto, fastest, native"));
+}
+
+TEST(CudaBackendTest, WgmmaIsRefusedOnOtherDevicesThanHopper) {
+  BackendOptions options;
+  options.expert_gemm = "wgmma";
+  for (const auto& [major, minor] : {std::pair{8, 0}, {8, 9}, {10, 0}, {12, 0}}) {
+    cuda_emulation::SetComputeCapability(major, minor);
+    const absl::Status status = cuda::CreateCudaBackend(options).status();
+    cuda_emulation::SetComputeCapability(9, 0);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("emulated device has compute capability " +
+                                                         std::to_string(major) + "." + std::to_string(minor)));
+  }
+  EXPECT_THAT(std::string(MakeCudaBackend("wgmma")->description()), HasSubstr("wgmma experts"));
 }
 
 TEST(CudaBackendTest, RefusesByNameWhatItDoesNotCompute) {

@@ -33,12 +33,13 @@ Counts CountsOf(const Backend& backend) {
 
 class ExpertGemmChoiceTest : public ::testing::Test {
  protected:
-  // Of the tiny model in float32.
-  std::string WriteTable(const std::string& fastest, const std::string& device = "emulated device", int hidden = 32) {
+  // Of the tiny model.
+  std::string WriteTable(const std::string& fastest, const std::string& device = "emulated device", int hidden = 32,
+                         const std::string& dtype = "float32", const std::string& always = "native") {
     folder_.Write("table.json", R"({"format": "switchyard expert gemm table 1", "entries": [{"device": ")" + device +
                                     R"(", "hidden": )" + std::to_string(hidden) +
-                                    R"(, "intermediate": 24, "experts": 6, "top_k": 2, "dtype": "float32",
-        "always": "native", "fastest": [)" + fastest + "]}]}");
+                                    R"(, "intermediate": 24, "experts": 6, "top_k": 2, "dtype": ")" +
+                                    dtype + R"(", "always": ")" + always + R"(", "fastest": [)" + fastest + "]}]}");
     return folder_.PathOf("table.json");
   }
   std::string WriteMixedTable() {
@@ -97,6 +98,43 @@ TEST_F(ExpertGemmChoiceTest, AutoKeepsOneProviderSoThatABatchGivesTheBitsOfARequ
   ASSERT_EQ(batched.size(), 23u * kVocab);
   for (size_t i = 0; i < alone.size(); ++i) ASSERT_EQ(alone[i], batched[i]) << "element " << i;
   EXPECT_EQ(CountsOf(*backend), (Counts{{"native", 2}})) << "the other providers are not even made";
+}
+
+TEST_F(ExpertGemmChoiceTest, AutoTakesTheInvariantProviderThatTheTableNames) {
+  auto backend = MakeCudaBackend("auto", WriteTable(R"({"max_tokens": 256, "provider": "native"})", "emulated device",
+                                                    32, "bfloat16", "wgmma"));
+  TinyModel model(backend.get(), DType::kBF16);
+  Prefill(&model, 1);
+  Prefill(&model, 33);
+  EXPECT_EQ(CountsOf(*backend), (Counts{{"native", 0}, {"wgmma", 2}}));
+}
+
+// The plan is made before the experts are known: its tiles must suit whoever gets it.
+TEST_F(ExpertGemmChoiceTest, TilesOfThePlanSuitTheProvidersOfAllLayers) {
+  BackendOptions options;
+  options.expert_gemm = "fastest";
+  options.expert_gemm_table = WriteTable(
+      R"({"max_tokens": 256, "provider": "native"}, {"max_tokens": 8192, "provider": "wgmma"})", "emulated device", 32,
+      "bfloat16");
+  cudaDeviceProp device;
+  ASSERT_EQ(cudaGetDeviceProperties(&device, 0), cudaSuccess);
+  auto choice = cuda::ExpertGemmChoice::Create(options, device, nullptr);
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  cuda::ExpertSizes known, unknown, others;
+  known.dtype = unknown.dtype = others.dtype = DType::kBF16;
+  known.num_experts = unknown.num_experts = 6;
+  known.hidden = 32;
+  known.intermediate = 24;
+  unknown.hidden = 64;
+  others.num_experts = 7;
+  cuda::ExpertBatch batch;
+  batch.tokens = 4096;
+  batch.max_rows = 8192;
+  EXPECT_EQ((*choice)->TileTokens(std::vector{known, others}, 6, batch), 256);
+  EXPECT_EQ((*choice)->TileTokens(std::vector{known, unknown}, 6, batch), 128) << "native has none of 256";
+  batch.tokens = 8;
+  batch.max_rows = 16;
+  EXPECT_EQ((*choice)->TileTokens(std::vector{known}, 6, batch), 8);
 }
 
 TEST_F(ExpertGemmChoiceTest, ANamedProviderOverridesTheTable) {

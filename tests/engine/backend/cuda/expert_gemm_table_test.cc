@@ -85,7 +85,8 @@ INSTANTIATE_TEST_SUITE_P(
         Hostile{"MissingField", With(R"("top_k": 8, )", ""), "entries[0] has no \"top_k\""},
         Hostile{"DuplicateKey", With("\"top_k\"", R"("top_k": 1, "top_k")"), "duplicate key \"top_k\""},
         Hostile{"UnknownProvider", With(R"("always": "native")", R"("always": "abacus")"),
-                "entries[0].always is \"abacus\", which is no provider; for every number of tokens use one of: native"},
+                "entries[0].always is \"abacus\", which is no provider; for every number of tokens use one of: native, "
+                "wgmma"},
         Hostile{"AlwaysDependsOnTheBatch", With(R"("always": "native")", R"("always": "cublas_padded")"),
                 "entries[0].always is \"cublas_padded\""},
         Hostile{"PaddedBeyondItsLimit", With(": 256", ": 257"),
@@ -93,7 +94,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "tokens use one of: native"},
         Hostile{"GroupedInRecordedSteps", With("\"native\"}, {", "\"cublas_grouped\"}, {"),
                 "entries[0].fastest[0].provider is \"cublas_grouped\", which cannot serve all such steps; for 1 to 32 "
-                "tokens use one of: native, cublas_padded"},
+                "tokens use one of: native, wgmma, cublas_padded"},
         Hostile{"OverlappingBuckets", With(": 256", ": 32"),
                 "fastest[1].max_tokens is 32, but the elements before serve up to 32 tokens already"},
         Hostile{"DescendingBuckets", With(": 8192", ": 64"), "fastest[2].max_tokens is 64, but the elements before"},

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/backend/cuda/cuda_backend.h"
+#include "engine/sampling/sampler.h"
 #include "tests/engine/backend/memory_reader.h"
 
 namespace switchyard::testing {
@@ -63,17 +64,20 @@ class TinyModel {
       *matrix = *backend->AllocateMatrix(max_tokens, cols);
     }
     rows_ = *backend->AllocateMatrix(2 * max_tokens, kHidden);
+    tokens_ = *backend->AllocateSampledTokens(max_tokens);
     EXPECT_TRUE(backend->PrepareScratch(max_tokens).ok());
   }
 
-  // Logits of every token.
+  // Logits of every token. Draws the token that follows each, with parameters that change from step to step, and
+  // expects those that Sampler draws; in some steps the device is to draw none.
   std::vector<float> Step(const std::vector<int32_t>& ids, const std::vector<AttentionSlice>& slices) {
     const int64_t n = static_cast<int64_t>(ids.size());
     std::vector<int32_t> all(ids.size());
     std::iota(all.begin(), all.end(), 0);
     const Matrix logits = logits_.Front(n, kVocab);
-    if (!backend_->BeginStep({ids, slices, all}, *cache_)) {
-      Run(ids, slices, all);
+    const std::vector<RowSampling> sampling = ++num_steps_ % 5 == 0 ? std::vector<RowSampling>() : DrawSampling(n);
+    if (!backend_->BeginStep({ids, slices, all, sampling}, *cache_)) {
+      Run(ids, slices, all, sampling);
       backend_->EndStep();
     }
     status_ = backend_->Wait();
@@ -81,6 +85,7 @@ class TinyModel {
     EXPECT_EQ(routing_.num_tokens, n);
     EXPECT_EQ(batches_.expert_offsets[6], 2 * n);
     const std::span<const float> view = backend_->HostView(logits);
+    ExpectTokensOfSampler(view, sampling);
     return {view.begin(), view.end()};
   }
 
@@ -94,7 +99,37 @@ class TinyModel {
     return *backend_->LoadWeight(parts, {}, dtype_, use);
   }
 
-  void Run(std::span<const int32_t> ids, std::span<const AttentionSlice> slices, std::span<const int32_t> all) {
+  std::vector<RowSampling> DrawSampling(int64_t rows) const {
+    std::vector<RowSampling> sampling;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t n = num_steps_ * 7 + r;
+      sampling.push_back({.seed = static_cast<uint64_t>(n * n),
+                          .position = n,
+                          .temperature = 0.4f * static_cast<float>(n % 4),
+                          .top_p = n % 3 == 0 ? 1.0f : 0.9f,
+                          .min_p = n % 6 == 0 ? 0.01f : 0.0f,
+                          .top_k = n % 5 == 0 ? 7 : 0});
+    }
+    return sampling;
+  }
+
+  void ExpectTokensOfSampler(std::span<const float> logits, const std::vector<RowSampling>& sampling) {
+    Sampler sampler(kVocab);
+    for (size_t r = 0; r < sampling.size(); ++r) {
+      SamplingParams params;
+      params.temperature = sampling[r].temperature;
+      params.top_k = sampling[r].top_k;
+      params.top_p = sampling[r].top_p;
+      params.min_p = sampling[r].min_p;
+      params.seed = sampling[r].seed;
+      SampledToken expected;
+      sampler.Sample(logits.subspan(r * kVocab, kVocab), params, {}, {}, sampling[r].position, &expected);
+      EXPECT_EQ(tokens_[r], expected.token) << "row " << r << " of step " << num_steps_;
+    }
+  }
+
+  void Run(std::span<const int32_t> ids, std::span<const AttentionSlice> slices, std::span<const int32_t> all,
+           std::span<const RowSampling> sampling) {
     const int64_t n = static_cast<int64_t>(ids.size());
     const Matrix x = x_.Front(n, kHidden), h = h_.Front(n, kHidden), qkv = qkv_.Front(n, shape_.qkv_size());
     const Matrix attended = attended_.Front(n, kHidden), last = last_.Front(n, kHidden);
@@ -111,6 +146,7 @@ class TinyModel {
     backend_->StopTimer(&seconds_);
     backend_->SelectRows(x, all, last);
     backend_->Linear(last, *head_, OutputMode::kAssign, logits_.Front(n, kVocab));
+    backend_->SampleTokens(logits_.Front(n, kVocab), kVocab, sampling);
   }
 
   Backend* const backend_;
@@ -125,6 +161,8 @@ class TinyModel {
   Routing routing_;
   ExpertBatches batches_;
   Matrix x_, h_, qkv_, attended_, rows_, last_, logits_;
+  const int32_t* tokens_ = nullptr;
+  int64_t num_steps_ = 0;
   float seconds_ = 0.0f;
   absl::Status status_;
 };
