@@ -2,7 +2,7 @@
 #
 #   docker build --tag switchyard .                             CPU, the default
 #   docker build --tag switchyard:cuda --target cuda .          NVIDIA GPUs
-#   docker run --rm -p 50051:50051 -p 8002:8002 switchyard      serves the bundled model
+#   docker run --rm -p 50051:50051 -p 8000:8000 -p 8002:8002 switchyard      serves the bundled model
 #   docker run --rm --entrypoint switchyard switchyard --help   the client
 #
 # Any Debian 12 or Ubuntu 24.04 will do as a base; for `cuda` with the CUDA toolkit (12.8 or newer) to build, and with
@@ -31,7 +31,8 @@ LABEL org.opencontainers.image.title="Switchyard" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 ENV SWITCHYARD_MODEL=/usr/local/share/switchyard/switchyard-demo
-EXPOSE 50051 8002
+ENV SWITCHYARD_HTTP_PORT=8000
+EXPOSE 50051 8000 8002
 USER 10001:10001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["switchyard", "health"]
@@ -59,7 +60,8 @@ LABEL org.opencontainers.image.title="Switchyard" \
 # What NVIDIA's container runtime puts into the container: every GPU that was asked for, with the compute libraries.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ENV SWITCHYARD_MODEL=/usr/local/share/switchyard/switchyard-demo
-EXPOSE 50051 8002
+ENV SWITCHYARD_HTTP_PORT=8000
+EXPOSE 50051 8000 8002
 USER 10001:10001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["switchyard", "health"]

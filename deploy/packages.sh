@@ -11,6 +11,7 @@ SWITCHYARD_BUILD_PACKAGES=(
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler
   libabsl-dev
   libssl-dev
+  libboost-dev
   prometheus-cpp-dev libcivetweb-dev
   nlohmann-json3-dev
   libpcre2-dev libutf8proc-dev

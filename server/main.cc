@@ -24,7 +24,7 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/vision/vision_config.h"
 #include "server/byte_tokenizer.h"
-#include "server/frontend/frontend.h"
+#include "server/doors.h"
 #include "server/frontend/step_observer.h"
 #include "server/log.h"
 #include "server/metrics/admin_server.h"
@@ -253,8 +253,8 @@ std::function<bool()> EngineAlive(const ServingLoop& loop, double stall_timeout)
   };
 }
 
-void LogServing(const ServerOptions& options, const ModelFacts& facts, const Frontend& frontend,
-                const AdminServer& admin, const LoadedModel& model, double total_seconds) {
+void LogServing(const ServerOptions& options, const ModelFacts& facts, const Doors& doors, const AdminServer& admin,
+                const LoadedModel& model, double total_seconds) {
   Log(LogLevel::kInfo, "serving",
       {{"model", options.model.served_model_name},
        {"architecture", facts.architecture},
@@ -270,7 +270,8 @@ void LogServing(const ServerOptions& options, const ModelFacts& facts, const Fro
        {"max_model_len", facts.max_model_len},
        {"kv_blocks", facts.num_kv_blocks},
        {"block_size", facts.block_size},
-       {"port", frontend.port()},
+       {"port", doors.frontend->port()},
+       {"http_port", doors.http == nullptr ? -1 : doors.http->port()},
        {"admin_port", admin.port()},
        {"chat_template", model.chat_template != nullptr},
        {"tokenizer_seconds", model.tokenizer_seconds},
@@ -280,25 +281,25 @@ void LogServing(const ServerOptions& options, const ModelFacts& facts, const Fro
 }
 
 // The loop may hang in the engine for ever, so nothing is waited for but the calls, and nothing is destroyed.
-[[noreturn]] void StopAfterFailure(const ServingLoop& loop, Frontend* frontend, Clock::time_point deadline) {
+[[noreturn]] void StopAfterFailure(const ServingLoop& loop, Doors* doors, Clock::time_point deadline) {
   const std::string reason =
       loop.healthy() ? "the engine makes no progress" : std::string(loop.engine_failure().message());
   Log(LogLevel::kError, "engine_failed", {{"reason", reason}});
-  frontend->Shutdown(deadline);
+  doors->Shutdown(deadline);
   _exit(kExitEngineFailed);
 }
 
 // Returns when all is done well. Clients have until the limit to read what was generated for them.
-void DrainAndStop(double shutdown_timeout, ServingLoop* loop, Frontend* frontend) {
+void DrainAndStop(double shutdown_timeout, ServingLoop* loop, Doors* doors) {
   const auto start = Clock::now();
   const auto limit =
       start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(shutdown_timeout));
-  frontend->BeginDraining();
+  doors->frontend->BeginDraining();
   ExitOnNextSignal();
   const bool ended = loop->Drain(limit);
   const auto deadline = std::max(Clock::now(), limit) + kFlushTime;
-  if (!ended || !loop->healthy()) StopAfterFailure(*loop, frontend, deadline);
-  frontend->Shutdown(deadline);
+  if (!ended || !loop->healthy()) StopAfterFailure(*loop, doors, deadline);
+  doors->Shutdown(deadline);
   Log(LogLevel::kInfo, "stopped", {{"drain_seconds", SecondsSince(start)}});
 }
 
@@ -308,9 +309,10 @@ int Serve(const ServerOptions& options) {
   absl::StatusOr<LoadedModel> model = absl::UnknownError("not loaded");
   RequestQueue queue(options.scheduling.max_num_queued_reqs, options.scheduling.max_num_queued_tokens);
   ServingMetrics metrics(options.model.served_model_name, SoftwareVersion());
-  auto frontend = Frontend::Listen(options.grpc, options.scheduling, &metrics);
-  if (!frontend.ok()) return Refuse(frontend.status());
-  auto admin = AdminServer::Listen(options.admin.admin_host, options.admin.admin_port, AdminPages(metrics, **frontend));
+  absl::StatusOr<Doors> doors = OpenDoors(options, &metrics);
+  if (!doors.ok()) return Refuse(doors.status());
+  Frontend* const frontend = doors->frontend.get();
+  auto admin = AdminServer::Listen(options.admin.admin_host, options.admin.admin_port, AdminPages(metrics, *frontend));
   if (!admin.ok()) return Refuse(admin.status());
 
   std::thread loader([&] {
@@ -333,22 +335,22 @@ int Serve(const ServerOptions& options) {
   metrics.SetStartSeconds("tokenizer", model->tokenizer_seconds);
   metrics.SetStartSeconds("engine", model->engine_seconds);
   metrics.SetStartSeconds("total", SecondsSince(start));
-  StepObserver observer(&metrics, frontend->get());
+  StepObserver observer(&metrics, frontend);
   ServingLoop loop(model->engine.get(), &queue, scheduler, &observer);
   loop.Start();
-  (*frontend)->BeginServing({facts, ToRequestLimits(options.model, facts, scheduler), scheduler, model->tokenizer.get(),
+  frontend->BeginServing({facts, ToRequestLimits(options.model, facts, scheduler), scheduler, model->tokenizer.get(),
                              &queue, model->chat_template.get()},
                             EngineAlive(loop, options.lifecycle.stall_timeout));
-  LogServing(options, facts, **frontend, **admin, *model, SecondsSince(start));
+  LogServing(options, facts, *doors, **admin, *model, SecondsSince(start));
 
   do {
     signal = WaitForSignal();
-    if (signal == kEngineDeadSignal && !(*frontend)->healthy()) {
-      StopAfterFailure(loop, frontend->get(), Clock::now() + kFlushTime);
+    if (signal == kEngineDeadSignal && !frontend->healthy()) {
+      StopAfterFailure(loop, &*doors, Clock::now() + kFlushTime);
     }
   } while (signal != SIGTERM && signal != SIGINT);
   LogSignal(signal, "draining");
-  DrainAndStop(options.lifecycle.shutdown_timeout, &loop, frontend->get());
+  DrainAndStop(options.lifecycle.shutdown_timeout, &loop, &*doors);
   return 0;
 }
 

@@ -128,6 +128,7 @@ class Table {
     AddDevice(&options->device);
     AddScheduling(&options->scheduling);
     AddGrpc(&options->grpc);
+    AddHttp(&options->http);
     AddAccess(&options->grpc.access);
     AddAdmin(&options->admin);
     AddLifecycle(&options->lifecycle);
@@ -214,13 +215,21 @@ class Table {
   }
 
   void AddAccess(AccessOptions* o) {
-    group_ = "Access to gRPC";
+    group_ = "Access to gRPC and HTTP";
     Text("ssl-certfile", "FILE", "PEM certificate chain of the server; without: plaintext", &o->ssl_certfile);
     Text("ssl-keyfile", "FILE", "PEM private key of it", &o->ssl_keyfile);
     Text("ssl-ca-certs", "FILE", "PEM certificates that sign clients'; with it, clients need one", &o->ssl_ca_certs);
     Text("api-key-file", "FILE", "hashes of the tokens that may call (see `switchyard token`)", &o->api_key_file);
     Switch("allow-insecure-tokens", "take tokens over plaintext that others can reach, behind a proxy that encrypts",
            &o->allow_insecure_tokens);
+  }
+
+  void AddHttp(HttpOptions* o) {
+    group_ = "OpenAI over HTTP";
+    Integer("http-port", -1, 65'535, "port of /v1, at the address of --host; 0: any free one; -1: none", &o->http_port);
+    Integer("http-max-connections", 1, 1'000'000, "connections in all; more are reset", &o->http_max_connections);
+    Seconds("http-idle-timeout", 0.1, 86'400, "between two requests, until a connection is closed",
+            &o->http_idle_timeout);
   }
 
   void AddAdmin(AdminOptions* o) {
@@ -508,6 +517,10 @@ void CheckTogether(const ServerOptions& o, std::vector<std::string>* problems) {
   }
   if (o.grpc.port != 0 && o.grpc.port == o.admin.admin_port) {
     problems->push_back("--port and --admin-port are both " + std::to_string(o.grpc.port) + "; use two ports");
+  }
+  if (o.http.http_port > 0 && (o.http.http_port == o.grpc.port || o.http.http_port == o.admin.admin_port)) {
+    problems->push_back("--http-port is " + std::to_string(o.http.http_port) + ", and so is " +
+                        (o.http.http_port == o.grpc.port ? "--port" : "--admin-port") + "; use two ports");
   }
   if (o.grpc.max_message_bytes > int64_t{1} << 30) {
     problems->push_back("--max-message-bytes is " + std::to_string(o.grpc.max_message_bytes) + "; use at most 1G");

@@ -76,6 +76,13 @@ struct GrpcOptions {
   AccessOptions access;
 };
 
+// OpenAI's interface: at the address of gRPC, with its certificate, its tokens and its limits of sizes.
+struct HttpOptions {
+  int32_t http_port = -1;               // 0 = any free one; -1 = none
+  int32_t http_max_connections = 1024;  // in all; more are reset. Raising: about 30 KB and 2 descriptors each
+  double http_idle_timeout = 60.0;      // seconds between two requests until a connection is closed
+};
+
 struct AdminOptions {
   std::string admin_host = "0.0.0.0";          // address of /metrics, /livez, /readyz, /version
   int32_t admin_port = 8002;                   // 0 = any free one
@@ -93,6 +100,7 @@ struct ServerOptions {
   DeviceOptions device;
   SchedulingOptions scheduling;
   GrpcOptions grpc;
+  HttpOptions http;
   AdminOptions admin;
   LifecycleOptions lifecycle;
 };

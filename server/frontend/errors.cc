@@ -123,4 +123,13 @@ std::string ReasonOf(const absl::Status& status) {
   return payload && info.ParseFromString(std::string(*payload)) ? info.reason() : "";
 }
 
+std::vector<FieldViolation> ViolationsOf(const absl::Status& status) {
+  std::vector<FieldViolation> violations;
+  const auto payload = status.GetPayload(TypeUrl<google::rpc::BadRequest>());
+  google::rpc::BadRequest details;
+  if (!payload || !details.ParseFromString(std::string(*payload))) return violations;
+  for (const auto& entry : details.field_violations()) violations.push_back({entry.field(), entry.description()});
+  return violations;
+}
+
 }  // namespace switchyard

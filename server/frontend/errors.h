@@ -50,6 +50,9 @@ int64_t RetryPushbackMillis(const absl::Status& status);
 // The reason of its ErrorInfo, or "".
 std::string ReasonOf(const absl::Status& status);
 
+// Those of its BadRequest; none for other statuses.
+std::vector<FieldViolation> ViolationsOf(const absl::Status& status);
+
 }  // namespace switchyard
 
 #endif  // SWITCHYARD_SERVER_FRONTEND_ERRORS_H_

@@ -319,6 +319,10 @@ bool Frontend::healthy() const {
   return impl_->parts.phase.load(std::memory_order_acquire) != ServingPhase::kEngineFailed;
 }
 
+FrontendParts* Frontend::parts() { return &impl_->parts; }
+
+const CredentialFiles* Frontend::credentials() const { return impl_->credentials.get(); }
+
 std::shared_ptr<grpc::Channel> Frontend::InProcessChannel() {
   return impl_->server->InProcessChannel(grpc::ChannelArguments());
 }

@@ -17,6 +17,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/access/credential_files.h"
 #include "server/frontend/frontend_parts.h"
 #include "server/options.h"
 
@@ -53,6 +54,11 @@ class Frontend {
   bool serving() const;
   // False from the moment the engine was found dead.
   bool healthy() const;
+
+  // For front doors of other protocols: what calls share, and who is let in. Valid as long as the frontend. Calls of
+  // these are ended by Shutdown as its own are, but not waited for.
+  FrontendParts* parts();
+  const CredentialFiles* credentials() const;
 
   // For tests.
   std::shared_ptr<grpc::Channel> InProcessChannel();

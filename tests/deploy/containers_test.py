@@ -22,7 +22,7 @@ def check_stages(program):
         own = {name for name in variables if name.startswith("SWITCHYARD_")}
         check(own and own <= program.variables, f"{stage}: the settings {sorted(own)} exist")
         check(f"VERSION={program.version}" in program.instructions(stage, "ARG"), f"{stage}: version {program.version}")
-    check(program.exposed == {program.port, program.admin_port}, f"ports {sorted(program.exposed)} are the server's")
+    check(program.exposed == program.ports and len(program.ports) == 3, f"ports {sorted(program.exposed)} are the server's")
     check(program.user and 0 not in program.user, "the user is not root")
 
 

@@ -81,8 +81,8 @@ def check_pods(objects, program):
         (container,) = spec["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         check(
-            set(ports.values()) <= {program.port, program.admin_port} == program.exposed,
-            f"ports {ports} are those that the server has by default and the image exposes",
+            set(ports.values()) <= program.ports == program.exposed,
+            f"ports {ports} are those that the server has in the image, which exposes them",
         )
         probes = {name: container[name] for name in PROBES if name in container}
         check(

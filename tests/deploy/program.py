@@ -26,6 +26,8 @@ class Program:
             name: re.findall(r"^([A-Z]+) (.*)$", body.split("\nFROM ")[0], re.M)
             for name, body in zip(stages[::2], stages[1::2])
         }
+        self.http_ports = {int(port) for port in re.findall(r"^ENV SWITCHYARD_HTTP_PORT=(\d+)$", dockerfile, re.M)}
+        self.ports = {self.port, self.admin_port} | self.http_ports
         self.user = {int(user.split(":")[0]) for user in self.instructions("cpu", "USER")}
         self.exposed = {int(port) for ports in self.instructions("cpu", "EXPOSE") for port in ports.split()}
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cstdint>
 #include <map>
 #include <tuple>
 
@@ -26,6 +28,12 @@ class WgmmaExpertGemm final : public ExpertGemm {
   }
 
   absl::Status Run(const CudaExperts& experts, const ExpertBatch& batch, void* scratch) override {
+    const int64_t units = batch.max_rows * std::max(batch.in_stride, experts.intermediate_stride) / kGatherUnit;
+    if (units > INT32_MAX) {
+      return absl::InvalidArgumentError(absl::StrCat("expert_gemm is 'wgmma': ", batch.max_rows,
+                                                     " rows of a step take ", units, " units of 16 bytes, at most ",
+                                                     INT32_MAX));
+    }
     const ExpertProducts products = MakeExpertProducts(experts, batch, scratch);
     for (const GroupedGemm& gemm : {products.gate_up, products.down}) {
       ASSIGN_OR_RETURN(const CUtensorMap* const map,

@@ -27,6 +27,8 @@ namespace {
 
 constexpr int kGatherWarps = 3;
 constexpr int kGatherThreads = kGatherWarps * kWarp;
+constexpr int kGatherRows = kGatherThreads / 8;  // at a time: 8 lanes copy the 128 bytes of one
+constexpr int kGatherBatch = 8;       // row numbers that a thread holds at a time
 constexpr int kGatherLag = 2;         // stages whose token copies are under way; fewer than any ring has
 constexpr int kGatherBarrier = 1;     // numbers of barriers of some warps
 constexpr int kConsumerBarrier = 2;   // and the next
@@ -97,27 +99,49 @@ __device__ __forceinline__ void AnnounceTokens(Mbarrier* full) {
   if (threadIdx.x % kWarp == 0) Arrive(full);
 }
 
+// Starts this thread's part of the copies of one stage: unit `unit` of every kGatherRows-th row from `first` on.
+// `sources`: where the rows begin, in units of kGatherUnit elements after `in`; -1: a row of zeros.
+template <int kTokens>
+__device__ __forceinline__ void GatherRows(const uint16_t* in, const int32_t* sources, int first, int unit,
+                                           unsigned char* to) {
+#pragma unroll
+  for (int done = 0; done < kTokens; done += kGatherBatch * kGatherRows) {
+    // All of a batch are read before the first copy, behind which the compiler would not move the next read.
+    int32_t batch[kGatherBatch];
+#pragma unroll
+    for (int i = 0; i < kGatherBatch; ++i) {
+      const int row = done + i * kGatherRows + first;
+      if (done + i * kGatherRows < kTokens) batch[i] = row < kTokens ? sources[row] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < kGatherBatch; ++i) {
+      const int row = done + i * kGatherRows + first;
+      if (done + i * kGatherRows >= kTokens || row >= kTokens) continue;
+      const int64_t source = batch[i] < 0 ? 0 : batch[i];
+      CopyAsync16(to + SwizzledOffset(row, unit), in + source * kGatherUnit, batch[i] >= 0);
+    }
+  }
+}
+
 template <typename Shape>
 __device__ __forceinline__ void LoadTokens(const GroupedGemm& gemm, const Ring<Shape>& ring) {
   const int thread = static_cast<int>(threadIdx.x) - kWarp;
   const int unit = thread % 8;
-  const uint16_t* const in = static_cast<const uint16_t*>(gemm.in) + unit * 8;
+  const uint16_t* const in = static_cast<const uint16_t*>(gemm.in) + unit * kGatherUnit;
   int32_t* const sources = ring.Sources();
   typename Ring<Shape>::Position at, announced;
   int64_t num_stages = 0;
   ForEachTile<Shape::kOut, Shape::kTokens>(gemm, [&](const ExpertTile& tile, int64_t) {
     SyncThreads(kGatherBarrier, kGatherThreads);  // the last tile's sources have been read
     for (int i = thread; i < Shape::kTokens; i += kGatherThreads) {
-      sources[i] = i < tile.num_rows ? static_cast<int32_t>(SourceOf(gemm, tile.first_row + i)) : -1;
+      sources[i] = i < tile.num_rows
+                       ? static_cast<int32_t>(SourceOf(gemm, tile.first_row + i) * gemm.in_stride / kGatherUnit)
+                       : -1;
     }
     SyncThreads(kGatherBarrier, kGatherThreads);
     for (int64_t k = 0; k < gemm.k; k += kTileK) {
       WaitParity(ring.Empty(at.stage), at.parity ^ 1);
-      unsigned char* const to = ring.Tokens(at.stage);
-      for (int row = thread / 8; row < Shape::kTokens; row += kGatherThreads / 8) {
-        const int64_t source = sources[row];
-        CopyAsync16(to + SwizzledOffset(row, unit), in + (source < 0 ? 0 : source) * gemm.in_stride + k, source >= 0);
-      }
+      GatherRows<Shape::kTokens>(in + k, sources, thread / 8, unit, ring.Tokens(at.stage));
       CopyAsyncCommit();
       at.Advance();
       if (num_stages++ < kGatherLag) continue;
@@ -129,6 +153,9 @@ __device__ __forceinline__ void LoadTokens(const GroupedGemm& gemm, const Ring<S
   CopyAsyncWait<0>();
   for (; announced.stage != at.stage; announced.Advance()) AnnounceTokens(ring.Full(announced.stage));
 }
+
+// What becomes of the sums of gate and up rows g and g + 8, or of any two such rows.
+enum class Result { kSums, kSilu, kActivated };
 
 // One of the warpgroups that multiply: 64 weight rows of each tile.
 template <typename Shape>
@@ -167,16 +194,17 @@ struct Consumer {
   }
 
   // Thread (g, q) of warp w has weight rows 16 w + g and 8 below, columns 2 q and 2 q + 1 of every 8.
-  __device__ __forceinline__ void Store(const ExpertTile& tile, int64_t out_block) {
+  template <Result kResult>
+  __device__ __forceinline__ void StoreAs(const ExpertTile& tile, int64_t out_block) {
     const int thread = threadIdx.x % kWarpgroup, warp = thread / kWarp;
     const int g = thread % kWarp / 4, q = thread % 4;
-    const bool silu = gemm.output == GemmOutput::kSiluMul;
+    constexpr bool kPairs = kResult != Result::kSums;  // of rows, that give one result
+    constexpr int kUnits = kPairs ? kWgmmaOut / 16 : kWgmmaOut / 8;  // of 16 bytes, of one token's results
     const int64_t first_out = out_block * Shape::kOut + consumer * kWgmmaOut;
     const float upper_bias = BiasOf(gemm, tile.expert, first_out + warp * 16 + g);
     const float lower_bias = BiasOf(gemm, tile.expert, first_out + warp * 16 + g + 8);
-    const int64_t first_col = silu ? first_out / 2 : first_out;
-    const int units = silu ? kWgmmaOut / 16 : kWgmmaOut / 8;  // of 16 bytes, of one token's results
-    const bool padding = silu && first_col + warp * 8 + g >= gemm.out_cols;
+    const int64_t first_col = kPairs ? first_out / 2 : first_out;
+    const bool padding = kPairs && first_col + warp * 8 + g >= gemm.out_cols;
     unsigned char* const results = ring.Results(consumer);
 #pragma unroll
     for (int first = 0; first < Shape::kTokens; first += Shape::kStoreTokens) {
@@ -188,8 +216,11 @@ struct Consumer {
           const int index = (first / 8 + j) * 4 + t;
           const float upper = acc[index] + upper_bias, lower = acc[index + 2] + lower_bias;
           auto* const row = reinterpret_cast<uint16_t*>(results + (j * 8 + 2 * q + t) * Shape::kStoreRowBytes);
-          if (silu) {
-            row[warp * 8 + g] = ToBf16Bits(padding ? 0.0f : Activate(gemm, upper, lower));
+          if (kPairs) {
+            // A division by more than 2^126 gives 0 here: less than bfloat16 can tell from it.
+            const float result = kResult == Result::kSilu ? __fdividef(upper, 1.0f + expf(-upper)) * lower
+                                                          : Activate(gemm, upper, lower);
+            row[warp * 8 + g] = ToBf16Bits(padding ? 0.0f : result);
           } else {
             row[warp * 16 + g] = ToBf16Bits(upper);
             row[warp * 16 + g + 8] = ToBf16Bits(lower);
@@ -197,14 +228,25 @@ struct Consumer {
         }
       }
       SyncThreads(kConsumerBarrier + consumer, kWarpgroup);
-      for (int i = thread; i < Shape::kStoreTokens * units; i += kWarpgroup) {
-        const int token = i / units, unit = i % units;
+      for (int i = thread; i < Shape::kStoreTokens * kUnits; i += kWarpgroup) {
+        const int token = i / kUnits, unit = i % kUnits;
         const int64_t col = first_col + unit * 8;
         if (first + token >= tile.num_rows || col >= gemm.out.stride) continue;
         *reinterpret_cast<uint4*>(gemm.out.bf16 + (tile.first_row + first + token) * gemm.out.stride + col) =
             *reinterpret_cast<const uint4*>(results + token * Shape::kStoreRowBytes + unit * 16);
       }
       SyncThreads(kConsumerBarrier + consumer, kWarpgroup);  // the next tokens take their place
+    }
+  }
+
+  // One branch per tile instead of one per result.
+  __device__ __forceinline__ void Store(const ExpertTile& tile, int64_t out_block) {
+    if (gemm.output != GemmOutput::kSiluMul) {
+      StoreAs<Result::kSums>(tile, out_block);
+    } else if (gemm.swiglu_limit == 0.0f) {
+      StoreAs<Result::kSilu>(tile, out_block);
+    } else {
+      StoreAs<Result::kActivated>(tile, out_block);
     }
   }
 

@@ -15,6 +15,7 @@ namespace switchyard::cuda {
 inline constexpr int kWarpgroup = 128;      // threads
 inline constexpr int kWgmmaOut = 64;        // weight rows of one wgmma
 inline constexpr int kWgmmaK = 16;          // k of one wgmma
+inline constexpr int kGatherUnit = 8;       // elements that cp.async moves at a time: 16 bytes
 inline constexpr int kSwizzleBytes = 1024;  // after which the permutation repeats: 8 rows of 128 bytes
 
 // What tells wgmma where an operand lies: rows of 128 bytes of which each group of 8 follows the last, k contiguous,

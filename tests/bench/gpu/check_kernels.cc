@@ -124,9 +124,9 @@ void CheckGemm(Bench* bench, const GemmData& data, int tile_tokens, GemmOutput o
                RelativeL2(values, reference), kF32Limit);
 }
 
-// The Hopper kernel writes bf16 and takes planned tiles only.
-void CheckWgmma(Bench* bench, const GemmData& data, int tile_tokens, GemmOutput output,
-                const std::vector<float>& reference) {
+// The Hopper kernel writes bf16 and takes planned tiles only. Returns what it wrote.
+std::vector<uint16_t> CheckWgmma(Bench* bench, const GemmData& data, int tile_tokens, GemmOutput output,
+                                 const std::vector<float>& reference) {
   const bool silu = output == GemmOutput::kSiluMul;
   const int64_t cols = silu ? kOut / 2 : kOut, stride = cuda::RoundUp(cols, cuda::kTileK);
   const Plan plan(tile_tokens);
@@ -149,13 +149,27 @@ void CheckWgmma(Bench* bench, const GemmData& data, int tile_tokens, GemmOutput 
   MapWeight(weight.get(), kExperts * kPaddedOut, kK, &map);
   cuda::LaunchWgmmaGemm(gemm, map, tile_tokens, TheDevice().num_multiprocessors, Stream());
   // These weights' rows beyond kOut are not zeros, so only real columns count.
-  const std::vector<float> padded = ToFloat(out.ToHost());
+  const std::vector<uint16_t> bits = out.ToHost();
+  const std::vector<float> padded = ToFloat(bits);
   std::vector<float> values;
   for (int64_t r = 0; r < data.rows; ++r) {
     values.insert(values.end(), padded.begin() + r * stride, padded.begin() + r * stride + cols);
   }
   bench->Check(std::string("gemm wgmma ") + (silu ? "silu mul" : "assign") + ", tile " + std::to_string(tile_tokens),
                RelativeL2(values, reference), kBf16Limit);
+  return bits;
+}
+
+// What a row's bits must not depend on.
+void CheckWgmmaTiles(Bench* bench, const GemmData& data, GemmOutput output, const std::vector<float>& reference) {
+  std::vector<uint16_t> first;
+  bool equal = true;
+  for (const int tile : cuda::kWgmmaTileTokens) {
+    std::vector<uint16_t> bits = CheckWgmma(bench, data, tile, output, reference);
+    if (first.empty()) first = bits;
+    equal = equal && bits == first;
+  }
+  bench->Check("gemm wgmma, the same bits with every tile", equal ? 0.0 : 1.0);
 }
 
 void CheckGemms(Bench* bench) {
@@ -167,7 +181,7 @@ void CheckGemms(Bench* bench) {
       for (const int tile : {8, 16, 32, 64, 128}) CheckGemm(bench, data, tile, output, dense, true, reference);
       CheckGemm(bench, data, 32, output, dense, false, reference);
       if (!TheDevice().has_wgmma || dense || output == GemmOutput::kAdd) continue;
-      for (const int tile : cuda::kWgmmaTileTokens) CheckWgmma(bench, data, tile, output, reference);
+      CheckWgmmaTiles(bench, data, output, reference);
     }
   }
   // The reference that the sections use.

@@ -83,6 +83,7 @@ T __shfl_xor_sync(unsigned mask, T value, int distance) {
   return cuda_emulation::FromBits<T>(all[cuda_emulation::Lane() ^ distance]);
 }
 
+inline float __fdividef(float a, float b) { return a / b; }
 inline int __popc(unsigned value) { return std::popcount(value); }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
