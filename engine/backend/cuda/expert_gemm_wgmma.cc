@@ -19,7 +19,9 @@ class WgmmaExpertGemm final : public ExpertGemm {
       : encode_(encode), num_multiprocessors_(num_multiprocessors), stream_(stream) {}
 
   // Every batch of bf16 experts, however small: another kernel for few rows would give them other bits.
-  bool Takes(const ExpertSizes& experts, const ExpertBatch&) const override { return experts.dtype == DType::kBF16; }
+  bool Takes(const ExpertSizes& experts, const ExpertBatch&) const override {
+    return experts.dtype == DType::kBF16 && IsGated(experts.form.activation);
+  }
   int TileTokens(int64_t num_rows, int64_t num_experts) const override {
     return ChooseWgmmaTileTokens(num_rows, num_experts);
   }
