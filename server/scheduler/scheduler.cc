@@ -2,16 +2,10 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 
 namespace switchyard {
 namespace {
-
-int64_t CeilDivide(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
-
-// The last sampled token is never run, so its KV needs no place.
-int64_t MaxKvTokens(int64_t num_prompt_tokens, int64_t max_tokens) { return num_prompt_tokens + max_tokens - 1; }
 
 double SecondsBetween(TimePoint from, TimePoint to) {
   return std::max(0.0, std::chrono::duration<double>(to - from).count());
@@ -38,55 +32,7 @@ bool Contains(const std::vector<int32_t>& tokens, int32_t token) {
   return std::ranges::find(tokens, token) != tokens.end();
 }
 
-absl::Status AtLeast(const char* name, int64_t value, int64_t limit, const char* why = "") {
-  if (value >= limit) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; it must be at least ", limit, why));
-}
-
 }  // namespace
-
-absl::Status ValidateSchedulerOptions(const SchedulerOptions& options) {
-  RETURN_IF_ERROR(AtLeast("max_num_seqs", options.max_num_seqs, 1));
-  RETURN_IF_ERROR(AtLeast("max_model_len", options.max_model_len, 2));
-  RETURN_IF_ERROR(AtLeast("block_size", options.block_size, 1));
-  RETURN_IF_ERROR(AtLeast("num_kv_blocks", options.num_kv_blocks, 1));
-  RETURN_IF_ERROR(AtLeast("max_prefill_tokens_while_decoding", options.max_prefill_tokens_while_decoding, 0));
-  RETURN_IF_ERROR(AtLeast("max_preemptions", options.max_preemptions, 0));
-  if (options.priority_step < std::chrono::seconds(0) || options.priority_step > std::chrono::hours(1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("priority_step is ", options.priority_step.count(), " ns; use 0 to 1 hour"));
-  }
-  RETURN_IF_ERROR(AtLeast("max_num_batched_tokens", options.max_num_batched_tokens, options.max_num_seqs,
-                          " (max_num_seqs), so that every running sequence gets its token in every step"));
-  if (options.enable_chunked_prefill) return absl::OkStatus();
-  return AtLeast("max_num_batched_tokens", options.max_num_batched_tokens,
-                 int64_t{options.max_model_len} + options.max_num_seqs,
-                 " (max_model_len + max_num_seqs) without chunked prefill, so that any prompt fits one step");
-}
-
-absl::Status CheckFits(const SchedulerOptions& options, int64_t num_prompt_tokens, int64_t max_tokens) {
-  if (num_prompt_tokens < 1) return absl::InvalidArgumentError("the prompt is empty");
-  if (max_tokens < 1) return absl::InvalidArgumentError(absl::StrCat("max_tokens is ", max_tokens, "; use 1 or more"));
-  // Not the sum: a hostile max_tokens must not overflow it.
-  if (num_prompt_tokens > options.max_model_len || max_tokens > options.max_model_len - num_prompt_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("the prompt (", num_prompt_tokens, " tokens) with max_tokens ",
-                                                   max_tokens, " exceeds the model's ", options.max_model_len));
-  }
-  const int64_t num_blocks = CeilDivide(MaxKvTokens(num_prompt_tokens, max_tokens), options.block_size);
-  if (num_blocks <= options.num_kv_blocks) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("the prompt (", num_prompt_tokens, " tokens) with max_tokens ",
-                                                 max_tokens, " needs ", num_blocks, " KV blocks; the pool has ",
-                                                 options.num_kv_blocks));
-}
-
-absl::Status CheckEncoderFits(const SchedulerOptions& options, int64_t num_encoder_tokens) {
-  const int64_t limit = int64_t{options.max_num_batched_tokens} - options.max_num_seqs + 1;
-  if (num_encoder_tokens <= limit) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "the prompt has ", num_encoder_tokens, " tokens; this model's encoder reads it in one step, which has room for ",
-      limit, " beside the other sequences (max_num_batched_tokens ", options.max_num_batched_tokens,
-      " - max_num_seqs ", options.max_num_seqs, " + 1)"));
-}
 
 Scheduler::Scheduler(const SchedulerOptions& options, FinishedCallback on_finished)
     : options_(Resolve(options)),
@@ -94,9 +40,13 @@ Scheduler::Scheduler(const SchedulerOptions& options, FinishedCallback on_finish
       pool_(options.num_kv_blocks, options.block_size) {
   CHECK(ValidateSchedulerOptions(options).ok());
   running_.reserve(options.max_num_seqs);
-  scheduled_.reserve(options.max_num_seqs);
   prefills_.reserve(options.max_num_seqs);
-  batch_.slices.reserve(options.max_num_seqs);
+  for (Step& step : steps_) {
+    step.batch.slices.reserve(options.max_num_seqs);
+    step.sequences.reserve(options.max_num_seqs);
+    step.unknown_tokens.reserve(options.max_num_seqs);  // slices view them
+    step.ended.reserve(options.max_num_seqs);
+  }
 }
 
 void Scheduler::Add(std::unique_ptr<Request> request, TimePoint now) {
@@ -123,7 +73,7 @@ void Scheduler::Cancel(uint64_t request_id, TimePoint now) {
   const auto found = sequences_.find(request_id);
   if (found == sequences_.end()) return;
   Sequence* sequence = found->second.get();
-  if (sequence->in_flight) {
+  if (sequence->in_flight()) {
     sequence->cancelled = true;  // the engine reads its tokens and writes its blocks until the step is over
   } else {
     Finish(sequence, FinishReason::kCancelled, TerminalStatus::kCancelled, now);
@@ -133,14 +83,46 @@ void Scheduler::Cancel(uint64_t request_id, TimePoint now) {
 // --- Plan ------------------------------------------------------------------------------------------------------
 
 const StepBatch* Scheduler::Plan(TimePoint now) {
-  CHECK(!step_in_flight_);
+  CHECK(steps_in_flight_ == 0);
   EndPastDeadline(now);
-  batch_.slices.clear();
-  scheduled_.clear();
+  return PlanStep(now);
+}
+
+const StepBatch* Scheduler::PlanAhead(TimePoint now) {
+  CHECK(steps_in_flight_ == 1);
+  if (next_deadline() <= now || steps_[oldest_].samples_on_host || !HasBlocksForNextTokens()) return nullptr;
+  return PlanStep(now);
+}
+
+const StepBatch* Scheduler::PlanStep(TimePoint now) {
+  Step& step = NextStep();
+  step.batch.slices.clear();
+  step.sequences.clear();
+  step.unknown_tokens.clear();
+  step.num_sampled = 0;
+  step.samples_on_host = false;
   const bool preempted = PlanDecodes(now);
   PlanPrefills(/*admit=*/!preempted, now);
-  step_in_flight_ = !scheduled_.empty();
-  return step_in_flight_ ? &batch_ : nullptr;
+  if (step.sequences.empty()) return nullptr;
+  ++steps_in_flight_;
+  return &step.batch;
+}
+
+// Whether it does not end for certain with the steps in flight. Without one that is so of every running sequence.
+bool Scheduler::GoesOn(const Sequence& sequence) {
+  return !sequence.cancelled && sequence.num_output_tokens() + sequence.num_sampling < sequence.request->max_tokens;
+}
+
+bool Scheduler::NeedsBlock(const Sequence& sequence) const {
+  return NumBlocks(sequence.num_expected()) > static_cast<int32_t>(sequence.block_table.size());
+}
+
+// So that PlanDecodes preempts nobody. Prefills have their blocks since they were admitted.
+bool Scheduler::HasBlocksForNextTokens() const {
+  const auto num_needed = std::ranges::count_if(running_, [this](const Sequence* sequence) {
+    return GoesOn(*sequence) && NeedsBlock(*sequence);
+  });
+  return num_needed <= pool_.num_available();
 }
 
 void Scheduler::EndPastDeadline(TimePoint now) {
@@ -152,17 +134,23 @@ void Scheduler::EndPastDeadline(TimePoint now) {
 
 bool Scheduler::PlanDecodes(TimePoint now) {
   const int64_t preemptions_before = counts_.preemptions_total;
-  // running_ shrinks from its end only, where the preempted ones are: nobody scheduled here is preempted later.
+  prefills_.clear();
+  // running_ shrinks from its end only, where the preempted ones are: nobody met here is preempted later.
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence* sequence = running_[i];
-    if (sequence->num_pending() == 1 && TakeBlockForNextToken(sequence)) Schedule(sequence, 1, now);
+    if (!GoesOn(*sequence)) continue;
+    if (sequence->num_pending() > 1) {
+      prefills_.push_back(sequence);
+    } else if (TakeBlockForNextToken(sequence)) {
+      Schedule(sequence, 1, now);
+    }
   }
   return counts_.preemptions_total > preemptions_before;
 }
 
 // False: the sequence itself was of the worst rank and was preempted.
 bool Scheduler::TakeBlockForNextToken(Sequence* sequence) {
-  if (NumBlocks(sequence->num_tokens()) <= static_cast<int32_t>(sequence->block_table.size())) return true;
+  if (!NeedsBlock(*sequence)) return true;
   while (pool_.num_available() == 0) {
     Sequence* victim = running_.back();
     Preempt(victim);
@@ -174,6 +162,7 @@ bool Scheduler::TakeBlockForNextToken(Sequence* sequence) {
 
 void Scheduler::Preempt(Sequence* victim) {
   CHECK(victim->rank.preemptible);  // protected sequences fit the pool together, see FirstEligibleWaiting
+  CHECK(!victim->in_flight());
   ReleaseBlocks(victim);
   LeaveRunning(victim);
   ++counts_.preemptions_total;
@@ -183,12 +172,9 @@ void Scheduler::Preempt(Sequence* victim) {
 }
 
 void Scheduler::PlanPrefills(bool admit, TimePoint now) {
-  int32_t budget = options_.max_num_batched_tokens - static_cast<int32_t>(scheduled_.size());
-  if (!scheduled_.empty()) budget = std::min(budget, options_.max_prefill_tokens_while_decoding);
-  prefills_.clear();
-  for (Sequence* sequence : running_) {
-    if (!sequence->in_flight) prefills_.push_back(sequence);
-  }
+  const auto num_decodes = static_cast<int32_t>(NextStep().sequences.size());
+  int32_t budget = options_.max_num_batched_tokens - num_decodes;
+  if (num_decodes > 0) budget = std::min(budget, options_.max_prefill_tokens_while_decoding);
   // Merges two orders of rank: prefills that run, and sequences that wait.
   size_t next = 0;
   while (budget > 0) {
@@ -248,6 +234,7 @@ bool Scheduler::TakeBlocksForAllTokens(Sequence* sequence, int32_t budget) {
   for (const int32_t block : prefix_) pool_.Ref(block);
   for (int32_t i = 0; i < num_new; ++i) sequence->block_table.push_back(pool_.Allocate());
   sequence->num_computed = num_reused * options_.block_size;
+  sequence->num_planned = sequence->num_computed;
   sequence->num_published = num_reused;
   sequence->published_content = num_reused == 0 ? KvBlockPool::kNoContent : pool_.content(prefix_.back());
   return true;
@@ -299,45 +286,66 @@ void Scheduler::CountFirstAdmission(Sequence* sequence) {
 void Scheduler::Schedule(Sequence* sequence, int32_t num_tokens, TimePoint now) {
   if (!sequence->started) sequence->first_step_time = now;
   sequence->started = true;
-  sequence->in_flight = true;
-  scheduled_.push_back(sequence);
-  batch_.slices.push_back({.sequence_id = sequence->request->id,
-                           .tokens = std::span(sequence->tokens).subspan(sequence->num_computed, num_tokens),
-                           .first_position = sequence->num_computed,
-                           .block_table = sequence->block_table,
-                           .sample = num_tokens == sequence->num_pending(),
-                           .sampling = &sequence->request->sampling,
-                           .num_encoder_tokens = sequence->request->num_encoder_tokens,
-                           .prompt_tokens = sequence->prompt().subspan(sequence->request->num_encoder_tokens),
-                           .output_tokens = sequence->output(),
-                           .explain_routing = sequence->request->explain_routing,
-                           .image = sequence->request->image});
+  Step& step = NextStep();
+  step.sequences.push_back(sequence);
+  step.batch.slices.push_back({.sequence_id = sequence->request->id,
+                               .tokens = TokensToRun(*sequence, num_tokens, step),
+                               .first_position = sequence->num_planned,
+                               .block_table = sequence->block_table,
+                               .sample = num_tokens == sequence->num_pending(),
+                               .sampling = &sequence->request->sampling,
+                               .num_encoder_tokens = sequence->request->num_encoder_tokens,
+                               .prompt_tokens = sequence->prompt().subspan(sequence->request->num_encoder_tokens),
+                               .output_tokens = sequence->output(),
+                               .explain_routing = sequence->request->explain_routing,
+                               .image = sequence->request->image});
+  ++sequence->slices_in_flight;
+  sequence->num_planned += num_tokens;
+  if (!step.batch.slices.back().sample) return;
+  sequence->sample_index = step.num_sampled++;
+  ++sequence->num_sampling;
+  if (NeedsHostSampler(sequence->request->sampling)) step.samples_on_host = true;
+}
+
+// Of the token that the step in flight samples only the place is known, see SequenceSlice::tokens.
+std::span<const int32_t> Scheduler::TokensToRun(const Sequence& sequence, int32_t num_tokens, Step& step) {
+  if (sequence.num_planned < sequence.num_tokens()) {
+    return std::span(sequence.tokens).subspan(sequence.num_planned, num_tokens);
+  }
+  step.unknown_tokens.push_back(~sequence.sample_index);
+  return std::span(step.unknown_tokens).last(1);
 }
 
 // --- Apply -----------------------------------------------------------------------------------------------------
 
 void Scheduler::Apply(const StepOutput& output, TimePoint now) {
-  CHECK(step_in_flight_);
-  step_in_flight_ = false;
+  CHECK(steps_in_flight_ > 0);
+  Step& step = steps_[oldest_];
+  oldest_ = (oldest_ + 1) % steps_.size();
+  --steps_in_flight_;
   size_t next_token = 0;
-  for (size_t i = 0; i < scheduled_.size(); ++i) {
-    Sequence* sequence = scheduled_[i];
-    const SequenceSlice& slice = batch_.slices[i];
-    sequence->in_flight = false;
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    const SequenceSlice& slice = step.batch.slices[i];
     const SampledToken* token = nullptr;
     if (slice.sample) {
       CHECK(next_token < output.tokens.size());
       token = &output.tokens[next_token++];
       CHECK(token->sequence_id == slice.sequence_id);
     }
-    if (sequence->cancelled) {
-      Finish(sequence, FinishReason::kCancelled, TerminalStatus::kCancelled, now);
-      continue;
-    }
-    Advance(sequence, static_cast<int32_t>(slice.tokens.size()));
-    if (token != nullptr) Deliver(sequence, *token, now);
+    ApplySlice(step.sequences[i], static_cast<int32_t>(slice.tokens.size()), token, now);
   }
   CHECK(next_token == output.tokens.size());
+  ReleaseEnded(&step);
+}
+
+// `token`: null without `sample`.
+void Scheduler::ApplySlice(Sequence* sequence, int32_t num_tokens, const SampledToken* token, TimePoint now) {
+  --sequence->slices_in_flight;
+  if (token != nullptr) --sequence->num_sampling;
+  if (sequence->ended) return;  // with the step before: nobody waits for what this one made of it
+  if (sequence->cancelled) return Finish(sequence, FinishReason::kCancelled, TerminalStatus::kCancelled, now);
+  Advance(sequence, num_tokens);
+  if (token != nullptr) Deliver(sequence, *token, now);
 }
 
 void Scheduler::Advance(Sequence* sequence, int32_t num_tokens) {
@@ -389,7 +397,9 @@ void Scheduler::Deliver(Sequence* sequence, const SampledToken& token, TimePoint
 // --- Ends ------------------------------------------------------------------------------------------------------
 
 void Scheduler::FailAll(TerminalStatus status, TimePoint now) {
-  step_in_flight_ = false;
+  steps_in_flight_ = 0;
+  for (Step& step : steps_) ReleaseEnded(&step);
+  for (Sequence* sequence : running_) sequence->slices_in_flight = 0;
   while (!running_.empty()) Finish(running_.back(), FinishReason::kError, status, now);
   while (!waiting_.empty()) Finish(*waiting_.begin(), FinishReason::kError, status, now);
 }
@@ -401,7 +411,7 @@ void Scheduler::Finish(Sequence* sequence, FinishReason reason, TerminalStatus s
   if (reason == FinishReason::kDeadline) ++counts_.deadline_total[phase];
   if (status == TerminalStatus::kOk) LearnOutputLength(*sequence);
 
-  const std::unique_ptr<Sequence> owned = Remove(sequence);
+  std::unique_ptr<Sequence> owned = Remove(sequence);
   FinishedEvent event{.reason = reason,
                       .status = status,
                       .num_output_tokens = sequence->num_output_tokens(),
@@ -416,11 +426,14 @@ void Scheduler::Finish(Sequence* sequence, FinishReason reason, TerminalStatus s
   if (has_output) event.decode_seconds = SecondsBetween(sequence->first_token_time, now);
   if (on_finished_) on_finished_(request, event);
   request.sink->OnFinished(event);
+  if (!sequence->in_flight()) return;
+  sequence->ended = true;
+  steps_[oldest_].ended.push_back(std::move(owned));
 }
 
-// Takes the sequence out of every list and frees its blocks.
+// Takes the sequence out of every list and frees its blocks, which a step in flight keeps.
 std::unique_ptr<Sequence> Scheduler::Remove(Sequence* sequence) {
-  ReleaseBlocks(sequence);
+  if (!sequence->in_flight()) ReleaseBlocks(sequence);
   if (sequence->running) {
     LeaveRunning(sequence);
   } else {
@@ -440,8 +453,14 @@ void Scheduler::ReleaseBlocks(Sequence* sequence) {
     sequence->block_table.pop_back();
   }
   sequence->num_computed = 0;
+  sequence->num_planned = 0;
   sequence->num_published = 0;
   sequence->published_content = KvBlockPool::kNoContent;
+}
+
+void Scheduler::ReleaseEnded(Step* step) {
+  for (const std::unique_ptr<Sequence>& sequence : step->ended) ReleaseBlocks(sequence.get());
+  step->ended.clear();
 }
 
 void Scheduler::EnterWaiting(Sequence* sequence) {
@@ -475,11 +494,12 @@ SchedulerCounts Scheduler::counts(TimePoint now) const {
 }
 
 int32_t Scheduler::NumBlocks(int64_t num_tokens) const {
-  return static_cast<int32_t>(CeilDivide(num_tokens, options_.block_size));
+  return static_cast<int32_t>(NumKvBlocks(options_, num_tokens));
 }
 
 int32_t Scheduler::WorstCaseBlocks(const Sequence& sequence) const {
-  return NumBlocks(MaxKvTokens(sequence.num_prompt_tokens(), sequence.request->max_tokens));
+  return static_cast<int32_t>(
+      WorstCaseKvBlocks(options_, sequence.num_prompt_tokens(), sequence.request->max_tokens));
 }
 
 }  // namespace switchyard

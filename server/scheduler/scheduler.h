@@ -6,6 +6,16 @@
 //
 //   loop:  batch = Plan(now);  output = engine(batch);  Apply(output, now)
 //
+// Where the engine takes a second step before it has answered the first, the loop plans that one ahead:
+//
+//   Plan 1 | PlanAhead 2 | Apply 1 | PlanAhead 3 | Apply 2 | ...        the device always has its next step
+//
+//   step 1   A:[t41]  B:[t7]        samples A's t42 and B's t8, known at Apply 1
+//   step 2   A:[~0]   B:[~1]        the token that step 1 samples for its slice 0, and 1
+//
+// Only smooth sailing is planned ahead, see PlanAhead. What ends at Apply 1 with a slice in step 2 is told so at once;
+// its blocks, and all that step 2 views, stay until Apply 2, which drops the token.
+//
 // A step under max_num_batched_tokens = 8, max_prefill_tokens_while_decoding = 4:
 //
 //   running A (decode), B (decode), C (prompt, 9 left), waiting D     ->   A:1  B:1  C:4   next: A:1 B:1 C:4, C:1 + D:3
@@ -25,63 +35,32 @@
 //
 // Rank: protected first; then, under the priority policy, arrival + priority * priority_step; then order of arrival.
 //
-// Invariants (checked after every step by tests/simulation): only running sequences hold blocks; a block is written
-// only while one sequence holds it; every request gets exactly one terminal event; a request preempted or reused a
-// prefix gives the tokens that it gives alone.
+// Invariants (checked after every step by tests/simulation): only running sequences hold blocks, and ended ones whose
+// slice is in flight; a block is written only while one sequence holds it, and is offered for reuse only after the step
+// that filled it was applied; every request gets exactly one terminal event; a request preempted, planned ahead or with
+// a reused prefix gives the tokens that it gives alone.
 //
 // Threads: one at a time, the serving loop's.
 #ifndef SWITCHYARD_SERVER_SCHEDULER_SCHEDULER_H_
 #define SWITCHYARD_SERVER_SCHEDULER_SCHEDULER_H_
 
 #include <array>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <set>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "engine/step.h"
 #include "server/scheduler/kv_block_pool.h"
 #include "server/scheduler/request.h"
+#include "server/scheduler/scheduler_options.h"
 #include "server/scheduler/sequence.h"
 
 namespace switchyard {
-
-enum class SchedulingPolicy : uint8_t { kFcfs, kPriority };
-
-struct SchedulerOptions {
-  int32_t max_num_seqs = 64;             // running at once; raising it costs step time and KV blocks
-  int32_t max_num_batched_tokens = 512;  // per step, >= max_num_seqs; raising it lengthens the longest step
-  int32_t max_model_len = 4096;          // prompt + output tokens of one sequence
-  int32_t block_size = 16;               // tokens per KV block, as the engine's
-  int32_t num_kv_blocks = 256;           // the engine's pool
-  SchedulingPolicy policy = SchedulingPolicy::kFcfs;
-  // Under kPriority: one priority level is worth so much waiting. Finite, so nobody starves behind urgent newcomers.
-  std::chrono::nanoseconds priority_step = std::chrono::seconds(10);
-  bool enable_prefix_caching = true;
-  // False: a prompt runs in one step, which needs max_num_batched_tokens >= max_model_len + max_num_seqs.
-  bool enable_chunked_prefill = true;
-  // Prompt tokens that may join a step that also decodes: what an arriving prompt may add to everybody's inter-token
-  // latency. Lower: smoother streams, later first tokens. 0: a quarter of max_num_batched_tokens. Without chunked
-  // prefill it has no effect.
-  int32_t max_prefill_tokens_while_decoding = 0;
-  int32_t max_preemptions = 3;  // of one sequence; 0: never preempt, admit only what fits to its end
-};
-
-// INVALID_ARGUMENT: names the option that is out of range, its value and the limit.
-absl::Status ValidateSchedulerOptions(const SchedulerOptions& options);
-
-// Whether a request can ever run with these options. Thread-safe; the frontend asks before it admits.
-// INVALID_ARGUMENT: longer than max_model_len, or needs more KV blocks than the pool has; says how many.
-absl::Status CheckFits(const SchedulerOptions& options, int64_t num_prompt_tokens, int64_t max_tokens);
-
-// Whether an encoder's tokens can ever run in one step, beside one token for each of the other sequences. Thread-safe.
-// INVALID_ARGUMENT: they cannot; says how many can and which option to raise.
-absl::Status CheckEncoderFits(const SchedulerOptions& options, int64_t num_encoder_tokens);
 
 // Gauges and running totals, by value.
 struct SchedulerCounts {
@@ -91,7 +70,7 @@ struct SchedulerCounts {
   int64_t waiting_tokens = 0;           // tokens that the waiting ones have to run before their next output
   double oldest_waiting_seconds = 0.0;  // since its arrival
   int32_t kv_blocks_total = 0;
-  int32_t kv_blocks_used = 0;    // held by running sequences
+  int32_t kv_blocks_used = 0;    // held by running sequences, and by steps in flight
   int32_t kv_blocks_cached = 0;  // held by none, but with a prefix that can be reused
   // Since the start.
   int64_t admitted_total = 0;  // = sum of finished_total + waiting + running
@@ -121,18 +100,27 @@ class Scheduler {
   // REQUIRES: a new id, CheckFits. A request that does not fit all the same ends at once as kUnavailable.
   void Add(std::unique_ptr<Request> request, TimePoint now);
 
-  // Ends the request as cancelled: at once, or in Apply when the step in flight reads its tokens. Unknown ids: no-op.
+  // Ends the request as cancelled: at once, or in Apply when a step in flight reads its tokens. Unknown ids: no-op.
   void Cancel(uint64_t request_id, TimePoint now);
 
-  // The next step, or null when nothing can run. The batch and its views stay valid until Apply or FailAll.
+  // The next step, or null when nothing can run. The batch and its views stay valid until its Apply, or FailAll.
   // REQUIRES: no step in flight.
   const StepBatch* Plan(TimePoint now);
 
-  // Takes the result of the planned step: hands tokens to the sinks, ends what is done, frees its blocks.
+  // The step after the one in flight, before that is applied, by the same rules; what ends with the token in flight
+  // or is cancelled has no part in it. Null, and nothing changed, when it has to wait for the result: a deadline has
+  // passed, a slice of the step in flight NeedsHostSampler, somebody would be preempted, or nothing can run.
+  // REQUIRES: one step in flight.
+  const StepBatch* PlanAhead(TimePoint now);
+
+  // The oldest step in flight. REQUIRES: there is one.
+  const StepBatch& oldest_step() const { return steps_[oldest_].batch; }
+
+  // Takes the result of the oldest step in flight: hands tokens to the sinks, ends what is done, frees its blocks.
   // REQUIRES: a step in flight, and `output` has one token per slice with `sample`.
   void Apply(const StepOutput& output, TimePoint now);
 
-  // Ends everything as kError with `status`; a step in flight is forgotten.
+  // Ends everything as kError with `status`; steps in flight are forgotten. REQUIRES: the engine runs none.
   void FailAll(TerminalStatus status, TimePoint now);
 
   bool idle() const { return sequences_.empty(); }
@@ -149,7 +137,21 @@ class Scheduler {
     bool operator()(const Sequence* a, const Sequence* b) const { return a->rank < b->rank; }
   };
 
+  struct Step {
+    StepBatch batch;
+    std::vector<Sequence*> sequences;         // whose slice batch.slices[i] is
+    std::vector<int32_t> unknown_tokens;      // ~i, for the slices to view
+    int32_t num_sampled = 0;                  // slices with `sample`
+    bool samples_on_host = false;             // one of these NeedsHostSampler
+    std::vector<std::unique_ptr<Sequence>> ended;  // while it was in flight, with a slice in it
+  };
+
   // Plan.
+  Step& NextStep() { return steps_[(oldest_ + steps_in_flight_) % steps_.size()]; }
+  const StepBatch* PlanStep(TimePoint now);
+  static bool GoesOn(const Sequence& sequence);
+  bool NeedsBlock(const Sequence& sequence) const;
+  bool HasBlocksForNextTokens() const;
   void EndPastDeadline(TimePoint now);
   bool PlanDecodes(TimePoint now);  // true: somebody was preempted
   bool TakeBlockForNextToken(Sequence* sequence);
@@ -163,8 +165,10 @@ class Scheduler {
   void LearnOutputLength(const Sequence& sequence);
   void CountFirstAdmission(Sequence* sequence);
   void Schedule(Sequence* sequence, int32_t num_tokens, TimePoint now);
+  std::span<const int32_t> TokensToRun(const Sequence& sequence, int32_t num_tokens, Step& step);
 
   // Apply.
+  void ApplySlice(Sequence* sequence, int32_t num_tokens, const SampledToken* token, TimePoint now);
   void Advance(Sequence* sequence, int32_t num_tokens);
   bool ReusesPrefixes(const Sequence& sequence) const;
   void PublishFullBlocks(Sequence* sequence);
@@ -174,6 +178,7 @@ class Scheduler {
   void Finish(Sequence* sequence, FinishReason reason, TerminalStatus status, TimePoint now);
   std::unique_ptr<Sequence> Remove(Sequence* sequence);
   void ReleaseBlocks(Sequence* sequence);
+  void ReleaseEnded(Step* step);
   void EnterWaiting(Sequence* sequence);
   void LeaveWaiting(Sequence* sequence);
   void LeaveRunning(Sequence* sequence);
@@ -196,12 +201,12 @@ class Scheduler {
   double recent_output_tokens_ = 0.25;
   double recent_max_tokens_ = 1.0;
 
-  bool step_in_flight_ = false;
-  StepBatch batch_;
-  std::vector<Sequence*> scheduled_;  // whose slice batch_.slices[i] is
-  std::vector<Sequence*> prefills_;   // scratch of PlanPrefills
-  std::vector<int32_t> prefix_;       // scratch of FindPrefix: blocks that can be reused
-  SchedulerCounts counts_;            // totals and waiting_tokens; the other gauges are filled in by counts()
+  std::array<Step, 2> steps_;  // in turn
+  size_t oldest_ = 0;          // of those in flight; without one, the next to be planned
+  size_t steps_in_flight_ = 0;
+  std::vector<Sequence*> prefills_;  // scratch of Plan: running ones with more than a token to run, best rank first
+  std::vector<int32_t> prefix_;      // scratch of FindPrefix: blocks that can be reused
+  SchedulerCounts counts_;           // totals and waiting_tokens; the other gauges are filled in by counts()
 };
 
 }  // namespace switchyard

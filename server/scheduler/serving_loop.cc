@@ -9,7 +9,7 @@ namespace {
 // How long an idle loop sleeps at most: its sign of life for the watchdog, at no cost worth naming.
 constexpr std::chrono::seconds kHeartbeat{1};
 
-// After the drain's deadline, for the step that still runs.
+// After the drain's deadline, for what still runs.
 constexpr std::chrono::seconds kLastStep{1};
 
 // No drain yet; as a deadline: never.
@@ -25,7 +25,8 @@ StepReport Describe(const StepBatch& batch) {
   StepReport report;
   report.num_sequences = static_cast<int32_t>(batch.slices.size());
   for (const SequenceSlice& slice : batch.slices) {
-    const bool is_decode = slice.tokens.size() == 1 && slice.sample && !slice.output_tokens.empty();
+    const bool has_output = !slice.output_tokens.empty() || slice.tokens.front() < 0;  // or samples it right now
+    const bool is_decode = slice.tokens.size() == 1 && slice.sample && has_output;
     (is_decode ? report.num_decode_tokens : report.num_prefill_tokens) += static_cast<int32_t>(slice.tokens.size());
   }
   return report;
@@ -83,15 +84,14 @@ bool ServingLoop::Turn() {
   last_progress_nanos_.store(ToNanos(now), std::memory_order_relaxed);
   TakeArrivals(now);
   const bool give_up = stop || ToNanos(now) >= drain_deadline;
-  if (give_up || !healthy()) scheduler_.FailAll(TerminalStatus::kUnavailable, now);
 
-  const StepBatch* batch = scheduler_.Plan(now);
+  const StepBatch* batch = Plan(give_up, now);
   const SchedulerCounts counts = scheduler_.counts(now);
   queue_->SetWaiting(counts.waiting, counts.waiting_tokens);
-  if (batch != nullptr) {
+  if (batch != nullptr || steps_in_flight_ > 0) {
     // What ended outside of a step is counted and sent before the next one runs.
     if (counts.finished_total != reported_.finished_total) Report({}, now);
-    RunStep(*batch);
+    Advance(batch);
     return true;
   }
   if (counts != reported_) Report({}, now);
@@ -106,11 +106,27 @@ void ServingLoop::TakeArrivals(TimePoint now) {
   for (const uint64_t id : arrivals.cancelled) scheduler_.Cancel(id, now);
 }
 
-void ServingLoop::RunStep(const StepBatch& batch) {
-  StepReport report = Describe(batch);
-  const absl::Status launched = engine_->Launch(batch);
-  if (!launched.ok()) return FailEngine(launched);
+// Null: nothing can run before the step in flight was collected, or at all.
+const StepBatch* ServingLoop::Plan(bool give_up, TimePoint now) {
+  if (steps_in_flight_ > 0) return give_up ? nullptr : scheduler_.PlanAhead(now);
+  if (give_up || !healthy()) scheduler_.FailAll(TerminalStatus::kUnavailable, now);
+  return scheduler_.Plan(now);
+}
+
+// The device gets its next step before the result of the oldest is waited for.
+void ServingLoop::Advance(const StepBatch* planned) {
+  if (planned != nullptr) {
+    const absl::Status launched = engine_->Launch(*planned);
+    if (!launched.ok()) return FailEngine(launched);
+    ++steps_in_flight_;
+  }
+  if (planned == nullptr || steps_in_flight_ == engine_->facts().max_steps_in_flight) CollectStep();
+}
+
+void ServingLoop::CollectStep() {
+  StepReport report = Describe(scheduler_.oldest_step());
   const absl::StatusOr<const StepOutput*> output = engine_->Collect();
+  --steps_in_flight_;
   if (!output.ok()) return FailEngine(output.status());
   const TimePoint now = Now();
   last_progress_nanos_.store(ToNanos(now), std::memory_order_relaxed);
@@ -124,6 +140,8 @@ void ServingLoop::FailEngine(const absl::Status& failure) {
   healthy_.store(false, std::memory_order_release);
   observer_->OnEngineFailed();
   queue_->Close();
+  // Until it is collected, a step that still runs reads the sequences.
+  for (; steps_in_flight_ > 0; --steps_in_flight_) (void)engine_->Collect();
   scheduler_.FailAll(TerminalStatus::kUnavailable, Now());
 }
 

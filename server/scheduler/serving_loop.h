@@ -1,10 +1,16 @@
 // The one thread that owns scheduler, engine and all sequences, so that none of them needs a lock.
 //
-//   loop: take requests and cancels -> scheduler.Plan -> engine.Launch / Collect -> scheduler.Apply -> sinks, observer
+//   turn: take requests and cancels -> scheduler.Plan -> engine.Launch / Collect -> scheduler.Apply -> sinks, observer
+//
+// An engine that takes two steps at once has its next one before it is asked for the last, as far as the scheduler can
+// plan ahead; the device then works on, while the host hands out tokens and plans:
+//
+//   max_steps_in_flight 1    Launch 1  Collect 1  Launch 2  Collect 2  Launch 3  ...
+//   max_steps_in_flight 2    Launch 1  Launch 2  Collect 1  Launch 3  Collect 2  ...
 //
 // Sleeps when there is nothing to do. An engine failure makes healthy() false and is remembered, the observer is told,
 // the queue is closed, and every sequence ends as kUnavailable, in this order: nobody hears of the failure from a call
-// before the health check knows of it.
+// before the health check knows of it. Steps that were still in flight are collected first, and forgotten.
 #ifndef SWITCHYARD_SERVER_SCHEDULER_SERVING_LOOP_H_
 #define SWITCHYARD_SERVER_SCHEDULER_SERVING_LOOP_H_
 
@@ -67,7 +73,9 @@ class ServingLoop {
   void Run();
   bool Turn();  // false: the loop is over
   void TakeArrivals(TimePoint now);
-  void RunStep(const StepBatch& batch);
+  const StepBatch* Plan(bool give_up, TimePoint now);
+  void Advance(const StepBatch* planned);
+  void CollectStep();
   void FailEngine(const absl::Status& failure);
   void Report(StepReport report, TimePoint now);
 
@@ -75,6 +83,7 @@ class ServingLoop {
   RequestQueue* const queue_;
   LoopObserver* const observer_;
   Scheduler scheduler_;
+  int32_t steps_in_flight_ = 0;  // launched and not collected
   SchedulerCounts reported_;     // last told to the observer
   absl::Status engine_failure_;  // written before healthy_ becomes false, never after
   std::atomic<bool> healthy_{true};

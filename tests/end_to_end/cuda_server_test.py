@@ -26,11 +26,21 @@ def missing_device(args, variables):
     return server.log[-1].strip()
 
 
-def generate(server, prompt, tokens):
-    reply = server.inference.Generate(
-        pb.GenerateRequest(text=prompt, max_tokens=tokens, temperature=0.0, ignore_eos=True), timeout=300
-    )
-    return list(reply.choices[0].token_ids)
+def generate(server, prompt, tokens, temperature=0.0, **wishes):
+    request = pb.GenerateRequest(text=prompt, max_tokens=tokens, temperature=temperature, ignore_eos=True, **wishes)
+    return list(server.inference.Generate(request, timeout=300).choices[0].token_ids)
+
+
+def check_draws(server, tokens):
+    """Steps are launched ahead of tokens that the device draws, and wait for one that the host does."""
+
+    def draw(i):
+        wishes = {"logprobs": 1} if i == 0 else {}
+        return generate(server, PROMPTS[i], tokens + 2 * i, temperature=0.8, seed=i + 1, **wishes)
+
+    alone = [draw(i) for i in range(len(PROMPTS))]
+    with concurrent.futures.ThreadPoolExecutor(len(PROMPTS)) as pool:
+        check(list(pool.map(draw, range(len(PROMPTS)))) == alone, "drawn tokens do not depend on who shares the batch")
 
 
 def check_failure_of_unknown_library(args):
@@ -72,6 +82,7 @@ def main():
             counted == computed * model.top_k * len(model.moe_layers),
             f"experts counted {counted:.0f} rows: tokens x top_k x layers",
         )
+        check_draws(server, args.tokens)
         server.terminate()
         check(server.wait() == 0, "SIGTERM ends it with exit code 0")
 

@@ -57,8 +57,20 @@ int32_t Checker::NumTokens(uint64_t id) const {
 
 int32_t Checker::WorstCaseBlocks(uint64_t id) const {
   const Client& client = scenario_.clients[id - 1];
-  const int32_t num_tokens = static_cast<int32_t>(client.prompt.size()) + client.max_tokens - 1;
+  return NumBlocks(static_cast<int32_t>(client.prompt.size()) + client.max_tokens - 1);
+}
+
+int32_t Checker::NumBlocks(int32_t num_tokens) const {
   return (num_tokens + scenario_.options.block_size - 1) / scenario_.options.block_size;
+}
+
+bool Checker::GoesOn(uint64_t id) const {
+  const int32_t num_output = static_cast<int32_t>(state(id).tokens.size()) + state(id).num_sampling;
+  return !state(id).cancel_reached && num_output < scenario_.clients[id - 1].max_tokens;
+}
+
+bool Checker::PlannedStep::Has(uint64_t id) const {
+  return std::ranges::find(slices, id, &PlannedSlice::id) != slices.end();
 }
 
 // --- Queue -----------------------------------------------------------------------------------------------------
@@ -96,12 +108,12 @@ void Checker::OnCancelled(uint64_t id) {
   ClientState& state = states_[id - 1];
   if (!state.live()) return;
   state.cancel_reached = true;
-  Expect(std::ranges::find(in_step_, id) != in_step_.end(), "cancel_at_once", id);
+  Expect(std::ranges::any_of(in_flight_, [&](const PlannedStep& step) { return step.Has(id); }), "cancel_at_once", id);
 }
 
 void Checker::BeforeFailAll() {
   may_fail_ = true;
-  in_step_.clear();
+  in_flight_.clear();
 }
 
 void Checker::AfterFailAll() {
@@ -110,12 +122,15 @@ void Checker::AfterFailAll() {
 
 // --- Steps -----------------------------------------------------------------------------------------------------
 
-void Checker::BeforePlan() {
+void Checker::BeforePlan(TimePoint now) {
+  before_ = scheduler_.counts(now);
   FollowRunning();
   for (ClientState& state : states_) state.was_running = state.running;
   for (const Sequence* sequence : scheduler_.running()) {
     const uint64_t id = sequence->request->id;
-    states_[id - 1].was_decode = NumTokens(id) - states_[id - 1].num_computed == 1;
+    ClientState& state = states_[id - 1];
+    state.was_going_on = GoesOn(id);
+    state.was_decode = state.was_going_on && NumTokens(id) + state.num_sampling - state.num_computed == 1;
   }
 }
 
@@ -130,8 +145,10 @@ void Checker::FollowRunning() {
 }
 
 void Checker::AfterPlan(const StepBatch* batch, TimePoint now) {
-  ++step_;
   FollowRunning();
+  if (!in_flight_.empty() && batch == nullptr) return CheckRefusal(now);
+  ++step_;
+  num_ahead_steps_ += !in_flight_.empty();
   for (const Client& client : scenario_.clients) {
     ClientState& state = states_[client.id - 1];
     if (!state.live()) continue;
@@ -140,9 +157,9 @@ void Checker::AfterPlan(const StepBatch* batch, TimePoint now) {
     ++num_preempted_;
     ++state.num_preemptions;
     state.num_computed = 0;
+    Expect(in_flight_.empty(), "ahead_refused", client.id);
     Expect(state.num_preemptions <= scenario_.options.max_preemptions, "max_preemptions", client.id);
   }
-  in_step_.clear();
   if (batch != nullptr) CheckSlices(*batch);
   CheckProgress(batch);
   CheckAdmission();
@@ -153,8 +170,30 @@ void Checker::AfterPlan(const StepBatch* batch, TimePoint now) {
   }
 }
 
+void Checker::CheckRefusal(TimePoint now) {
+  Expect(scheduler_.counts(now) == before_, "ahead_null");
+  CheckPool();
+  int32_t num_needed = 0;
+  bool deadline_passed = false, any_goes_on = false;
+  for (const Client& client : scenario_.clients) {
+    const ClientState& state = states_[client.id - 1];
+    Expect(state.running == state.was_running, "ahead_null", client.id);
+    deadline_passed = deadline_passed || (state.live() && client.deadline <= now);
+  }
+  for (const Sequence* sequence : scheduler_.running()) {
+    const uint64_t id = sequence->request->id;
+    if (!GoesOn(id)) continue;
+    any_goes_on = true;
+    const int32_t num_blocks = NumBlocks(NumTokens(id) + state(id).num_sampling);
+    num_needed += num_blocks > static_cast<int32_t>(sequence->block_table.size());
+  }
+  const bool blocks_suffice = num_needed <= scheduler_.pool().num_available();
+  Expect(deadline_passed || in_flight_[0].samples_on_host || !blocks_suffice || !any_goes_on, "ahead_refused");
+}
+
 void Checker::CheckSlices(const StepBatch& batch) {
   const SchedulerOptions& options = scenario_.options;
+  PlannedStep step;
   int32_t num_tokens = 0, num_prefill_tokens = 0;
   bool any_decode = false;
   for (const SequenceSlice& slice : batch.slices) {
@@ -164,8 +203,9 @@ void Checker::CheckSlices(const StepBatch& batch) {
     any_decode = any_decode || is_decode;
     num_tokens += num;
     if (!is_decode) num_prefill_tokens += num;
-    CheckSlice(slice);
+    CheckSlice(slice, step);
   }
+  in_flight_.push_back(std::move(step));
   Expect(num_tokens <= options.max_num_batched_tokens, "budget");
   Expect(static_cast<int32_t>(batch.slices.size()) <= options.max_num_seqs, "max_num_seqs");
   const int32_t bound = options.max_prefill_tokens_while_decoding > 0 ? options.max_prefill_tokens_while_decoding
@@ -173,15 +213,16 @@ void Checker::CheckSlices(const StepBatch& batch) {
   Expect(!options.enable_chunked_prefill || !any_decode || num_prefill_tokens <= bound, "prefill_bound");
 }
 
-void Checker::CheckSlice(const SequenceSlice& slice) {
+void Checker::CheckSlice(const SequenceSlice& slice, PlannedStep& step) {
   const uint64_t id = slice.sequence_id;
   const Client& client = scenario_.clients[id - 1];
   ClientState& state = states_[id - 1];
-  Expect(state.running && std::ranges::find(in_step_, id) == in_step_.end(), "slice", id);
-  in_step_.push_back(id);
+  Expect(state.running && !step.Has(id), "slice", id);
+  Expect(GoesOn(id), "past_end", id);
 
   std::vector<int32_t> truth = client.prompt;
   truth.insert(truth.end(), state.tokens.begin(), state.tokens.end());
+  if (state.num_sampling > 0) truth.push_back(~state.sample_index);
   const int32_t begin = slice.first_position;
   const int32_t end = begin + static_cast<int32_t>(slice.tokens.size());
   const int32_t all = static_cast<int32_t>(truth.size());
@@ -196,9 +237,19 @@ void Checker::CheckSlice(const SequenceSlice& slice) {
   Expect(slice.sampling != nullptr && slice.sampling->seed == client.sampling.seed, "slice", id);
   CheckWrites(slice);
 
+  step.slices.push_back({.id = id,
+                         .end = end,
+                         .recomputing = std::max(0, std::min(end, state.max_computed) - begin),
+                         .sample = slice.sample,
+                         .block_table = {slice.block_table.begin(), slice.block_table.end()}});
+  if (slice.sample) {
+    ++state.num_sampling;
+    state.sample_index = step.num_sampled++;
+    step.samples_on_host = step.samples_on_host || NeedsHostSampler(client.sampling);
+  }
   if (state.num_slices++ == 0) state.num_reused = begin;
+  if (first) state.num_applied = begin;
   state.last_progress_step = step_;
-  state.recomputing = std::max(0, std::min(end, state.max_computed) - begin);
   state.num_computed = end;
   state.max_computed = std::max(state.max_computed, end);
 }
@@ -216,12 +267,14 @@ void Checker::CheckWrites(const SequenceSlice& slice) {
 }
 
 void Checker::CheckProgress(const StepBatch* batch) {
-  const auto takes_part = [&](uint64_t id) { return std::ranges::find(in_step_, id) != in_step_.end(); };
+  const auto takes_part = [&](uint64_t id) { return batch != nullptr && in_flight_.back().Has(id); };
   const Sequence* best_prefill = nullptr;
   for (const Sequence* sequence : scheduler_.running()) {
     const uint64_t id = sequence->request->id;
     const ClientState& state = states_[id - 1];
-    if (state.was_running && state.was_decode) {
+    if (state.was_running && !state.was_going_on) {
+      Expect(!takes_part(id), "past_end", id);
+    } else if (state.was_running && state.was_decode) {
       Expect(takes_part(id), "decode_stalled", id);
     } else if (best_prefill == nullptr) {
       best_prefill = sequence;
@@ -253,7 +306,15 @@ void Checker::CheckPool() {
   std::ranges::fill(holders_, 0);
   for (const Sequence* sequence : scheduler_.running()) {
     for (const int32_t block : sequence->block_table) ++holders_[block];
-    Expect(sequence->running, "running", sequence->request->id);
+    const uint64_t id = sequence->request->id;
+    Expect(sequence->running, "running", id);
+    Expect(sequence->num_published * scenario_.options.block_size <= state(id).num_applied, "published", id);
+  }
+  for (const PlannedStep& step : in_flight_) {
+    for (const PlannedSlice& slice : step.slices) {
+      if (!slice.wasted) continue;
+      for (const int32_t block : slice.block_table) ++holders_[block];
+    }
   }
   Expect(std::ranges::is_sorted(scheduler_.running(), {}, &Sequence::rank), "running");
   const KvBlockPool& pool = scheduler_.pool();
@@ -267,7 +328,9 @@ void Checker::CheckPool() {
 }
 
 void Checker::BeforeCollect(const StepBatch& batch) {
-  for (const uint64_t id : in_step_) Expect(states_[id - 1].num_finished == 0, "in_flight", id);
+  for (const PlannedSlice& slice : in_flight_.front().slices) {
+    Expect(slice.wasted || state(slice.id).num_finished == 0, "in_flight", slice.id);
+  }
   if (violation_) return;  // the batch's views may be gone
   for (const SequenceSlice& slice : batch.slices) {
     for (const int32_t block : slice.block_table) {
@@ -277,15 +340,38 @@ void Checker::BeforeCollect(const StepBatch& batch) {
 }
 
 void Checker::AfterStep(TimePoint now) {
-  for (const uint64_t id : in_step_) {
-    const ClientState& state = states_[id - 1];
-    Expect(!state.cancel_reached || state.num_finished == 1, "cancel_at_once", id);
-    if (!state.cancel_reached) num_recomputed_ += state.recomputing;
+  if (!in_flight_.empty()) {
+    FollowApplied(in_flight_.front());
+    in_flight_.pop_front();
+    FollowEnded();
   }
-  in_step_.clear();
   FollowRunning();
   CheckPool();
   CheckCounts(now);
+}
+
+void Checker::FollowApplied(const PlannedStep& step) {
+  for (const PlannedSlice& slice : step.slices) {
+    ClientState& state = states_[slice.id - 1];
+    state.num_sampling -= slice.sample;
+    Expect(!state.cancel_reached || state.num_finished == 1, "cancel_at_once", slice.id);
+    if (slice.wasted || state.cancel_reached) continue;
+    num_recomputed_ += slice.recomputing;
+    state.num_applied = slice.end;
+  }
+}
+
+// Who ended with the step that was applied may have a slice in the one after it.
+void Checker::FollowEnded() {
+  for (PlannedStep& step : in_flight_) {
+    for (PlannedSlice& slice : step.slices) {
+      ClientState& state = states_[slice.id - 1];
+      if (state.num_finished == 0) continue;
+      slice.wasted = true;
+      ++num_wasted_;
+      Expect(++state.num_wasted == 1 && state.event.reason != FinishReason::kLength, "wasted", slice.id);
+    }
+  }
 }
 
 void Checker::CheckCounts(TimePoint now) {
@@ -371,7 +457,7 @@ void Checker::AtEnd(TimePoint now) {
       Expect(asked, "reason", client.id);
     }
   }
-  Expect(scheduler_.idle() && scheduler_.running().empty(), "all_ended");
+  Expect(in_flight_.empty() && scheduler_.idle() && scheduler_.running().empty(), "all_ended");
   Expect(scheduler_.pool().num_available() == scenario_.options.num_kv_blocks, "all_free");
   Expect(scheduler_.next_deadline() == TimePoint::max(), "all_ended");
   CheckPool();

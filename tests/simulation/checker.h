@@ -10,6 +10,9 @@
 //   deadline, idle, liveness              nobody outlives a deadline, nothing waits for nothing, everybody progresses
 //   refcount, conservation, running       holders = references, free + used = all, the running list is sane
 //   in_flight                             a step's blocks and sequences stay until it is over
+//   published                             no block is offered for reuse before the step that filled it was applied
+//   ahead_refused, ahead_null             a step is planned ahead where it can be; otherwise nothing changes
+//   past_end, wasted                      nobody who certainly ends before has a slice in it; others waste one at most
 //   counts                                the scheduler's numbers = the numbers seen from outside
 // Each push: queue_bound, queue_closed, queue_refusal, queue_twice.   Each end: once, output, reason, event.
 // Each cancel: cancel_at_once.   Each failure: fail_all.   At the end: all_ended, all_free.
@@ -17,6 +20,7 @@
 #define SWITCHYARD_TESTS_SIMULATION_CHECKER_H_
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 #include <utility>
@@ -41,12 +45,16 @@ struct ClientState {
   bool was_running = false;  // before the last Plan
   bool was_decode = false;
   bool cancel_reached = false;  // the scheduler was told
+  bool was_going_on = false;  // and gets a token whatever the steps in flight sample
   int32_t num_slices = 0;
+  int32_t num_wasted = 0;
   int32_t num_preemptions = 0;
-  int32_t num_computed = 0;
+  int32_t num_computed = 0;  // by all steps that were planned
   int32_t max_computed = 0;
-  int32_t recomputing = 0;  // tokens of the step's slice that were computed before a preemption
-  int32_t num_reused = 0;   // first_position of its first slice
+  int32_t num_applied = 0;   // by those that were applied
+  int32_t num_sampling = 0;  // tokens that steps in flight sample
+  int32_t sample_index = 0;  // where the newest of these stands in the output of its step
+  int32_t num_reused = 0;    // first_position of its first slice
   int64_t last_progress_step = 0;
   std::vector<int32_t> tokens;  // delivered
   int num_finished = 0;
@@ -63,6 +71,8 @@ class Checker {
   const std::optional<Violation>& violation() const { return violation_; }
   const ClientState& state(uint64_t id) const { return states_[id - 1]; }
   int64_t num_steps() const { return step_; }
+  int64_t num_ahead_steps() const { return num_ahead_steps_; }
+  int64_t num_wasted_slices() const { return num_wasted_; }
 
   // Told by the simulation.
   void OnPush(uint64_t id, bool taken, bool closed);
@@ -70,7 +80,7 @@ class Checker {
   void OnCancelled(uint64_t id);  // Scheduler::Cancel returned
   void BeforeFailAll();
   void AfterFailAll();
-  void BeforePlan();
+  void BeforePlan(TimePoint now);
   void AfterPlan(const StepBatch* batch, TimePoint now);
   void BeforeCollect(const StepBatch& batch);
   void AfterStep(TimePoint now);
@@ -81,15 +91,36 @@ class Checker {
   void OnFinished(uint64_t id, const FinishedEvent& event, TimePoint now);
 
  private:
+  struct PlannedSlice {
+    uint64_t id = 0;
+    int32_t end = 0;          // position
+    int32_t recomputing = 0;  // tokens that were computed before a preemption
+    bool sample = false;
+    bool wasted = false;      // the sequence ended with the step before
+    std::vector<int32_t> block_table;
+  };
+  struct PlannedStep {
+    std::vector<PlannedSlice> slices;
+    int32_t num_sampled = 0;
+    bool samples_on_host = false;
+
+    bool Has(uint64_t id) const;
+  };
+
   // Fixes the first violation: later ones are its consequences.
   void Expect(bool condition, const char* check, uint64_t id = 0);
 
   bool IsProtected(const ClientState& state) const;
   std::pair<int64_t, uint64_t> RankOf(uint64_t id) const;
   int32_t NumTokens(uint64_t id) const;  // prompt and delivered
+  int32_t NumBlocks(int32_t num_tokens) const;
   int32_t WorstCaseBlocks(uint64_t id) const;
+  bool GoesOn(uint64_t id) const;
+  void CheckRefusal(TimePoint now);
   void CheckSlices(const StepBatch& batch);
-  void CheckSlice(const SequenceSlice& slice);
+  void CheckSlice(const SequenceSlice& slice, PlannedStep& step);
+  void FollowApplied(const PlannedStep& step);
+  void FollowEnded();
   void CheckWrites(const SequenceSlice& slice);
   void FollowRunning();
   void CheckProgress(const StepBatch* batch);
@@ -101,8 +132,9 @@ class Checker {
   const Scenario& scenario_;
   const Scheduler& scheduler_;
   std::vector<ClientState> states_;
-  std::vector<int32_t> holders_;   // scratch, per block
-  std::vector<uint64_t> in_step_;  // ids of the step's slices
+  std::vector<int32_t> holders_;  // scratch, per block
+  std::deque<PlannedStep> in_flight_;
+  SchedulerCounts before_;  // the last Plan
   std::optional<Violation> violation_;
   int64_t step_ = 0;
   int64_t liveness_bound_ = 0;  // steps
@@ -111,6 +143,8 @@ class Checker {
   int64_t num_delivered_ = 0;
   int64_t num_recomputed_ = 0;
   int64_t num_preempted_ = 0;
+  int64_t num_ahead_steps_ = 0;
+  int64_t num_wasted_ = 0;
 };
 
 }  // namespace switchyard::simulation

@@ -1,6 +1,7 @@
 #include "tests/simulation/scenario.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 
 #include "tests/simulation/toy_model.h"
@@ -156,6 +157,18 @@ Client MakeClient(Dice& dice, const Scenario& scenario, const Mood& mood) {
   return client;
 }
 
+// Half of the engines take two steps at once, and some of their clients want what only the host can sample. Not of the
+// dice: what else a seed draws stays as it is.
+void MakeAhead(Scenario& scenario) {
+  const uint64_t hash = Hash(scenario.seed, 0xa4ead);
+  scenario.steps_in_flight = 1 + static_cast<int>(hash % 2);
+  scenario.fails_at_launch = hash / 2 % 2 == 0;
+  const uint64_t host_sampled_one_in = std::array<uint64_t, 4>{0, 0, 40, 4}[hash / 4 % 4];
+  for (Client& client : scenario.clients) {
+    if (host_sampled_one_in != 0 && Hash(hash, client.id) % host_sampled_one_in == 0) client.sampling.num_logprobs = 0;
+  }
+}
+
 }  // namespace
 
 Scenario MakeScenario(uint64_t seed) {
@@ -183,6 +196,7 @@ Scenario MakeScenario(uint64_t seed) {
   }
   std::ranges::stable_sort(scenario.clients, {}, &Client::arrival);
   for (size_t i = 0; i < scenario.clients.size(); ++i) scenario.clients[i].id = i + 1;
+  MakeAhead(scenario);
   return scenario;
 }
 

@@ -47,7 +47,9 @@ struct Scenario {
   uint64_t nonfinite_one_in = 0;
   std::chrono::microseconds min_step_time{0};
   std::chrono::microseconds max_step_time{0};
-  int fail_step = kNever;  // the engine fails in this step
+  int steps_in_flight = 1;      // that the engine takes
+  int fail_step = kNever;       // the engine fails in this step
+  bool fails_at_launch = false;  // otherwise when the step is collected
   TimePoint drain_time = TimePoint::max();
   TimePoint drain_deadline = TimePoint::max();
   std::vector<Client> clients;  // by arrival

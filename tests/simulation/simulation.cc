@@ -34,16 +34,13 @@ class Simulation {
     while (!checker_.violation()) {
       LetTheWorldAct();
       TakeArrivals();
-      if (failed_ || now_ >= scenario_.drain_deadline) FailAll();
-      checker_.BeforePlan();
-      const StepBatch* batch = scheduler_.Plan(now_);
-      checker_.AfterPlan(batch, now_);
+      const StepBatch* batch = Plan();
       CancelPreempted();
       const SchedulerCounts counts = scheduler_.counts(now_);
       queue_.SetWaiting(counts.waiting, counts.waiting_tokens);
       if (checker_.violation()) break;
-      if (batch != nullptr) {
-        RunStep(*batch);
+      if (batch != nullptr || steps_in_flight_ > 0) {
+        Advance(batch);
       } else if (!SleepUntilSomethingHappens()) {
         break;
       }
@@ -57,6 +54,8 @@ class Simulation {
     coverage.refused += num_refused_;
     coverage.steps += checker_.num_steps();
     coverage.slices += num_slices_;
+    coverage.ahead_steps += checker_.num_ahead_steps();
+    coverage.wasted_slices += checker_.num_wasted_slices();
     coverage.Add(scheduler_.counts(now_));
   }
 
@@ -150,6 +149,16 @@ class Simulation {
     checker_.AfterFailAll();
   }
 
+  const StepBatch* Plan() {
+    const bool give_up = failed_ || now_ >= scenario_.drain_deadline;
+    if (give_up && steps_in_flight_ > 0) return nullptr;
+    if (give_up) FailAll();
+    checker_.BeforePlan(now_);
+    const StepBatch* batch = steps_in_flight_ > 0 ? scheduler_.PlanAhead(now_) : scheduler_.Plan(now_);
+    checker_.AfterPlan(batch, now_);
+    return batch;
+  }
+
   // A step is in flight, but preempted ones have no part in it.
   void CancelPreempted() {
     for (const Client& client : scenario_.clients) {
@@ -159,7 +168,13 @@ class Simulation {
     }
   }
 
-  void RunStep(const StepBatch& batch) {
+  void Advance(const StepBatch* planned) {
+    if (planned != nullptr) Launch(*planned);
+    if (checker_.violation() || steps_in_flight_ == 0) return;
+    if (planned == nullptr || steps_in_flight_ == scenario_.steps_in_flight) Collect();
+  }
+
+  void Launch(const StepBatch& batch) {
     ++num_steps_;
     num_slices_ += static_cast<int64_t>(batch.slices.size());
     if (options_.trace) Trace(batch);
@@ -167,23 +182,34 @@ class Simulation {
       const Client& client = scenario_.clients[slice.sequence_id - 1];
       if (checker_.state(client.id).num_slices == client.cancel_in_flight_of_slice) Cancel(client.id);
     }
-    checker_.BeforeCollect(batch);
     if (checker_.violation()) return;
-    const StepOutput& output = engine_.Run(batch);
+    if (scenario_.fails_at_launch && num_steps_ == scenario_.fail_step) return FailEngine();
+    engine_.Launch(batch);
+    ++steps_in_flight_;
+  }
+
+  void Collect() {
+    checker_.BeforeCollect(scheduler_.oldest_step());
+    if (checker_.violation()) return;
+    const StepOutput& output = engine_.Collect();
+    --steps_in_flight_;
     now_ += StepTime();
-    if (num_steps_ == scenario_.fail_step) {
-      failed_ = true;
-      Close();
-      FailAll();
-    } else {
-      scheduler_.Apply(output, now_);
-    }
+    if (++num_collected_ == scenario_.fail_step) return FailEngine();
+    scheduler_.Apply(output, now_);
+    checker_.AfterStep(now_);
+  }
+
+  void FailEngine() {
+    failed_ = true;
+    Close();
+    for (; steps_in_flight_ > 0; --steps_in_flight_) engine_.Collect();
+    FailAll();
     checker_.AfterStep(now_);
   }
 
   std::chrono::microseconds StepTime() const {
     const auto range = static_cast<uint64_t>((scenario_.max_step_time - scenario_.min_step_time).count());
-    const uint64_t random = Hash(scenario_.seed, static_cast<uint64_t>(num_steps_));
+    const uint64_t random = Hash(scenario_.seed, static_cast<uint64_t>(num_collected_ + 1));
     return scenario_.min_step_time + std::chrono::microseconds(random % (range + 1) + 1);
   }
 
@@ -220,7 +246,9 @@ class Simulation {
   TimePoint now_ = kStart;
   size_t next_arrival_ = 0;
   size_t next_cancel_ = 0;
-  int num_steps_ = 0;
+  int num_steps_ = 0;  // launched
+  int num_collected_ = 0;
+  int steps_in_flight_ = 0;
   int64_t num_slices_ = 0;
   int64_t num_refused_ = 0;
   bool arrived_ = false;  // the queue holds requests

@@ -18,6 +18,8 @@ struct Coverage {
   int64_t refused = 0;
   int64_t steps = 0;
   int64_t slices = 0;
+  int64_t ahead_steps = 0;    // planned while one was in flight
+  int64_t wasted_slices = 0;  // in one of these, of a sequence that then ended
   SchedulerCounts counts;  // only the totals are summed
 
   void Add(const SchedulerCounts& counts);

@@ -139,6 +139,8 @@ void PrintCoverage(uint64_t num_seeds, double seconds, const Coverage& coverage)
   std::printf("%lld requests, %lld admitted, %lld refused by the queue, %lld steps, %lld slices, %lld tokens\n",
               total(coverage.requests), total(counts.admitted_total), total(coverage.refused), total(coverage.steps),
               total(coverage.slices), total(counts.generation_tokens_total));
+  std::printf("%lld steps planned ahead, in which %lld slices were of sequences that had ended\n",
+              total(coverage.ahead_steps), total(coverage.wasted_slices));
   std::printf("%lld preemptions, %lld tokens recomputed, %lld of %lld prompt tokens reused\n",
               total(counts.preemptions_total), total(counts.recomputed_tokens_total),
               total(counts.prefix_hit_tokens_total), total(counts.prefix_query_tokens_total));

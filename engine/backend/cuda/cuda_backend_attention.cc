@@ -10,12 +10,19 @@ namespace switchyard::cuda {
 namespace {
 
 absl::Status CheckShape(const KvCacheShape& shape) {
+  const int32_t max_head_dim = shape.latent_dim > 0 ? kMaxLatentHeadDim : kMaxHeadDim;
   if (shape.num_layers <= 0 || shape.num_blocks <= 0 || shape.num_kv_heads <= 0 || shape.head_dim <= 0 ||
-      shape.head_dim % 2 != 0 || shape.head_dim > kMaxHeadDim) {
+      shape.head_dim % 2 != 0 || shape.head_dim > max_head_dim) {
     return absl::InvalidArgumentError(absl::StrCat("KV cache of ", shape.num_layers, " layers, ", shape.num_blocks,
                                                    " blocks, ", shape.num_kv_heads, " heads of ", shape.head_dim,
                                                    ": sizes must be positive and the head size even, at most ",
-                                                   kMaxHeadDim));
+                                                   max_head_dim));
+  }
+  if (shape.latent_dim < 0 || shape.latent_dim >= shape.head_dim || shape.latent_dim > kMaxLatentDim ||
+      (shape.latent_dim > 0 && shape.num_kv_heads > 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a latent of ", shape.latent_dim, " in ", shape.num_kv_heads, " heads of ", shape.head_dim,
+                     ": expected one head that is larger than the latent, and a latent of at most ", kMaxLatentDim));
   }
   if (shape.block_size <= 0 || shape.block_size % kKvBlockUnit != 0) {
     return absl::InvalidArgumentError(
@@ -27,14 +34,16 @@ absl::Status CheckShape(const KvCacheShape& shape) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KvCache>> CudaBackend::AllocateKvCache(const KvCacheShape& shape) {
-  if (shape.latent_dim > 0) return absl::UnimplementedError("the CUDA backend does not compute latent attention (MLA)");
   RETURN_IF_ERROR(CheckShape(shape));
   auto cache = std::make_unique<CudaKvCache>();
   cache->shape = shape;
   cache->dim_pad = CudaKvCache::DimPad(shape);
-  const int64_t bytes = KvBlockBytes(shape) / 2 * shape.num_blocks;
+  const bool latent = shape.latent_dim > 0;
+  const int64_t bytes = KvBlockBytes(shape) / (latent ? 1 : 2) * shape.num_blocks;
   ASSIGN_OR_RETURN(cache->keys, DeviceBuffer::Allocate(bytes, "the KV cache"));
-  ASSIGN_OR_RETURN(cache->values, DeviceBuffer::Allocate(bytes, "the KV cache"));
+  if (!latent) {
+    ASSIGN_OR_RETURN(cache->values, DeviceBuffer::Allocate(bytes, "the KV cache"));
+  }
   return cache;
 }
 
@@ -66,6 +75,7 @@ AttentionArgs CudaBackend::ArgsFor(const AttentionShape& shape, const CudaKvCach
   args.num_kv_heads = shape.num_kv_heads;
   args.head_dim = shape.head_dim;
   args.dim_pad = cache.dim_pad;
+  args.latent_dim = shape.latent_dim;
   args.sliding_window = shape.sliding_window;
   args.chunk_size = shape.chunk_size;
   args.scale = shape.scale;
@@ -73,8 +83,16 @@ AttentionArgs CudaBackend::ArgsFor(const AttentionShape& shape, const CudaKvCach
   args.block_size = cache.shape.block_size;
   args.cache_is_bf16 = cache.shape.dtype == DType::kBF16;
   args.keys = cache.LayerOf(cache.keys, layer);
-  args.values = cache.LayerOf(cache.values, layer);
+  args.values = shape.latent_dim > 0 ? args.keys : cache.LayerOf(cache.values, layer);
+  args.max_shared_bytes = max_shared_bytes_;
   return args;
+}
+
+void CudaBackend::AddRope(const AttentionShape& shape, AttentionArgs* args) {
+  args->inv_freq = OnDevice(shape.rope_inv_freq);
+  args->rotated_pairs = static_cast<int32_t>(shape.rope_inv_freq.size());
+  args->rope_interleaved = shape.rope_interleaved;
+  args->rope_factor = shape.rope_attention_factor;
 }
 
 void CudaBackend::PrepareQkv(const AttentionShape& shape, std::span<const AttentionSlice> slices, const Weight* q_norm,
@@ -87,10 +105,7 @@ void CudaBackend::PrepareQkv(const AttentionShape& shape, std::span<const Attent
   args.q_norm = Vector(q_norm);
   args.k_norm = Vector(k_norm);
   args.clip = shape.clip_qkv;
-  args.inv_freq = OnDevice(shape.rope_inv_freq);
-  args.rotated_pairs = static_cast<int32_t>(shape.rope_inv_freq.size());
-  args.rope_interleaved = shape.rope_interleaved;
-  args.rope_factor = shape.rope_attention_factor;
+  AddRope(shape, &args);
   args.temperature_scale = shape.temperature_scale;
   args.temperature_floor = shape.temperature_floor;
   float* const data = activations_.ReadF32(qkv, rows);
@@ -104,14 +119,16 @@ void CudaBackend::Attention(const AttentionShape& shape, std::span<const Attenti
   const AttentionArgs args = ArgsFor(shape, kv, layer);
   const int64_t rows = LaunchRows(qkv);
   const float* const data = activations_.ReadF32(qkv, rows);
-  const Planes planes = activations_.Write(out, PlanesForReaders());
+  // The values of latents go to LinearPerHead.
+  const Planes planes = activations_.Write(out, shape.latent_dim > 0 ? Activations::kF32 : PlanesForReaders());
   UploadedStep& inputs = InputsFor(slices, kv.shape.block_size);
   if (rows == 0) return;
   if (!args.cache_is_bf16) {
     LaunchAttentionF32(inputs.device(), args, rows, data, planes, stream_);
     return;
   }
-  const int64_t max_chunks = bucket_ > 0 ? chunk_bucket_ : inputs.longest_decode() / kKeyChunk + 1;
+  if (shape.latent_dim > 0) return AttendLatents(inputs, args, data, planes);
+  const int64_t max_chunks = MaxChunks(inputs);
   // Past the scratch's capacity a decode row walks through its chunks like a prefill, with the same result.
   const bool split = DecodePartialFloats(1, args, max_chunks) <= kPartialFloats;
   if (split && inputs.num_decode_rows() > 0) Decode(inputs, args, max_chunks, data, planes);

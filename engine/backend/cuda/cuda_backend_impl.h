@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/backend/cuda/activations.h"
+#include "engine/backend/cuda/attention_kernels.h"
 #include "engine/backend/cuda/cuda_backend.h"
 #include "engine/backend/cuda/device_memory.h"
 #include "engine/backend/cuda/expert_gemm.h"
@@ -62,7 +63,7 @@ class CudaBackend final : public Backend {
   int64_t DefaultKvCacheBytes(int64_t free_bytes) const override { return free_bytes; }
   absl::Status CheckServed(const LayerBlocks& blocks) const override;
   int64_t KvBlockBytes(const KvCacheShape& shape) const override {
-    return 2 * shape.num_layers * CudaKvCache::BlockElements(shape) * DTypeBytes(shape.dtype);
+    return CudaKvCache::BlockBytes(shape);
   }
   absl::StatusOr<std::unique_ptr<KvCache>> AllocateKvCache(const KvCacheShape& shape) override;
   absl::Status PrepareScratch(int32_t max_tokens) override;
@@ -86,8 +87,17 @@ class CudaBackend final : public Backend {
   absl::StatusOr<const int32_t*> AllocateSampledTokens(int64_t max_rows) override;
   void SampleTokens(Matrix logits, int64_t num_ids, std::span<const RowSampling> sampling) override;
   void LayerNorm(Matrix in, const Weight& weight, const Weight* bias, float eps, Matrix out) override;
+  void Activate(Activation activation, Matrix matrix) override;
   void Scale(float factor, Matrix matrix) override;
   void AddBias(const Weight& bias, Matrix matrix) override;
+  void LinearPerHead(Matrix in, std::span<const std::unique_ptr<Weight>> heads, Matrix out) override;
+  void LinearPerExpert(Matrix in, bool in_is_grouped, std::span<const std::unique_ptr<Weight>> experts,
+                       const ExpertBatches& batches, Matrix rows_out) override;
+  void SpreadHeads(const AttentionShape& shape, Matrix rows, const ExpertBatches& batches, Matrix kv,
+                   Matrix qkv) override;
+  void CollectHeads(const AttentionShape& shape, Matrix attended, const ExpertBatches& batches, Matrix rows) override;
+  void PrepareLatent(const AttentionShape& shape, std::span<const AttentionSlice> slices, const Weight& norm,
+                     int32_t layer, KvCache& cache, Matrix q, Matrix latent, Matrix queries) override;
 
   int max_steps_in_flight() const override { return max_logit_rows_ > 0 ? kMaxStepsInFlight : 1; }
   void StartTimer() override;
@@ -145,6 +155,7 @@ class CudaBackend final : public Backend {
       : pool_(std::move(pool)),
         stream_(stream),
         num_multiprocessors_(properties.multiProcessorCount),
+        max_shared_bytes_(static_cast<int32_t>(properties.sharedMemPerBlockOptin)),
         activations_(stream),
         recorder_(stream) {}
 
@@ -160,7 +171,13 @@ class CudaBackend final : public Backend {
   UploadedStep& InputsFor(std::span<const AttentionSlice> slices, int32_t block_size);
   void UploadSingle(const StepInputs& inputs, int32_t block_size);
   AttentionArgs ArgsFor(const AttentionShape& shape, const CudaKvCache& cache, int32_t layer);
+  void AddRope(const AttentionShape& shape, AttentionArgs* args);
   const float* OnDevice(const std::vector<float>& values);
+  void AttendLatents(UploadedStep& inputs, const AttentionArgs& args, const float* queries, Planes out);
+  // That reach the longest decode row's position, or more where the step is being recorded.
+  int64_t MaxChunks(const UploadedStep& inputs) const {
+    return bucket_ > 0 ? chunk_bucket_ : inputs.longest_decode() / kKeyChunk + 1;
+  }
   absl::Status AllocateShared(const char* purpose, int64_t bytes, int64_t result_bytes, SharedArrays* arrays);
   absl::Status AllocateResults();
   void FinishStep();
@@ -178,6 +195,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<WorkerPool> pool_;
   cudaStream_t const stream_;
   const int num_multiprocessors_;
+  const int32_t max_shared_bytes_;  // of one block
   std::string description_;
   double memory_utilization_ = 1.0;
   absl::Status failure_;

@@ -1,5 +1,6 @@
 // Operations on rows of activations.
 #include "engine/backend/cuda/cuda_backend_impl.h"
+#include "engine/backend/cuda/expert_products.h"
 
 namespace switchyard::cuda {
 
@@ -23,6 +24,13 @@ void CudaBackend::LayerNorm(Matrix in, const Weight& weight, const Weight* bias,
   const float* const from = activations_.ReadF32(in, rows);
   LaunchLayerNorm(from, Vector(&weight), Vector(bias), eps, rows, in.cols,
                   activations_.Write(out, PlanesForReaders()), stream_);
+}
+
+void CudaBackend::Activate(Activation activation, Matrix matrix) {
+  const int64_t rows = LaunchRows(matrix);
+  float* const values = activations_.ReadF32(matrix, rows);
+  activations_.Write(matrix, Activations::kF32);
+  LaunchActivate(UngatedOf(activation), rows * matrix.cols, values, stream_);
 }
 
 void CudaBackend::Scale(float factor, Matrix matrix) {

@@ -2,6 +2,17 @@
 
 namespace switchyard::cuda {
 
+Ungated UngatedOf(Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+    case Activation::kClampedSwiglu: break;
+    case Activation::kRelu: return Ungated::kRelu;
+    case Activation::kGeluTanh: return Ungated::kGeluTanh;
+    case Activation::kTanh: return Ungated::kTanh;
+  }
+  return Ungated::kNone;
+}
+
 int64_t ProductBytes(const ExpertSizes& experts, int64_t max_rows) {
   return max_rows * experts.intermediate_stride * DTypeBytes(experts.dtype);
 }
@@ -18,7 +29,8 @@ ExpertProducts MakeExpertProducts(const CudaExperts& experts, const ExpertBatch&
   gate_up.row_to_source = batch.in_by_row ? nullptr : batch.device.row_to_token;
   gate_up.bias = experts.gate_up_bias.as<float>();
   if (experts.form.activation == Activation::kClampedSwiglu) gate_up.swiglu_limit = experts.form.limit;
-  gate_up.output = GemmOutput::kSiluMul;
+  gate_up.activation = UngatedOf(experts.form.activation);
+  gate_up.output = IsGated(experts.form.activation) ? GemmOutput::kSiluMul : GemmOutput::kAssign;
   if (experts.dtype == DType::kBF16) {
     gate_up.out.bf16 = static_cast<uint16_t*>(scratch);
   } else {
@@ -38,6 +50,7 @@ ExpertProducts MakeExpertProducts(const CudaExperts& experts, const ExpertBatch&
   down.in_cols = experts.intermediate;
   down.row_to_source = nullptr;
   down.output = GemmOutput::kAssign;
+  down.activation = Ungated::kNone;
   down.out = batch.out;
   down.out_stride = batch.out_stride;
   return {gate_up, down};

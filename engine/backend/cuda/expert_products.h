@@ -16,6 +16,9 @@ struct ExpertProducts {
 // scratch: ProductBytes.
 ExpertProducts MakeExpertProducts(const CudaExperts& experts, const ExpertBatch& batch, void* scratch);
 
+// kNone for gated activations.
+Ungated UngatedOf(Activation activation);
+
 // What gate and up make of `max_rows` rows.
 int64_t ProductBytes(const ExpertSizes& experts, int64_t max_rows);
 

@@ -6,6 +6,7 @@
 #include <ptx.cuh>
 
 #include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/ungated.cuh"
 #include "engine/backend/cuda/warp.cuh"
 
 namespace switchyard::cuda {

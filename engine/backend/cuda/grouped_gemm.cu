@@ -123,8 +123,8 @@ struct GemmBlock {
             const bool padding = out / 2 + g >= gemm.out_cols;
             StoreOne(gemm, row, out / 2 + g, padding ? 0.0f : Activate(gemm, upper, lower));
           } else {
-            StoreOne(gemm, row, out + g, upper);
-            StoreOne(gemm, row, out + g + 8, lower);
+            StoreOne(gemm, row, out + g, ApplyUngated(gemm.activation, upper));
+            StoreOne(gemm, row, out + g + 8, ApplyUngated(gemm.activation, lower));
           }
         }
       }
@@ -232,7 +232,7 @@ __global__ void GemmF32Kernel(GroupedGemm gemm, int tile_tokens) {
         StoreOne(gemm, tile.first_row + row, first_out / 2 + feature,
                  Activate(gemm, all[GateUpRow(feature, 0)], all[GateUpRow(feature, 1)]));
       } else {
-        StoreOne(gemm, tile.first_row + row, first_out + feature, all[feature]);
+        StoreOne(gemm, tile.first_row + row, first_out + feature, ApplyUngated(gemm.activation, all[feature]));
       }
     }
     __syncthreads();

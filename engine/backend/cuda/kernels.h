@@ -1,5 +1,5 @@
-// Every kernel as a plain function that starts it on a stream. No function waits or allocates; errors of a launch stay
-// with the CUDA runtime until the backend's Wait asks.
+// Every kernel as a plain function that starts it on a stream; those of attention are in attention_kernels.h. No
+// function waits or allocates; errors of a launch stay with the CUDA runtime until the backend's Wait asks.
 //
 // Pointers are device memory. `bf16` elements are uint16_t; a bf16 plane has rows of `stride` elements, of which those
 // beyond the columns are written as zeros.
@@ -43,6 +43,19 @@ struct DeviceStep {
   const int32_t* decode_rows;   // [num_decode_rows] rows that are the only one of their sequence
 };
 
+// A run of consecutive rows of one sequence.
+struct PrefillTile {
+  int32_t first_row;
+  int32_t num_rows;
+};
+
+// The activations of one projection, see engine/backend/activation.h.
+enum class Ungated : int32_t { kNone, kRelu, kGeluTanh, kTanh };
+
+// ---- activate.cu ----
+
+void LaunchActivate(Ungated activation, int64_t count, float* values, cudaStream_t stream);
+
 // ---- rowwise.cu ----
 
 // table: [vocabulary][stride] of fp32 or bf16.
@@ -79,57 +92,6 @@ void LaunchCountNonfinite(const void* values, bool is_bf16, int64_t count, unsig
 // tokens[row] = what Sampler draws from the first num_ids logits of the row; -1 if one of them is not finite.
 void LaunchSampleTokens(const DeviceStep& step, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
                         int32_t* tokens, cudaStream_t stream);
-
-// ---- attention.cu ----
-
-struct AttentionArgs {
-  int32_t num_heads = 0;
-  int32_t num_kv_heads = 0;
-  int32_t head_dim = 0;
-  int32_t dim_pad = 0;
-  int32_t sliding_window = 0;
-  int32_t chunk_size = 0;
-  float scale = 0.0f;
-  const float* sinks = nullptr;  // [num_heads]
-  int32_t block_size = 0;
-  bool cache_is_bf16 = false;
-  void* keys = nullptr;    // of this layer: [block][kv head][block_size][dim_pad]
-  void* values = nullptr;
-  // Only for PrepareQkv:
-  int32_t qk_norm = 0;  // as QkNorm: 0 none, 1 full width, 2 per head, 3 per head without weights after RoPE
-  float qk_norm_eps = 0.0f;
-  const float* q_norm = nullptr;
-  const float* k_norm = nullptr;
-  float clip = 0.0f;
-  const float* inv_freq = nullptr;  // [rotated_pairs]
-  int32_t rotated_pairs = 0;
-  bool rope_interleaved = false;
-  float rope_factor = 1.0f;
-  float temperature_scale = 0.0f;
-  float temperature_floor = 1.0f;
-};
-
-void LaunchPrepareQkv(const DeviceStep& step, const AttentionArgs& args, int64_t rows, float* qkv, cudaStream_t stream);
-
-// fp32 cache: one warp per (row, query head).
-void LaunchAttentionF32(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* qkv, Planes out,
-                        cudaStream_t stream);
-
-// bf16 cache, rows that stand alone (decode): each (row, KV head, chunk of keys) on its own, then merged.
-// Rows [first, first + rows) of step.decode_rows; `max_chunks` chunks reach the longest row's position. partials:
-// DecodePartialFloats(...) floats of scratch.
-int64_t DecodePartialFloats(int64_t rows, const AttentionArgs& args, int64_t max_chunks);
-void LaunchAttentionDecode(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                           int64_t max_chunks, const float* qkv, float* partials, Planes out, cudaStream_t stream);
-
-// bf16 cache, runs of consecutive rows of one sequence: 64 (row, head of the group) pairs share each key.
-struct PrefillTile {
-  int32_t first_row;
-  int32_t num_rows;
-};
-int32_t PrefillTileRows(const AttentionArgs& args);  // the most rows of one tile
-void LaunchAttentionPrefill(const DeviceStep& step, const AttentionArgs& args, const PrefillTile* tiles,
-                            int64_t num_tiles, const float* qkv, Planes out, cudaStream_t stream);
 
 // ---- router.cu: `counts` may be null, then there are just as many tokens as rows ----
 
@@ -226,6 +188,7 @@ struct GroupedGemm {
   const float* bias = nullptr;      // [experts][weight_rows], in the order of the weight's rows
   float swiglu_limit = 0.0f;        // > 0: kSiluMul is (clamp(up) + 1) * g * sigmoid(1.702 g), g = min(gate, limit)
   GemmOutput output = GemmOutput::kAssign;
+  Ungated activation = Ungated::kNone;  // of what kAssign writes
   Planes out;
   int64_t out_stride = 0;           // of the fp32 plane
   // Where the tiles come from: a plan, or `dense_rows` rows of expert 0.
@@ -236,6 +199,30 @@ struct GroupedGemm {
 
 void LaunchGemmBf16(const GroupedGemm& gemm, int tile_tokens, int num_multiprocessors, cudaStream_t stream);
 void LaunchGemmF32(const GroupedGemm& gemm, int tile_tokens, cudaStream_t stream);
+
+// ---- linear_per_part.cu: products with a weight matrix of its own for each part ----
+
+// Dense: part p of an output row is weights[p] x part p of the input row. With a plan: row r of expert p is weights[p]
+// x in[row_to_source[r]], or in[r] where that is null.
+struct PartGemm {
+  int64_t weight_stride = 0;  // padded in_cols, in elements
+  int64_t in_cols = 0;        // of one part
+  int64_t out_cols = 0;
+  const float* in = nullptr;
+  int64_t in_stride = 0;
+  int64_t in_part = 0;        // from one part of an input row to the next; 0 with a plan
+  const int32_t* row_to_source = nullptr;
+  float* out = nullptr;
+  int64_t out_stride = 0;
+  int64_t out_part = 0;
+  ExpertPlan plan;            // or, without tiles, `dense_rows` rows of every part
+  int64_t dense_rows = 0;
+  int32_t num_parts = 0;
+};
+// weights: addresses in device memory of num_parts matrices, at most kMaxParts; inputs are rounded to bf16 for bf16
+// ones. tile_tokens: of the plan.
+void LaunchPartGemm(const PartGemm& gemm, const void* const* weights, DType dtype, int tile_tokens,
+                    int num_multiprocessors, cudaStream_t stream);
 
 // ---- expert_rows.cu: moving rows for the library calls; elements of type `dtype`, padding written as zeros ----
 

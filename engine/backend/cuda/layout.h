@@ -6,7 +6,7 @@
 //                             so that one lane of an mma holds both operands of silu(gate) * up
 //   activations             two planes of a matrix: fp32 without padding; bfloat16 with columns padded to kTileK with
 //                           zeros, which is what the matrix units read
-//   KV cache                [layer][block][kv head][position in block][dim_pad], K and V apart
+//   KV cache                [layer][block][kv head][position in block][dim_pad], K and V apart; of latents K alone
 #ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_LAYOUT_H_
 #define SWITCHYARD_ENGINE_BACKEND_CUDA_LAYOUT_H_
 
@@ -24,6 +24,10 @@ inline constexpr int kKeyBlock = 64;     // keys of one step of attention
 inline constexpr int kKeyChunk = 256;    // keys whose softmax is merged as one: the unit of split-KV
 inline constexpr int kMaxHeadDim = 256;
 inline constexpr int kMaxGroup = 64;      // query heads on one KV head
+inline constexpr int kMaxLatentDim = 512;      // of MLA: the value in a key,
+inline constexpr int kMaxLatentHeadDim = 576;  // and the key
+inline constexpr int kMaxLatentHeads = 128;
+inline constexpr int kMaxParts = 256;     // weight matrices of one LinearPerHead or LinearPerExpert
 inline constexpr int kMaxExperts = 512;
 inline constexpr int kMaxTopK = 32;
 inline constexpr int kRouterSplits = 16;  // parts of k that a router logit is summed from

@@ -158,17 +158,19 @@ absl::Status WeightLoader::LoadExpertBiases(std::span<const ExpertReaders> exper
   std::vector<float> gate_up(static_cast<size_t>(weights->num_experts * weights->gate_up_rows));
   std::vector<float> down(static_cast<size_t>(weights->num_experts * weights->down_rows));
   std::vector<float> side(static_cast<size_t>(weights->intermediate));
+  const bool gated = IsGated(weights->form.activation);
   for (int64_t e = 0; e < weights->num_experts; ++e) {
     const ExpertReaders& expert = experts[static_cast<size_t>(e)];
-    if (expert.gate_bias == nullptr || expert.up_bias == nullptr || expert.down_bias == nullptr) {
+    if ((gated && expert.gate_bias == nullptr) || expert.up_bias == nullptr || expert.down_bias == nullptr) {
       return absl::InvalidArgumentError("an expert's bias is missing");
     }
-    for (const int up : {0, 1}) {
+    for (int up = gated ? 0 : 1; up < 2; ++up) {
       const TensorReader& bias = up == 0 ? *expert.gate_bias : *expert.up_bias;
       RETURN_IF_ERROR(CheckCols(bias, 1, weights->intermediate, "an expert's bias"));
       RETURN_IF_ERROR(bias.ReadRows(0, 1, DType::kF32, side.data()));
       for (int64_t f = 0; f < weights->intermediate; ++f) {
-        gate_up[static_cast<size_t>(e * weights->gate_up_rows + GateUpRow(f, up))] = side[static_cast<size_t>(f)];
+        const int64_t row = gated ? GateUpRow(f, up) : f;
+        gate_up[static_cast<size_t>(e * weights->gate_up_rows + row)] = side[static_cast<size_t>(f)];
       }
     }
     RETURN_IF_ERROR(CheckCols(*expert.down_bias, 1, weights->hidden, "an expert's bias"));
@@ -187,9 +189,11 @@ absl::StatusOr<std::unique_ptr<ExpertWeights>> WeightLoader::LoadExperts(std::sp
   auto weights = std::make_unique<CudaExperts>();
   weights->dtype = dtype;
   weights->num_experts = static_cast<int64_t>(experts.size());
-  weights->hidden = experts[0].gate->cols();
-  weights->intermediate = experts[0].gate->rows();
-  weights->gate_up_rows = RoundUp(GateUpRows(weights->intermediate), kWideTileOut);
+  weights->form = experts[0].form;
+  const bool gated = IsGated(weights->form.activation);
+  weights->hidden = experts[0].up->cols();
+  weights->intermediate = experts[0].up->rows();
+  weights->gate_up_rows = RoundUp(gated ? GateUpRows(weights->intermediate) : weights->intermediate, kWideTileOut);
   weights->hidden_stride = RoundUp(weights->hidden, kTileK);
   weights->down_rows = RoundUp(weights->hidden, kWideTileOut);
   weights->intermediate_stride = RoundUp(weights->intermediate, kTileK);
@@ -197,10 +201,11 @@ absl::StatusOr<std::unique_ptr<ExpertWeights>> WeightLoader::LoadExperts(std::sp
   std::vector<Segment> gate_up, down;
   for (int64_t e = 0; e < weights->num_experts; ++e) {
     const ExpertReaders& expert = experts[static_cast<size_t>(e)];
-    RETURN_IF_ERROR(CheckCols(*expert.gate, weights->intermediate, weights->hidden, "an expert's gate"));
+    if (gated) RETURN_IF_ERROR(CheckCols(*expert.gate, weights->intermediate, weights->hidden, "an expert's gate"));
     RETURN_IF_ERROR(CheckCols(*expert.up, weights->intermediate, weights->hidden, "an expert's up"));
     RETURN_IF_ERROR(CheckCols(*expert.down, weights->hidden, weights->intermediate, "an expert's down"));
-    for (int64_t f = 0; f < weights->intermediate; f += kGateUpBlock) {
+    if (!gated) AddRows(expert.up, dtype, e * weights->gate_up_rows, &gate_up);
+    for (int64_t f = 0; gated && f < weights->intermediate; f += kGateUpBlock) {
       const int64_t count = std::min<int64_t>(kGateUpBlock, weights->intermediate - f);
       for (const int up : {0, 1}) {
         gate_up.push_back({up == 0 ? expert.gate : expert.up, f, count, e * weights->gate_up_rows + GateUpRow(f, up)});
@@ -217,7 +222,6 @@ absl::StatusOr<std::unique_ptr<ExpertWeights>> WeightLoader::LoadExperts(std::sp
   ASSIGN_OR_RETURN(const int64_t bad_gate_up, CountNonfinite(weights->gate_up.as<void>(), dtype, gate_up_count));
   ASSIGN_OR_RETURN(const int64_t bad_down, CountNonfinite(weights->down.as<void>(), dtype, down_count));
   weights->nonfinite = bad_gate_up + bad_down;
-  weights->form = experts[0].form;
   if (weights->form.biases) RETURN_IF_ERROR(LoadExpertBiases(experts, weights.get()));
   return weights;
 }

@@ -48,7 +48,7 @@ struct CudaExperts final : public ExpertWeights, public ExpertSizes {
   int64_t bytes() const override { return gate_up.bytes() + down.bytes() + gate_up_bias.bytes() + down_bias.bytes(); }
   int64_t num_nonfinite() const override { return nonfinite; }
 
-  DeviceBuffer gate_up;
+  DeviceBuffer gate_up;       // of experts without a gate, up alone
   DeviceBuffer down;
   DeviceBuffer gate_up_bias;  // fp32 [experts][gate_up_rows], interleaved like the rows; empty: none
   DeviceBuffer down_bias;     // fp32 [experts][down_rows]

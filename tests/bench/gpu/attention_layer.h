@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/attention_kernels.h"
 #include "tests/bench/gpu/device.h"
 #include "tests/bench/gpu/models.h"
 

@@ -311,7 +311,9 @@ struct LatentCase {
 };
 
 const LatentCase kLatentCases[] = {
-    {"small", 4, 12, 8, 90}, {"odd_sizes", 3, 70, 2, 40}, {"as_deepseek", 20, 512, 64, 70}};
+    {"small", 4, 12, 8, 90},       {"odd_sizes", 3, 70, 2, 40},
+    {"many_heads", 40, 24, 8, 80}, {"several_chunks", 5, 24, 8, 530},
+    {"as_deepseek", 20, 512, 64, 70}};
 
 class LatentAttentionTest : public ConformanceTest {
  protected:
@@ -354,18 +356,23 @@ class LatentAttentionTest : public ConformanceTest {
     return table;
   }
 
-  // `tokens`: which token of the sequence each row of the slices is.
-  std::vector<float> Run(Backend& backend, const std::vector<AttentionSlice>& slices,
-                         const std::vector<int32_t>& tokens) {
+  // `tokens`: which token of the sequence each row of the slices is. Returns the queries.
+  Matrix Prepare(Backend& backend, const std::vector<AttentionSlice>& slices, const std::vector<int32_t>& tokens) {
     const auto upload = [&](const Values& all, int64_t width) {
       Values part;
       for (const int32_t t : tokens) part.insert(part.end(), all.begin() + t * width, all.begin() + (t + 1) * width);
       return Upload(backend, static_cast<int64_t>(tokens.size()), width, part);
     };
     const Matrix queries = upload(queries_, shape_.q_size());
-    const Matrix out = Allocate(backend, queries.rows, shape_.out_size());
     backend.PrepareLatent(shape_, slices, *norm_, kLayer, *cache_, upload(q_, q_width_),
                           upload(latents_, shape_.head_dim), queries);
+    return queries;
+  }
+
+  std::vector<float> Run(Backend& backend, const std::vector<AttentionSlice>& slices,
+                         const std::vector<int32_t>& tokens) {
+    const Matrix queries = Prepare(backend, slices, tokens);
+    const Matrix out = Allocate(backend, queries.rows, shape_.out_size());
     backend.Attention(shape_, slices, kLayer, *cache_, queries, out);
     return Download(backend, out);
   }
@@ -467,6 +474,68 @@ TEST_P(LatentAttentionTest, SequencesOfABatchDoNotSeeEachOther) {
     const size_t size = static_cast<size_t>(shape_.out_size());
     ExpectSameBits({batch.data(), size}, {alone.data() + alone.size() - size, size}, c.name + " decode");
     ExpectSameBits({batch.data() + size, alone.size()}, alone, c.name + " prefill");
+  }
+}
+
+// The sizes of DeepSeek over more than one chunk of keys: the last rows by themselves, in one run, and in a batch that
+// is large enough for a device to take another way.
+TEST_P(LatentAttentionTest, LongRowsOfManyHeadsAreTheSameAloneInRunsAndInBatches) {
+  const LatentCase c = {"long", 36, 512, 64, 300};
+  auto backend = MakeBackend();
+  SetUpCase(*backend, c);
+  const std::vector<int32_t> table = Table();
+  std::vector<int32_t> tokens(c.num_tokens - 3);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  Prepare(*backend, {{0, c.num_tokens - 3, 0, table.data()}}, tokens);
+  const std::vector<int32_t> last = {c.num_tokens - 3, c.num_tokens - 2, c.num_tokens - 1};
+  const std::vector<float> run = Run(*backend, {{0, 3, last[0], table.data()}}, last);
+  const size_t size = static_cast<size_t>(shape_.out_size());
+  // Fewer where threads are emulated one after the other.
+  const int32_t num_copies = SWITCHYARD_TEST_DEVICE == std::string("emulated") ? 4 : 80;
+  std::vector<AttentionSlice> slices;
+  std::vector<int32_t> copies;
+  for (int32_t i = 0; i < num_copies; ++i) {
+    copies.push_back(last[i % 3]);
+    slices.push_back({i, 1, copies.back(), table.data()});
+  }
+  const std::vector<float> batch = Run(*backend, slices, copies);
+  for (size_t i = 0; i < 3; ++i) {
+    const std::vector<float> alone = Run(*backend, {{0, 1, last[i], table.data()}}, {last[i]});
+    ExpectSameBits(alone, {run.data() + i * size, size}, "run " + std::to_string(i));
+    ExpectSameBits(alone, {batch.data() + i * size, size}, "batch " + std::to_string(i));
+  }
+  // Against the fp32 of the same operands, one row.
+  const Values qkv = PlainQkv(c.num_tokens);
+  const int64_t row_size = shape_.q_size() + 2 * shape_.head_dim;
+  for (int64_t h = 0; h < shape_.num_heads; h += 7) {
+    const double* const q = qkv.data() + (c.num_tokens - 1) * row_size + h * shape_.head_dim;
+    Values scores, expected(c.latent_dim), magnitudes(c.latent_dim);
+    double sum = 0.0, largest_score = 0.0;
+    for (int64_t t = 0; t < c.num_tokens; ++t) {
+      const double* const key = qkv.data() + t * row_size + shape_.q_size();
+      double dot = 0.0, magnitude = 0.0;
+      for (int64_t d = 0; d < shape_.head_dim; ++d) {
+        dot += q[d] * key[d];
+        magnitude += std::abs(q[d] * key[d]);
+      }
+      largest_score = std::max(largest_score, magnitude * shape_.scale);
+      scores.push_back(std::exp(dot * shape_.scale));
+      sum += scores.back();
+    }
+    for (int64_t t = 0; t < c.num_tokens; ++t) {
+      const double* const key = qkv.data() + t * row_size + shape_.q_size();
+      for (int64_t d = 0; d < c.latent_dim; ++d) {
+        expected[d] += scores[t] / sum * key[d];
+        magnitudes[d] += scores[t] / sum * std::abs(key[d]);
+      }
+    }
+    ExpectWithin({run.data() + 2 * size + h * c.latent_dim, static_cast<size_t>(c.latent_dim)}, expected,
+                 [&](size_t i) {
+                   const double unit = bf16() ? 2 * kEpsilonBf16 : 64 * kEpsilonF32;
+                   const double score_error = largest_score * (2 * unit + shape_.head_dim * kEpsilonF32);
+                   return magnitudes[i] * (std::expm1(2 * score_error) + 2 * unit + 300 * kEpsilonF32) + unit;
+                 },
+                 "head " + std::to_string(h));
   }
 }
 

@@ -3,13 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <vector>
 
 #include "tests/server/scheduler/recording_sink.h"
+#include "tests/server/scheduler/scheduler_driver.h"
 
 namespace switchyard {
 namespace {
@@ -17,90 +16,6 @@ namespace {
 using std::chrono::seconds;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-constexpr int32_t kStopId = 900, kEosId = 901;
-
-SchedulerOptions SmallOptions() {
-  SchedulerOptions options;
-  options.max_num_seqs = 4;
-  options.max_num_batched_tokens = 16;
-  options.max_model_len = 64;
-  options.block_size = 4;
-  options.num_kv_blocks = 64;
-  options.enable_prefix_caching = false;
-  return options;
-}
-
-std::vector<int32_t> Prompt(int32_t num_tokens, int32_t first = 1) {
-  std::vector<int32_t> prompt(num_tokens);
-  std::iota(prompt.begin(), prompt.end(), first);
-  return prompt;
-}
-
-// Runs steps with scripted tokens: each sequence gets 100, 101, 102, ... unless `next_token` says otherwise.
-class Driver {
- public:
-  explicit Driver(const SchedulerOptions& options)
-      : scheduler(options, [this](const Request& request, const FinishedEvent&) { finished.push_back(request.id); }) {}
-
-  RecordingSink* Add(uint64_t id, std::vector<int32_t> prompt, int32_t max_tokens, int32_t priority = 0,
-                     TimePoint deadline = TimePoint::max()) {
-    auto sink = std::make_shared<RecordingSink>();
-    sinks[id] = sink;
-    auto request = MakeRequest(id, std::move(prompt), max_tokens, sink);
-    request->priority = priority;
-    request->arrival = now;
-    request->deadline = deadline;
-    request->sampling.stop_token_ids = {kStopId, kEosId};
-    request->eos_token_ids = {kEosId};
-    scheduler.Add(std::move(request), now);
-    return sink.get();
-  }
-
-  // "1:4 2:1s" = four tokens of sequence 1, one of sequence 2 and sample; "" = nothing to run.
-  std::string Plan() {
-    const StepBatch* batch = scheduler.Plan(now);
-    output.tokens.clear();
-    std::string text;
-    if (batch == nullptr) return text;
-    for (const SequenceSlice& slice : batch->slices) {
-      text += (text.empty() ? "" : " ") + std::to_string(slice.sequence_id) + ":" + std::to_string(slice.tokens.size());
-      if (!slice.sample) continue;
-      text += "s";
-      SampledToken token;
-      token.sequence_id = slice.sequence_id;
-      const auto scripted = next_token.find(slice.sequence_id);
-      const bool has_script = scripted != next_token.end();
-      token.token = has_script ? scripted->second : 100 + static_cast<int32_t>(slice.output_tokens.size());
-      token.finite = slice.sequence_id != nonfinite;
-      output.tokens.push_back(token);
-    }
-    return text;
-  }
-  std::string Step() {
-    const std::string text = Plan();
-    if (!text.empty()) Apply();
-    return text;
-  }
-  void Apply() {
-    now += seconds(1);
-    scheduler.Apply(output, now);
-  }
-  void RunToEnd() {
-    for (int i = 0; i < 10'000 && !Step().empty(); ++i) {
-    }
-    EXPECT_TRUE(scheduler.idle());
-  }
-  SchedulerCounts counts() const { return scheduler.counts(now); }
-
-  TimePoint now{seconds(1000)};
-  std::map<uint64_t, std::shared_ptr<RecordingSink>> sinks;
-  std::map<uint64_t, int32_t> next_token;
-  uint64_t nonfinite = 0;
-  StepOutput output;
-  std::vector<uint64_t> finished;
-  Scheduler scheduler;
-};
 
 // --- Options and CheckFits ---
 

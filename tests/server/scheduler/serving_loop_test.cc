@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <future>
 #include <memory>
@@ -14,6 +15,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/server/scheduler/recording_sink.h"
@@ -28,28 +30,44 @@ using std::chrono::steady_clock;
 // Answers token = position of the sampled row, so that outputs are known beforehand.
 class PositionEngine : public Engine {
  public:
+  explicit PositionEngine(int max_steps_in_flight) { facts_.max_steps_in_flight = max_steps_in_flight; }
+
   const ModelFacts& facts() const override { return facts_; }
 
   absl::Status Launch(const StepBatch& batch) override {
-    output_.tokens.clear();
+    const int number = num_steps_.fetch_add(1) + 1;
+    calls += " L" + std::to_string(number);
+    if (number == fail_launch_at) return absl::InternalError("device lost");
+    EXPECT_LT(num_in_flight(), facts_.max_steps_in_flight);
+    Step step;
+    step.number = number;
     for (const SequenceSlice& slice : batch.slices) {
+      ExpectKnown(slice);
       if (!slice.sample) continue;
       SampledToken token;
       token.sequence_id = slice.sequence_id;
       token.token = slice.first_position + static_cast<int32_t>(slice.tokens.size()) - 1;
-      output_.tokens.push_back(token);
+      step.output.tokens.push_back(token);
     }
-    return num_steps_.fetch_add(1) + 1 == fail_launch_at ? absl::InternalError("device lost") : absl::OkStatus();
+    in_flight_.push_back(std::move(step));
+    return absl::OkStatus();
   }
 
   absl::StatusOr<const StepOutput*> Collect() override {
+    EXPECT_GT(num_in_flight(), 0);
     while (hangs.load()) std::this_thread::sleep_for(milliseconds(1));
     if (step_time > milliseconds(0)) std::this_thread::sleep_for(step_time);
-    if (num_steps_.load() == fail_collect_at) return absl::InternalError("device lost");
+    const int number = in_flight_.front().number;
+    calls += " C" + std::to_string(number);
+    output_ = std::move(in_flight_.front().output);
+    in_flight_.pop_front();
+    failed_ = failed_ || number == fail_collect_at;
+    if (failed_) return absl::InternalError("device lost");
     return &output_;
   }
 
-  int num_steps() const { return num_steps_.load(); }
+  int num_steps() const { return num_steps_.load(); }  // launched
+  int num_in_flight() const { return static_cast<int>(in_flight_.size()); }
 
   // Set before the loop starts.
   milliseconds step_time{0};
@@ -57,9 +75,27 @@ class PositionEngine : public Engine {
   int fail_collect_at = 0;
   std::atomic<bool> hangs{false};  // in Collect, until it is false
 
+  std::string calls;  // " L1 L2 C1": launched and collected; read it when the loop is over or sleeps
+
  private:
+  struct Step {
+    int number = 0;
+    StepOutput output;
+  };
+
+  // ~i is what the step in flight samples for the same sequence.
+  void ExpectKnown(const SequenceSlice& slice) const {
+    if (slice.tokens.front() >= 0) return;
+    ASSERT_EQ(num_in_flight(), 1);
+    const auto& sampled = in_flight_.front().output.tokens;
+    ASSERT_LT(static_cast<size_t>(~slice.tokens.front()), sampled.size());
+    EXPECT_EQ(sampled[static_cast<size_t>(~slice.tokens.front())].sequence_id, slice.sequence_id);
+  }
+
   ModelFacts facts_;
+  std::deque<Step> in_flight_;
   StepOutput output_;
+  bool failed_ = false;
   std::atomic<int> num_steps_{0};
 };
 
@@ -91,7 +127,11 @@ class WaitingSink : public TokenSink {
 class CountingObserver : public LoopObserver {
  public:
   void OnStep(const StepReport& report) override {
-    if (report.stats != nullptr) ++num_steps;
+    if (report.stats != nullptr) {
+      ++num_steps;
+      num_prefill_tokens += report.num_prefill_tokens;
+      num_decode_tokens += report.num_decode_tokens;
+    }
     if (report.stats == nullptr && report.counts.running > 0 &&
         report.counts.finished_total[static_cast<size_t>(FinishReason::kDeadline)] > 0) {
       saw_end_without_step = true;
@@ -111,19 +151,28 @@ class CountingObserver : public LoopObserver {
   // Loop's thread; read them after Drain.
   int num_failures = 0;
   int num_steps = 0;
+  int num_prefill_tokens = 0;
+  int num_decode_tokens = 0;
   int num_finished = 0;
   bool saw_end_without_step = false;  // an end was reported while others went on, and no step with it
   StepReport last;
 };
 
-class ServingLoopTest : public testing::Test {
+// The parameter: how many steps the engine takes at once.
+class ServingLoopTest : public testing::TestWithParam<int> {
  protected:
-  ServingLoopTest() {
+  ServingLoopTest() : engine_(GetParam()) {
     options_.max_num_seqs = 8;
     options_.max_num_batched_tokens = 32;
     options_.max_model_len = 64;
     options_.block_size = 4;
     options_.num_kv_blocks = 32;
+  }
+
+  // However it ended, no step is left that reads what was freed.
+  void TearDown() override {
+    loop_.reset();
+    EXPECT_EQ(engine_.num_in_flight(), 0);
   }
 
   void Start() {
@@ -149,7 +198,9 @@ class ServingLoopTest : public testing::Test {
   uint64_t next_id_ = 1;
 };
 
-TEST_F(ServingLoopTest, AnswersARequestAndSleepsAfterwards) {
+INSTANTIATE_TEST_SUITE_P(StepsInFlight, ServingLoopTest, testing::Values(1, 2));
+
+TEST_P(ServingLoopTest, AnswersARequestAndSleepsAfterwards) {
   Start();
   const auto sink = Push(3, 4);
   EXPECT_EQ(sink->Wait().reason, FinishReason::kLength);
@@ -160,14 +211,14 @@ TEST_F(ServingLoopTest, AnswersARequestAndSleepsAfterwards) {
   EXPECT_TRUE(loop_->healthy());
 }
 
-TEST_F(ServingLoopTest, WakesUpForEachArrival) {
+TEST_P(ServingLoopTest, WakesUpForEachArrival) {
   Start();
   const auto start = steady_clock::now();
   for (int i = 0; i < 50; ++i) EXPECT_EQ(Push(1, 1)->Wait().reason, FinishReason::kLength);
   EXPECT_LT(steady_clock::now() - start, seconds(25)) << "woken by the heartbeat only, which comes each second";
 }
 
-TEST_F(ServingLoopTest, EndsACancelledRequestWhileOthersGoOn) {
+TEST_P(ServingLoopTest, EndsACancelledRequestWhileOthersGoOn) {
   // Both requests and the cancel are taken during the first step, which waits for them.
   engine_.hangs = true;
   Start();
@@ -180,7 +231,7 @@ TEST_F(ServingLoopTest, EndsACancelledRequestWhileOthersGoOn) {
   EXPECT_EQ(other->tokens.size(), 30u);
 }
 
-TEST_F(ServingLoopTest, EndsARequestAtItsDeadline) {
+TEST_P(ServingLoopTest, EndsARequestAtItsDeadline) {
   engine_.step_time = milliseconds(2);
   Start();
   const auto start = steady_clock::now();
@@ -192,7 +243,7 @@ TEST_F(ServingLoopTest, EndsARequestAtItsDeadline) {
   EXPECT_EQ(event.num_output_tokens, static_cast<int32_t>(sink->tokens.size()));
 }
 
-TEST_F(ServingLoopTest, DrainFinishesWhatWasAdmittedAndRefusesTheRest) {
+TEST_P(ServingLoopTest, DrainFinishesWhatWasAdmittedAndRefusesTheRest) {
   engine_.step_time = milliseconds(1);
   Start();
   std::vector<std::shared_ptr<WaitingSink>> sinks;
@@ -205,7 +256,7 @@ TEST_F(ServingLoopTest, DrainFinishesWhatWasAdmittedAndRefusesTheRest) {
   EXPECT_EQ(observer_.last.counts.admitted_total, 20);
 }
 
-TEST_F(ServingLoopTest, DrainGivesUpAtItsDeadline) {
+TEST_P(ServingLoopTest, DrainGivesUpAtItsDeadline) {
   engine_.step_time = milliseconds(100);  // six seconds of work
   Start();
   const auto sink = Push(2, 60);
@@ -216,7 +267,7 @@ TEST_F(ServingLoopTest, DrainGivesUpAtItsDeadline) {
   EXPECT_EQ(observer_.last.counts.kv_blocks_used, 0);
 }
 
-TEST_F(ServingLoopTest, DrainSaysWhenTheEngineHangs) {
+TEST_P(ServingLoopTest, DrainSaysWhenTheEngineHangs) {
   engine_.hangs = true;
   Start();
   const auto sink = Push(2, 60);
@@ -230,7 +281,7 @@ TEST_F(ServingLoopTest, DrainSaysWhenTheEngineHangs) {
   EXPECT_EQ(sink->Wait().status, TerminalStatus::kUnavailable);
 }
 
-TEST_F(ServingLoopTest, ReportsAnEndBeforeTheNextStep) {
+TEST_P(ServingLoopTest, ReportsAnEndBeforeTheNextStep) {
   engine_.step_time = milliseconds(1);
   engine_.hangs = true;  // until both are there
   Start();
@@ -242,7 +293,7 @@ TEST_F(ServingLoopTest, ReportsAnEndBeforeTheNextStep) {
   EXPECT_TRUE(observer_.saw_end_without_step);
 }
 
-TEST_F(ServingLoopTest, DrainOfAnIdleLoopReturnsAtOnce) {
+TEST_P(ServingLoopTest, DrainOfAnIdleLoopReturnsAtOnce) {
   // The best of five, or the machine may have been busy: a heartbeat would take a second each time.
   auto best = steady_clock::duration::max();
   for (int i = 0; i < 5; ++i) {
@@ -257,7 +308,7 @@ TEST_F(ServingLoopTest, DrainOfAnIdleLoopReturnsAtOnce) {
   EXPECT_LT(best, milliseconds(500));
 }
 
-TEST_F(ServingLoopTest, TheDestructorAnswersWhatIsLeft) {
+TEST_P(ServingLoopTest, TheDestructorAnswersWhatIsLeft) {
   engine_.step_time = milliseconds(100);  // six seconds of work
   Start();
   std::vector<std::shared_ptr<WaitingSink>> sinks;
@@ -276,7 +327,7 @@ void ExpectFailure(ServingLoop& loop, RequestQueue& queue, const std::vector<std
   EXPECT_EQ(queue.Push(MakeRequest(99, {1}, 1, sinks[0])).code(), absl::StatusCode::kUnavailable);
 }
 
-TEST_F(ServingLoopTest, AFailedLaunchEndsEverythingAsUnavailable) {
+TEST_P(ServingLoopTest, AFailedLaunchEndsEverythingAsUnavailable) {
   engine_.fail_launch_at = 1;
   std::vector<std::shared_ptr<WaitingSink>> sinks;
   for (int i = 0; i < 12; ++i) sinks.push_back(Push(2, 60));
@@ -286,18 +337,18 @@ TEST_F(ServingLoopTest, AFailedLaunchEndsEverythingAsUnavailable) {
   EXPECT_EQ(observer_.num_failures, 1);
 }
 
-TEST_F(ServingLoopTest, AFailedCollectEndsEverythingAsUnavailable) {
+TEST_P(ServingLoopTest, AFailedCollectEndsEverythingAsUnavailable) {
   engine_.fail_collect_at = 4;
   std::vector<std::shared_ptr<WaitingSink>> sinks;
   for (int i = 0; i < 12; ++i) sinks.push_back(Push(2, 60));
   Start();
   ExpectFailure(*loop_, queue_, sinks);
   EXPECT_EQ(sinks[0]->tokens.size(), 3u);
-  EXPECT_EQ(engine_.num_steps(), 4) << "no step after the failure";
+  EXPECT_EQ(engine_.num_steps(), 3 + GetParam()) << "no step after the failure";
   loop_->Drain(TimePoint::max());
 }
 
-TEST_F(ServingLoopTest, ReportsStepsAndCounts) {
+TEST_P(ServingLoopTest, ReportsStepsAndCounts) {
   Start();
   EXPECT_EQ(Push(5, 3)->Wait().num_output_tokens, 3);
   loop_->Drain(TimePoint::max());
@@ -306,9 +357,64 @@ TEST_F(ServingLoopTest, ReportsStepsAndCounts) {
   EXPECT_EQ(observer_.last.counts.generation_tokens_total, 3);
   EXPECT_EQ(observer_.last.num_sequences, 1);
   EXPECT_EQ(observer_.last.num_decode_tokens, 1);
+  EXPECT_EQ(observer_.num_prefill_tokens, 5);
+  EXPECT_EQ(observer_.num_decode_tokens, 2);
 }
 
-TEST_F(ServingLoopTest, ShowsSignsOfLifeWhileIdle) {
+TEST_P(ServingLoopTest, TheEngineHasItsNextStepBeforeTheLastIsRead) {
+  Start();
+  EXPECT_EQ(Push(2, 4)->Wait().num_output_tokens, 4);
+  loop_->Drain(TimePoint::max());
+  EXPECT_EQ(engine_.calls, GetParam() == 1 ? " L1 C1 L2 C2 L3 C3 L4 C4" : " L1 L2 C1 L3 C2 L4 C3 C4");
+}
+
+TEST_P(ServingLoopTest, ACancelCostsNoStepThatWasNotLaunchedYet) {
+  const auto sink = std::make_shared<WaitingSink>();
+  sink->on_token = [this](int num_tokens) {
+    if (num_tokens == 3) queue_.Cancel(1);
+  };
+  ASSERT_TRUE(queue_.Push(MakeRequest(1, {1, 1}, 60, sink)).ok());
+  Start();
+  EXPECT_EQ(sink->Wait().status, TerminalStatus::kCancelled);
+  loop_->Drain(TimePoint::max());
+  EXPECT_EQ(sink->tokens.size(), 3u);
+  EXPECT_EQ(engine_.calls, GetParam() == 1 ? " L1 C1 L2 C2 L3 C3" : " L1 L2 C1 L3 C2 L4 C3 C4");
+}
+
+TEST_P(ServingLoopTest, ATokenAfterTheEndIsNeitherSentNorCounted) {
+  const auto sink = std::make_shared<WaitingSink>();
+  auto request = MakeRequest(1, {1, 1}, 60, sink);
+  request->sampling.stop_token_ids = {3};  // the third
+  ASSERT_TRUE(queue_.Push(std::move(request)).ok());
+  Start();
+  EXPECT_EQ(sink->Wait().reason, FinishReason::kStop);
+  loop_->Drain(TimePoint::max());
+  EXPECT_THAT(sink->tokens, testing::ElementsAre(1, 2, 3));
+  EXPECT_EQ(observer_.num_steps, 2 + GetParam());
+  EXPECT_EQ(observer_.last.counts.generation_tokens_total, 3);
+  EXPECT_EQ(observer_.last.counts.kv_blocks_used, 0);
+}
+
+TEST_P(ServingLoopTest, AFailureEndsRequestsOnlyWhenNoStepReadsThemAnyMore) {
+  engine_.fail_launch_at = 2;
+  const auto sink = std::make_shared<WaitingSink>();
+  ASSERT_TRUE(queue_.Push(MakeRequest(1, {1, 1}, 60, sink)).ok());
+  Start();
+  ExpectFailure(*loop_, queue_, {sink});
+  EXPECT_EQ(engine_.calls, GetParam() == 1 ? " L1 C1 L2" : " L1 L2 C1");
+}
+
+TEST_P(ServingLoopTest, AFailedCollectTakesTheStepBehindItAlong) {
+  engine_.fail_collect_at = 1;
+  const auto sink = std::make_shared<WaitingSink>();
+  ASSERT_TRUE(queue_.Push(MakeRequest(1, {1, 1}, 60, sink)).ok());
+  Start();
+  ExpectFailure(*loop_, queue_, {sink});
+  EXPECT_EQ(engine_.calls, GetParam() == 1 ? " L1 C1" : " L1 L2 C1 C2");
+  EXPECT_TRUE(sink->tokens.empty());
+}
+
+TEST_P(ServingLoopTest, ShowsSignsOfLifeWhileIdle) {
   Start();
   std::this_thread::sleep_for(milliseconds(1500));
   // On a busy machine a sign may be late, but comes.
@@ -319,7 +425,7 @@ TEST_F(ServingLoopTest, ShowsSignsOfLifeWhileIdle) {
 
 // Many threads push, cancel and set deadlines; the pool is small enough to preempt. Every request ends once, and
 // admitted = ended.
-TEST_F(ServingLoopTest, ConservesRequestsUnderManyThreads) {
+TEST_P(ServingLoopTest, ConservesRequestsUnderManyThreads) {
   constexpr int kThreads = 4, kEach = 250;
   options_.num_kv_blocks = 16;
   Start();

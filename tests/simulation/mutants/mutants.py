@@ -21,8 +21,8 @@ QUEUE = "request_queue.cc"
 MUTANTS = {
     # Blocks.
     "leak_on_cancel_in_flight": (
-        SCHEDULER, "  ReleaseBlocks(sequence);\n  if (sequence->running) {",
-        "  if (!sequence->cancelled) ReleaseBlocks(sequence);\n  if (sequence->running) {"),
+        SCHEDULER, "  if (!sequence->in_flight()) ReleaseBlocks(sequence);\n",
+        "  if (!sequence->in_flight() && !sequence->cancelled) ReleaseBlocks(sequence);\n"),
     "leak_of_first_block_on_preempt": (
         SCHEDULER, "  ReleaseBlocks(victim);", "  victim->block_table.erase(victim->block_table.begin());\n"
         "  ReleaseBlocks(victim);"),
@@ -30,8 +30,9 @@ MUTANTS = {
         SCHEDULER, "  ReleaseBlocks(victim);",
         "  const auto blocks = victim->block_table;\n  ReleaseBlocks(victim);\n  victim->block_table = blocks;"),
     "block_end_off_by_one": (
-        SCHEDULER, "NumBlocks(sequence->num_tokens()) <= static_cast", "NumBlocks(sequence->num_tokens() - 1) <= static_cast"),
-    "blocks_freed_in_flight": (SCHEDULER, "  if (sequence->in_flight) {", "  if (false) {"),
+        SCHEDULER, "NumBlocks(sequence.num_expected()) > static_cast",
+        "NumBlocks(sequence.num_expected() - 1) > static_cast"),
+    "cancel_ends_a_step_in_flight": (SCHEDULER, "  if (sequence->in_flight()) {", "  if (false) {"),
     "evicts_referenced_block": (
         POOL, "if (--blocks_[block].ref_count > 0) return;", "if (--blocks_[block].ref_count > 1) return;"),
     "revived_block_stays_available": (
@@ -63,7 +64,7 @@ MUTANTS = {
                                   "return"),
     # Order and budget.
     "budget_overrun": (SCHEDULER, "    budget -= num_tokens;\n", ""),
-    "prefill_stalls_decodes": (SCHEDULER, "  if (!scheduled_.empty()) budget = std::min", "  if (false) budget = std::min"),
+    "prefill_stalls_decodes": (SCHEDULER, "  if (num_decodes > 0) budget = std::min", "  if (false) budget = std::min"),
     "newcomers_starve_running_prefills": (SCHEDULER, "(chosen == nullptr || waiting->rank < chosen->rank)", "true"),
     "newest_first": (SCHEDULER, "    if (sequence->rank.preemptible) return sequence;\n",
                      "    if (sequence->rank.preemptible) return *waiting_.rbegin();\n"),
@@ -84,6 +85,33 @@ MUTANTS = {
     "nonfinite_token_is_delivered": (SCHEDULER, "  if (!token.finite) return Finish", "  if (false) return Finish"),
     "cancelled_in_flight_goes_on": (SCHEDULER, "    sequence->cancelled = true;", "    sequence->cancelled = false;"),
     "waiting_tokens_drift": (SCHEDULER, "  counts_.waiting_tokens -= sequence->num_tokens();\n", ""),
+    # Two steps in flight.
+    "freed_while_the_next_step_runs": (
+        SCHEDULER, "  if (!sequence->in_flight()) ReleaseBlocks(sequence);\n", "  ReleaseBlocks(sequence);\n"),
+    "leak_of_ended_ones_blocks": (
+        SCHEDULER, "  for (const std::unique_ptr<Sequence>& sequence : step->ended) ReleaseBlocks(sequence.get());\n", ""),
+    "token_after_the_end": (SCHEDULER, "  if (sequence->ended) return;", "  if (false) return;"),
+    "result_goes_to_the_newest_step": (SCHEDULER, "  Step& step = steps_[oldest_];\n",
+                                       "  Step& step = steps_[(oldest_ + steps_in_flight_ - 1) % steps_.size()];\n"),
+    "unknown_token_of_another_slice": (SCHEDULER, "push_back(~sequence.sample_index)", "push_back(~step.num_sampled)"),
+    "unknown_tokens_share_a_place": (
+        SCHEDULER, "  step.unknown_tokens.push_back(~sequence.sample_index);\n  return std::span(step.unknown_tokens)",
+        "  steps_[0].unknown_tokens.push_back(~sequence.sample_index);\n  return std::span(steps_[0].unknown_tokens)"),
+    "chunk_runs_twice": (SCHEDULER, "std::span(sequence.tokens).subspan(sequence.num_planned, num_tokens)",
+                         "std::span(sequence.tokens).subspan(sequence.num_computed, num_tokens)"),
+    "position_of_the_step_before": (SCHEDULER, ".first_position = sequence->num_planned",
+                                    ".first_position = sequence->num_computed"),
+    "no_block_for_the_unknown_token": (SCHEDULER, "NumBlocks(sequence.num_expected()) > static_cast",
+                                       "NumBlocks(sequence.num_tokens()) > static_cast"),
+    "publishes_before_it_is_applied": (SCHEDULER, "sequence->num_published < sequence->num_computed / options_",
+                                       "sequence->num_published < sequence->num_planned / options_"),
+    "plans_past_max_tokens": (SCHEDULER, "sequence.num_output_tokens() + sequence.num_sampling < sequence.request",
+                              "sequence.num_output_tokens() < sequence.request"),
+    "cancelled_one_is_planned_ahead": (SCHEDULER, "  return !sequence.cancelled && ", "  return "),
+    "plans_ahead_of_a_host_sampled_token": (SCHEDULER, " || steps_[oldest_].samples_on_host", ""),
+    "plans_ahead_past_a_deadline": (SCHEDULER, "  if (next_deadline() <= now || ", "  if ("),
+    "preempts_ahead": (SCHEDULER, " || !HasBlocksForNextTokens()", ""),
+    "never_plans_ahead": (SCHEDULER, "  if (next_deadline() <= now || ", "  if (steps_in_flight_ == 1 || "),
     # Queue.
     "push_wakes_nobody": (QUEUE, "  pending_tokens_ += num_tokens;\n  arrived_.NotifyOne();\n",
                           "  pending_tokens_ += num_tokens;\n"),

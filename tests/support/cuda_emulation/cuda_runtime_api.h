@@ -50,6 +50,7 @@ struct cudaDeviceProp {
   int minor;
   int multiProcessorCount;
   size_t totalGlobalMem;
+  size_t sharedMemPerBlockOptin;
 };
 
 cudaError_t cudaGetDeviceCount(int* count);

@@ -134,6 +134,7 @@ struct Machine {
   int64_t num_graph_launches = 0;
   bool refuse_capture = false;
   size_t memory = size_t{64} << 30;
+  size_t shared_memory = kMaxSharedMemory;  // that a block may have
   size_t used = 0;
   std::unordered_map<void*, size_t> allocations;
   std::map<const char*, size_t> pinned;
@@ -289,7 +290,7 @@ bool IsPinned(const void* pointer) {
 
 void LaunchKernel(KernelLaunch launch, cudaStream_t stream) {
   if (launch.block.x * launch.block.y * launch.block.z > kMaxThreads || launch.grid.y > 65535 ||
-      launch.grid.z > 65535 || launch.shared_bytes > (227 << 10)) {
+      launch.grid.z > 65535 || launch.shared_bytes > TheMachine().shared_memory) {
     Fail(cudaErrorInvalidValue);
     return;
   }
@@ -419,6 +420,7 @@ int64_t NumGraphLaunches() { return TheMachine().num_graph_launches; }
 void SetRefuseCapture(bool refuse) { TheMachine().refuse_capture = refuse; }
 void FailNextSynchronize(cudaError_t error) { TheMachine().pending = error; }
 void SetDeviceMemory(size_t bytes) { TheMachine().memory = bytes; }
+void SetSharedMemory(size_t bytes) { TheMachine().shared_memory = bytes; }
 void SetComputeCapability(int major, int minor) {
   TheMachine().major = major;
   TheMachine().minor = minor;
@@ -444,6 +446,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   properties->minor = TheMachine().minor;
   properties->multiProcessorCount = 3;  // few, so that persistent kernels walk
   properties->totalGlobalMem = TheMachine().memory;
+  properties->sharedMemPerBlockOptin = TheMachine().shared_memory;
   return cudaSuccess;
 }
 

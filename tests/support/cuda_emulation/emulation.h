@@ -45,6 +45,8 @@ int64_t NumGraphLaunches();               // since the process began
 void SetRefuseCapture(bool refuse);       // streams cannot be captured
 void FailNextSynchronize(cudaError_t error);  // as a device that broke during a step
 void SetDeviceMemory(size_t bytes);       // what cudaMemGetInfo and cudaMalloc know of
+inline constexpr size_t kMaxSharedMemory = 227 << 10;  // as on Hopper
+void SetSharedMemory(size_t bytes);       // that a block may have
 void SetComputeCapability(int major, int minor);
 
 }  // namespace cuda_emulation

@@ -23,7 +23,6 @@ constexpr int kUnit = 16;          // bytes that stay together when rows are per
 constexpr int kRowBytes = 128;     // of the one swizzle that is emulated
 constexpr int kWgmmaRows = 64;
 constexpr int kWgmmaK = 16;
-constexpr int kNobody = -1;
 
 // What a CUtensorMap holds here.
 struct TensorMap {

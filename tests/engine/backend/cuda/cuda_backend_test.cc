@@ -318,9 +318,26 @@ TEST(CudaBackendTest, RefusesByNameWhatItDoesNotCompute) {
   shape.latent_dim = 512;
   LayerBlocks blocks;
   blocks.attention = &shape;
+  EXPECT_TRUE(backend->CheckServed(blocks).ok());
+  shape.head_dim = 704;
+  shape.latent_dim = 640;
   const absl::Status status = backend->CheckServed(blocks);
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("latent attention (MLA)"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("128 heads on a latent of 640 + 64 (at most 128 on 512 in 576)"));
+  shape.num_heads = shape.num_kv_heads = 2;
+  shape.head_dim = 16;
+  shape.latent_dim = 0;
+  RouterConfig router;
+  router.num_experts = 300;
+  router.top_k = 2;
+  blocks.router = &router;
+  blocks.attention_experts = true;
+  EXPECT_THAT(std::string(backend->CheckServed(blocks).message()),
+              HasSubstr("a mixture of attention heads of 300 experts (at most 256)"));
+  blocks.attention_experts = false;
+  blocks.cross_attention = true;
+  EXPECT_THAT(std::string(backend->CheckServed(blocks).message()), HasSubstr("cross attention"));
 }
 
 }  // namespace
