@@ -92,7 +92,19 @@ absl::Status ExpertGemmChoice::AddTable(const BackendOptions& options, const cud
 
 int64_t ExpertGemmChoice::ScratchBytes(const ExpertSizes& experts, int64_t tokens, int64_t max_rows) const {
   int64_t bytes = 0;
-  for (const auto& provider : providers_) bytes = std::max(bytes, provider->ScratchBytes(experts, tokens, max_rows));
+  const auto widen = [&](size_t provider) {
+    bytes = std::max(bytes, providers_[provider]->ScratchBytes(experts, tokens, max_rows));
+  };
+  widen(kNative);
+  widen(default_);
+  // A table may know many models; what theirs would take is of no concern.
+  for (const Entry& entry : entries_) {
+    if (entry.shape.hidden != experts.hidden || entry.shape.intermediate != experts.intermediate ||
+        entry.shape.num_experts != experts.num_experts || entry.shape.dtype != experts.dtype) {
+      continue;
+    }
+    for (const auto& [max_tokens, provider] : entry.buckets) widen(provider);
+  }
   return bytes;
 }
 

@@ -17,6 +17,7 @@ class NativeExpertGemm final : public ExpertGemm {
     const ExpertProducts products = MakeExpertProducts(experts, batch, scratch);
     for (const GroupedGemm& gemm : {products.gate_up, products.down}) {
       if (experts.dtype == DType::kBF16) {
+        CHECK(batch.tile_tokens <= ChooseTileTokens(INT32_MAX, 1));  // a plan with wider tiles is not for it
         LaunchGemmBf16(gemm, batch.tile_tokens, num_multiprocessors_, stream_);
       } else {
         LaunchGemmF32(gemm, batch.tile_tokens, stream_);
