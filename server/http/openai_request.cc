@@ -8,6 +8,7 @@
 
 #include "engine/base/status_macros.h"
 #include "server/frontend/errors.h"
+#include "server/frontend/request_validation.h"
 #include "server/frontend/sampling_fields.h"
 #include "server/http/chat_request.h"
 #include "server/http/ordered_json.h"
@@ -224,6 +225,17 @@ absl::Status ReadField(const std::vector<Fields>& fields, const std::string& nam
 
 // ---------------------------------------------------------------------------------------------------------- the end
 
+// Checked here, too: the answer has a place per choice before the request is validated.
+absl::Status SetNumChoices(Draft* draft) {
+  if (!draft->request.has_n()) return absl::OkStatus();
+  const int32_t n = draft->request.n();
+  if (n < 1 || n > kMaxChoices) {
+    return Wrong("n", "is " + std::to_string(n) + "; use a whole number from 1 to " + std::to_string(kMaxChoices));
+  }
+  draft->shape.n = n;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<OpenAiRequest> FinishCompletion(Draft draft) {
   if (draft.prompt == nullptr) return Wrong("prompt", "is missing");
   if (!draft.request.has_max_tokens()) draft.request.set_max_tokens(kDefaultCompletionTokens);
@@ -265,7 +277,7 @@ absl::StatusOr<OpenAiRequest> ReadOpenAiRequest(Endpoint endpoint, std::string_v
   if (draft.shape.include_usage && !draft.shape.stream) {
     return Wrong("stream_options", "is set, but stream is not true");
   }
-  if (draft.request.has_n()) draft.shape.n = draft.request.n();
+  RETURN_IF_ERROR(SetNumChoices(&draft));
   return endpoint == Endpoint::kChat ? FinishChat(std::move(draft)) : FinishCompletion(std::move(draft));
 }
 

@@ -1,5 +1,5 @@
 // The JSON of POST /v1/completions and /v1/chat/completions to GenerateRequests, which then go the way of all others:
-// their ranges are checked by ValidateGenerateRequest.
+// their ranges are checked by ValidateGenerateRequest, but for that of `n`, which the answer is made by.
 //
 // What OpenAI's interface has and this server has not is refused by name unless it is off; what only OpenAI's own
 // service needs (`user`, `store`, ...) is passed by; what nobody knows is an error, so that a typing mistake shows.
@@ -26,7 +26,7 @@ struct AnswerShape {
   bool stream = false;
   bool include_usage = false;  // of a stream: a last event with the usage
   bool logprobs = false;
-  int32_t n = 1;  // choices per prompt; choice i of prompt p is number p * n + i
+  int32_t n = 1;  // choices per prompt, 1 to kMaxChoices; choice i of prompt p is number p * n + i
 };
 
 struct OpenAiRequest {
@@ -34,7 +34,7 @@ struct OpenAiRequest {
   AnswerShape shape;
 };
 
-// INVALID_ARGUMENT: no JSON object, or a field of the wrong kind; names it.
+// INVALID_ARGUMENT: no JSON object, or a field of the wrong kind, or `n` out of its range; names it.
 absl::StatusOr<OpenAiRequest> ReadOpenAiRequest(Endpoint endpoint, std::string_view body);
 
 }  // namespace switchyard::http

@@ -158,6 +158,21 @@ TEST_F(ExchangeTest, APromptThatIsRefusedEndsTheOthers) {
   for (const auto& request : requests) End(*request, TerminalStatus::kCancelled);
 }
 
+TEST_F(ExchangeTest, ANumberOfChoicesOutOfRangeIsAnAnswer) {
+  for (const char* n : {"-1", "0", "2147483647", "-2147483648"}) {
+    for (const auto& [endpoint, start] : {std::pair(Endpoint::kCompletions, R"({"prompt": ["a", "b"], "n": )"),
+                                          std::pair(Endpoint::kChat, R"({"messages": [], "n": )")}) {
+      sink_ = std::make_shared<FakeSink>();
+      Begin(std::string(start) + n + "}", endpoint);
+      EXPECT_EQ(sink_->status(), 400);
+      EXPECT_EQ(sink_->json()["error"]["param"], "n");
+      EXPECT_TRUE(sink_->TakeInFlight());
+      exchange_->OnSent(true);
+      EXPECT_EQ(server_.metrics.open_calls(), 0);
+    }
+  }
+}
+
 TEST_F(ExchangeTest, AFullQueueRefusesAll) {
   Begin(R"({"prompt": ["a", "b", "c"], "n": 4, "stream": true})");
   EXPECT_EQ(Queued().size(), 8u) << "the third did not fit";

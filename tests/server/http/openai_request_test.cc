@@ -195,6 +195,22 @@ TEST(OpenAiRequestTest, ManyKeysAreReadInLinearTime) {
   EXPECT_GT(request->prompts[0].chat().messages(0).extra_fields().size(), 5'000'000u);
 }
 
+// The answer has a place per choice, made before anything else has looked at the request.
+TEST(OpenAiRequestTest, OnlySensibleNumbersOfChoicesAreRead) {
+  for (const Endpoint endpoint : {Endpoint::kCompletions, Endpoint::kChat}) {
+    const std::string start = endpoint == Endpoint::kChat ? R"({"messages": [], "n": )" : R"({"prompt": "a", "n": )";
+    for (const char* n : {"-1", "0", "17", "2147483647", "-2147483648", "\"-1\""}) {
+      const auto request = ReadOpenAiRequest(endpoint, start + n + "}");
+      ASSERT_EQ(request.status().code(), absl::StatusCode::kInvalidArgument) << n;
+      EXPECT_EQ(FieldOf(request.status()), "n");
+      EXPECT_NE(std::string(request.status().message()).find("use a whole number from 1 to 16"), std::string::npos)
+          << request.status();
+    }
+    EXPECT_EQ(Read(endpoint, start + "1}").shape.n, 1);
+    EXPECT_EQ(Read(endpoint, start + "16}").shape.n, 16);
+  }
+}
+
 TEST(OpenAiRequestTest, EveryPrefixIsRefused) {
   const std::string body = R"({"messages": [{"role": "user", "content": "a\u00e4"}], "temperature": -1.5e-1, "n": 2})";
   ASSERT_TRUE(ReadOpenAiRequest(Endpoint::kChat, body).ok());
