@@ -151,7 +151,7 @@ struct PartBlock {
 
 // Three blocks on a multiprocessor: what one of them waits for, another may have.
 template <int kTokens>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads)
     PartGemmBf16Kernel(PartGemm gemm, int tile_tokens, const __grid_constant__ PartWeights parts) {
   using Block = PartBlock<kTokens>;
   unsigned char* const shared = DynamicShared<unsigned char>();
