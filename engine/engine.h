@@ -106,8 +106,8 @@ class Engine {
   virtual const ModelFacts& facts() const = 0;
 
   // Starts a step. REQUIRES: fewer than facts().max_steps_in_flight in flight; of the one in flight, if any, no slice
-  // with `sample` NeedsHostSampler; slices within the limits of EngineOptions, ids below vocab_size, blocks of the pool.
-  // INTERNAL: not so; nothing was started, this step is not to be collected, and the next Launch may follow.
+  // with `sample` NeedsHostSampler; slices within the limits of EngineOptions, ids below vocab_size, blocks of the
+  // pool. INTERNAL: not so; nothing was started, this step is not to be collected, and the next Launch may follow.
   virtual absl::Status Launch(const StepBatch& batch) = 0;
 
   // Waits for the oldest step in flight; the result is valid until the next Collect.

@@ -222,7 +222,7 @@ struct RouterConfig {
   const Weight* choice_bias = nullptr;  // kVector [num_experts], set once it is loaded
 };
 
-// Rows of a step that share the capacity of the experts: always of one request, so that a request's answer never depends
+// Rows of a step that share the capacity of the experts: always of one request, so that its answer never depends
 // on who else is in the step.
 struct RowGroup {
   int64_t first_row = 0;
@@ -541,8 +541,8 @@ class Backend {
     *seconds = std::chrono::duration<float>(std::chrono::steady_clock::now() - timer_start_).count();
   }
 
-  // Steps between BeginStep and EndStep that may be called before Wait is called for the first of them: 1, or more where
-  // an id ~i of Embed means the token that the step before sampled for its i-th row with logits.
+  // Steps between BeginStep and EndStep that may be called before Wait is called for the first of them: 1, or more
+  // where an id ~i of Embed means the token that the step before sampled for its i-th row with logits.
   virtual int max_steps_in_flight() const { return 1; }
   // Waits for the oldest step not waited for, or, if there is none, for everything called so far. INTERNAL: the device
   // failed, with its words; stays failed.

@@ -1,5 +1,5 @@
 // Launching a step before the last one is collected, on a device that samples: the tokens, statistics and explanations
-// are those of steps run one by one on the CPU. SWITCHYARD_PLUGIN_DIR says which device it is: an emulated or a real one.
+// are those of steps run one by one on the CPU. SWITCHYARD_PLUGIN_DIR says which device that is: emulated or real.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // What a step leaves for the host: one block of device memory at addresses that stay the same, copied in one transfer
-// into one of kMaxStepsInFlight page-locked slots, so that the device may go on with the next step while the host reads.
+// into one of kMaxStepsInFlight page-locked slots, so that the device may begin the next step while the host reads.
 #ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_STEP_RESULTS_H_
 #define SWITCHYARD_ENGINE_BACKEND_CUDA_STEP_RESULTS_H_
 
