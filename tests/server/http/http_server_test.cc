@@ -203,7 +203,7 @@ TEST_F(HttpServerTest, HeadIsAnsweredWithoutABody) {
 TEST_F(HttpServerTest, AnAnswerThatNobodyReadsEndsTheConnection) {
   options_.unread_timeout = milliseconds(300);
   Restart();
-  parts_.parts.max_message_bytes = int64_t{64} << 20;
+  parts_.parts.limits.max_message_bytes = int64_t{64} << 20;
   const std::string body = R"({"messages": [{"role": "user", "content": "abc"}], "max_tokens": 900, "n": 8,
                                "ignore_eos": true, "logprobs": true, "top_logprobs": 20})";
   std::string request = Post(body);
