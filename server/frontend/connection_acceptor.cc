@@ -116,7 +116,7 @@ void ConnectionAcceptor::Run() {
       } else if (fd == listener_.get()) {
         ready = true;  // after the hangups, which make room
       } else if (open_.erase(fd) > 0) {
-        // gRPC's descriptor keeps the socket, and so the entry, alive.
+        // The taker's descriptor keeps the socket, and so the entry, alive.
         epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
         close(fd);
       }

@@ -1,11 +1,13 @@
-// Accepts connections for gRPC, as many at a time as are allowed: gRPC 1.51 itself takes any number.
+// Accepts connections for gRPC and for HTTP, one of these for each, as many at a time as are allowed: gRPC 1.51 itself
+// takes any number.
 //
-// A connection is gRPC's once it was handed over. To know when it ends, this keeps a second descriptor of the socket
-// and waits for its hangup, whoever closes: the peer, or gRPC, which shuts a socket down before it lets go of it. So a
-// connection costs two descriptors. Beyond the limit, or when the process has no descriptor left, a connection is reset
-// at once, and the listener goes on (gRPC's own stays deaf when descriptors run out).
+// A connection is its taker's once it was handed over. To know when it ends, this keeps a second descriptor of the
+// socket and waits for its hangup, whoever closes: the peer, or the taker, which must shut a socket down before it lets
+// go of it, as gRPC and HttpServer do. So a connection costs two descriptors. Beyond the limit, or when the process has
+// no descriptor left, a connection is reset at once, and the listener goes on (gRPC's own stays deaf when descriptors
+// run out).
 //
-// No gRPC types here. One thread of its own.
+// No types of gRPC or HTTP here. One thread of its own.
 #ifndef SWITCHYARD_SERVER_FRONTEND_CONNECTION_ACCEPTOR_H_
 #define SWITCHYARD_SERVER_FRONTEND_CONNECTION_ACCEPTOR_H_
 
@@ -23,7 +25,7 @@ namespace switchyard {
 
 class ConnectionAcceptor {
  public:
-  // Owns `connection` from now on. On the accepting thread; must not wait.
+  // Owns `connection` from now on; shuts it down before it closes it. On the accepting thread; must not wait.
   using HandOver = std::function<void(int listener, int connection)>;
 
   // Listens, but accepts nothing yet. "0.0.0.0" is every IPv4 and IPv6 address, as with gRPC.  UNAVAILABLE: the address

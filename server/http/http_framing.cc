@@ -59,7 +59,10 @@ std::string Framing::Frame(const AnswerPart& part) {
   for (const auto& [name, value] : part.head->headers) text += name + ": " + value + "\r\n";
   text += "X-Content-Type-Options: nosniff\r\n";
   text += keep_alive ? "Connection: keep-alive\r\n" : "Connection: close\r\n";
-  if (is_whole) return text + "Content-Length: " + std::to_string(part.body.size()) + "\r\n\r\n" + part.body;
+  if (is_whole) {
+    text += "Content-Length: " + std::to_string(part.body.size()) + "\r\n\r\n";
+    return is_head ? text : text + part.body;
+  }
   if (is_http_1_0) return text + "\r\n" + part.body;
   return text + "Transfer-Encoding: chunked\r\n\r\n" + Chunk(part.body, false);
 }

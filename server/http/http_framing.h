@@ -14,8 +14,9 @@ inline constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 struct Framing {
   bool keep_alive = false;
   bool is_http_1_0 = false;  // knows no chunks: a stream ends with its connection
+  bool is_head = false;      // answered with the length of a body, and without the body
 
-  // The parts of one answer, in order.
+  // The parts of one answer, in order. To HEAD there is one.
   std::string Frame(const AnswerPart& part);
 };
 

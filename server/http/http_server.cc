@@ -62,17 +62,20 @@ struct HttpServer::Impl {
                     [this] { parts->metrics->OnConnectionRefused(); });
   }
 
-  // On the server's thread, as all of the following but for what says otherwise.
+  // On the server's thread, as all of the following but for what says otherwise. A connection that nobody is let in by
+  // is shut down first: the acceptor has a descriptor of it, too, and waits for that.
   void TakeOver(int fd) {
     Tcp::socket socket(io);
     boost::system::error_code error;
     socket.assign(ProtocolOf(fd), fd, error);
     if (error) {
+      shutdown(fd, SHUT_RDWR);
       close(fd);
       return;
     }
     if (credentials->identity() == nullptr) return Open<Tcp::socket>(std::move(socket));
-    if (const auto tls = CurrentTls()) Open<TlsStream>(TlsStream(std::move(socket), *tls));
+    if (const auto tls = CurrentTls()) return Open<TlsStream>(TlsStream(std::move(socket), *tls));
+    socket.shutdown(Tcp::socket::shutdown_both, error);
   }
 
   template <typename Stream>

@@ -3,8 +3,8 @@
 //   ConnectionAcceptor -> Session: TLS handshake -> head -> Refusal? -> body -> OpenAiApi::Run -> parts of the answer
 //
 // A client that is slow to begin, to send its head or its body is cut off, each in its own time; so is one that leaves
-// an answer unread (OpenCalls), and one that sends a request before the last was answered. A client that closes its
-// side while an answer is made has left: its work is cancelled.
+// an answer unread (OpenCalls; its last part: `unread_timeout`), and one that sends a request before the last was
+// answered. A client that closes its side while an answer is made has left: its work is cancelled.
 //
 // One thread runs all connections and never waits; texts of more than a few KB are parsed by the text worker.
 #ifndef SWITCHYARD_SERVER_HTTP_HTTP_SERVER_H_
@@ -27,9 +27,10 @@ struct HttpServerOptions {
   int max_connections = 1024;                 // in all; more are reset
   int64_t max_body_bytes = int64_t{8} << 20;  // of one request; four times that, or 64 MiB, of all that arrive at once
   int32_t max_head_bytes = 16'384;
-  std::chrono::milliseconds head_timeout{10'000};  // for TLS, and again for a head from its first byte on
-  std::chrono::milliseconds body_timeout{60'000};  // from the head to the end of the body
-  std::chrono::milliseconds idle_timeout{60'000};  // between an answer and the next request
+  std::chrono::milliseconds head_timeout{10'000};    // for TLS, and again for a head from its first byte on
+  std::chrono::milliseconds body_timeout{60'000};    // from the head to the end of the body
+  std::chrono::milliseconds idle_timeout{60'000};    // between an answer and the next request
+  std::chrono::milliseconds unread_timeout{60'000};  // for the last part of an answer, from when it is written on
 };
 
 class HttpServer {

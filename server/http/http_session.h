@@ -2,27 +2,29 @@
 //
 //   await --first byte--> head --> body --> answer --last part--> await, or linger and close
 //
-// All private methods run on the server's thread, at most one read and one write at a time. A read is always under way,
-// so that a client that leaves is noticed.
+// All private methods run on the server's thread, at most one read and one write at a time. While an Exchange makes an
+// answer a read is under way, so that a client that leaves is noticed; while a refusal or a list of models is written
+// there need not be one: `unread_timeout` ends those.
 #ifndef SWITCHYARD_SERVER_HTTP_HTTP_SESSION_H_
 #define SWITCHYARD_SERVER_HTTP_HTTP_SESSION_H_
 
 #include <boost/asio.hpp>
 #include <boost/asio/ssl.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/string.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <chrono>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
 
+#include "server/frontend/call_admission.h"
 #include "server/frontend/errors.h"
-#include "server/http/http_framing.h"
+#include "server/http/http_head.h"
 #include "server/http/http_server.h"
 #include "server/http/openai_api.h"
 #include "server/http/openai_error.h"
@@ -103,7 +105,6 @@ class Session final : public AnySession, public AnswerSink, public std::enable_s
   using Parser = beast::http::request_parser<beast::http::string_body>;
   static constexpr size_t kReadBytes = 16'384;
   static constexpr std::chrono::seconds kLingerTime{2};
-  static constexpr std::chrono::seconds kUnreadFor{60};  // an answer that no call watches over
 
   void Arm(std::chrono::milliseconds time) {
     timer_.expires_after(time);
@@ -133,14 +134,19 @@ class Session final : public AnySession, public AnswerSink, public std::enable_s
   }
 
   void OnBytes() {
-    if (phase_ == Phase::kAnswer) return Close();  // a request before the answer to the last
-    if (phase_ == Phase::kLinger) buffer_.consume(buffer_.size());
+    if (phase_ == Phase::kAnswer && exchange_ != nullptr) return Close();  // a request before the answer to the last
+    // The rest of a request that was refused is dropped, so that the client reads why.
+    if (phase_ == Phase::kAnswer || phase_ == Phase::kLinger) {
+      buffer_.consume(buffer_.size());
+      return Read();
+    }
     if (phase_ == Phase::kAwait) {
       phase_ = Phase::kHead;
+      head_ = {};
       framing_ = {};
       parser_.emplace();
       parser_->header_limit(static_cast<uint32_t>(context_->options.max_head_bytes));
-      parser_->body_limit(static_cast<uint64_t>(context_->options.max_body_bytes));
+      parser_->body_limit(std::numeric_limits<uint64_t>::max());  // the token is looked at first: ParseHead
       Arm(context_->options.head_timeout);
     }
     if (phase_ == Phase::kHead) ParseHead();
@@ -166,27 +172,23 @@ class Session final : public AnySession, public AnswerSink, public std::enable_s
 
   void ParseHead() {
     if (!Parse() || !parser_->is_header_done()) return;
-    TakeHead();
+    const ParsedRequest& request = parser_->get();
+    head_ = HeadOf(request);
+    framing_ = FramingOf(request);
+    if (const absl::Status status = CheckHead(request); !status.ok()) {
+      framing_.keep_alive = false;  // nobody knows where the request ends
+      return Refuse(status);
+    }
     if (auto refusal = context_->api->Refusal(head_)) return Answer(*std::move(refusal));
+    const int64_t max_body_bytes = context_->options.max_body_bytes;
+    parser_->body_limit(static_cast<uint64_t>(max_body_bytes));  // of chunks
+    if (parser_->content_length().value_or(0) > static_cast<uint64_t>(max_body_bytes)) {
+      return Refuse(BodyTooLarge(max_body_bytes));
+    }
     phase_ = Phase::kBody;
     Arm(context_->options.body_timeout);
     parser_->eager(true);
-    if (!parser_->is_done() && buffer_.size() == 0 && expects_continue_) WriteContinue();
-  }
-
-  void TakeHead() {
-    const auto& request = parser_->get();
-    const auto text = [&request](auto field) { return std::string(request[field]); };
-    head_ = {.method = std::string(request.method_string()),
-             .target = std::string(request.target()),
-             .authorization = {},
-             .content_type = text(beast::http::field::content_type),
-             .content_encoding = text(beast::http::field::content_encoding),
-             .request_id = text("x-request-id")};
-    const auto [begin, end] = request.equal_range(beast::http::field::authorization);
-    for (auto it = begin; it != end; ++it) head_.authorization.push_back(std::string(it->value()));
-    framing_ = {.keep_alive = request.keep_alive() && !context_->draining, .is_http_1_0 = request.version() == 10};
-    expects_continue_ = !framing_.is_http_1_0 && beast::iequals(request[beast::http::field::expect], "100-continue");
+    if (!parser_->is_done() && buffer_.size() == 0 && ExpectsContinue(request)) WriteContinue();
   }
 
   void ParseBody() {
@@ -194,6 +196,10 @@ class Session final : public AnySession, public AnswerSink, public std::enable_s
       if (!Parse()) break;
     }
     if (phase_ != Phase::kBody) return;  // refused
+    // What is left is the line before a chunk, or the trailers, which the parser takes as a whole only.
+    if (!parser_->is_done() && buffer_.size() > static_cast<size_t>(context_->options.max_head_bytes)) {
+      return Refuse(HeadTooLarge(context_->options.max_head_bytes));
+    }
     CountBody(static_cast<int64_t>(parser_->get().body().size()));
     if (context_->body_bytes > context_->max_body_bytes_in_all) {
       return Refuse(Overloaded("too many large requests arrive at once", "TOO_MANY_BODIES", 1.0));
@@ -203,12 +209,11 @@ class Session final : public AnySession, public AnswerSink, public std::enable_s
 
   void Run() {
     if (buffer_.size() > 0) return Refuse(NotHttp("more bytes follow it before it was answered"));
-    timer_.cancel();
+    timer_.expires_at(std::chrono::steady_clock::time_point::max());  // cancel() would not stop one that has just fired
     CountBody(0);
     phase_ = Phase::kAnswer;
     exchange_ = context_->api->Run(head_, std::move(parser_->get().body()), this->shared_from_this());
     parser_.reset();
-    if (exchange_ == nullptr) Arm(kUnreadFor);
   }
 
   void CountBody(int64_t num_bytes) { context_->body_bytes += num_bytes - std::exchange(counted_bytes_, num_bytes); }
@@ -222,19 +227,20 @@ class Session final : public AnySession, public AnswerSink, public std::enable_s
     });
   }
 
-  void Refuse(const absl::Status& status) { Answer(context_->api->Refuse(status, "")); }
+  void Refuse(const absl::Status& status) { Answer(context_->api->Refuse(status, RequestIdOf("", head_.request_id))); }
 
   // An answer to a request of which the rest is not read.
   void Answer(AnswerPart part) {
     phase_ = Phase::kAnswer;
     CountBody(0);
     if (!parser_->is_done() || buffer_.size() > 0) framing_.keep_alive = false;
-    Arm(kUnreadFor);
     Write(std::move(part));
   }
 
   void Write(AnswerPart part) {
     if (closed_) return OnWritten(false, part.last);
+    // Until then calls that do not get on are ended, and this with them; of the last part there may be none left.
+    if (part.last) Arm(context_->options.unread_timeout);
     if (continuing_) {
       after_continue_ = std::move(part);
       return;
@@ -260,10 +266,23 @@ class Session final : public AnySession, public AnswerSink, public std::enable_s
     const bool keeps = framing_.keep_alive;
     phase_ = keeps ? Phase::kAwait : Phase::kLinger;
     Arm(keeps ? context_->options.idle_timeout : kLingerTime);
-    boost::system::error_code ignored;
     // What the client still sends is read for a while: closing at once would reset the connection under the answer.
-    if (!keeps) stream_.lowest_layer().shutdown(Tcp::socket::shutdown_send, ignored);
+    if (!keeps) EndSending();
     Read();
+  }
+
+  // Over TLS with close_notify, so that an answer that ends with its connection is known to be whole.
+  void EndSending() {
+    if constexpr (!std::is_same_v<Stream, Tcp::socket>) {
+      if (!std::exchange(notified_, true)) {
+        stream_.async_shutdown([self = this->shared_from_this()](const auto&) {
+          if (!self->closed_) self->EndSending();
+        });
+        return;
+      }
+    }
+    boost::system::error_code ignored;
+    stream_.lowest_layer().shutdown(Tcp::socket::shutdown_send, ignored);
   }
 
   const Counted counted_;
@@ -279,9 +298,9 @@ class Session final : public AnySession, public AnswerSink, public std::enable_s
   std::string out_;                     // being written
   std::optional<AnswerPart> after_continue_;
   int64_t counted_bytes_ = 0;  // in context_->body_bytes
-  bool expects_continue_ = false;
   bool continuing_ = false;
   bool reading_ = false;
+  bool notified_ = false;  // of the end of TLS
   bool closed_ = false;
 };
 

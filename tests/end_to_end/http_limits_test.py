@@ -53,13 +53,15 @@ def check_tokens(args, folder):
         status, headers, _ = server.post("/v1/models", None, {}, "GET")
         check(headers["WWW-Authenticate"] == "Bearer", "and is told what is asked for")
         line = f"Authorization: Bearer {token}\r\n".encode()
-        twice = server.raw(b"GET /v1/models HTTP/1.1\r\n" + 2 * line + b"\r\n")
+        twice = server.raw(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + 2 * line + b"\r\n")
         check(b" 401 " in twice.recv(4096).split(b"\r\n")[0], "the token twice is none")
         # A body that nobody will read is not waited for.
         waiting = server.raw(HEAD + b"Content-Length: 8000000\r\n\r\n")
         check(read_all(waiting).startswith(b"HTTP/1.1 401 "), "a refusal does not wait for the body")
+        large = server.raw(HEAD + b"Content-Length: 99999999999\r\n\r\n")
+        check(read_all(large).startswith(b"HTTP/1.1 401 "), "and nobody learns how large it may be")
         refused = server.metric("switchyard_request_status_total", grpc_code="UNAUTHENTICATED")
-        check(refused == 3 + 12 + 1 + 1 + 1, f"all {refused:.0f} are counted")
+        check(refused == 3 + 12 + 1 + 1 + 1 + 1, f"all {refused:.0f} are counted")
         check(server.metric("switchyard_request_success_total") == 1, "and nothing ran for them")
 
 
@@ -93,7 +95,13 @@ def check_tls(args):
                 for one in (None, stranger):
                     with client(one) as bad:
                         raises(openai.APIConnectionError, lambda: bad.completions.create(**SHORT))
-                check(read_all(server.raw(b"GET /v1/models HTTP/1.1\r\n\r\n"))[:4] != b"HTTP", "plaintext is no answer")
+                check(read_all(server.raw(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"))[:4] != b"HTTP", "plaintext is no answer")
+
+                with socket.create_connection(("127.0.0.1", server.http_port)) as plain:
+                    context = tls(inside)
+                    with context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False) as secure:
+                        secure.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                        check(read_all(secure).endswith(b"]}"), "an answer ends with TLS' own end, so it is known to be whole")
 
                 def serial():
                     with socket.create_connection(("127.0.0.1", server.http_port)) as plain:
@@ -145,14 +153,14 @@ def check_slow_clients(args):
                 break
         check(seconds < 1, f"two hundred of them do not hold up others ({seconds:.2f} s)")
 
-        kept = server.raw(b"GET /v1/models HTTP/1.1\r\n\r\n" )
+        kept = server.raw(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n" )
         check(kept.recv(65536).startswith(b"HTTP/1.1 200 "), "a connection is kept for the next request")
-        kept.sendall(b"GET /v1/models HTTP/1.1\r\n\r\n")
+        kept.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
         check(kept.recv(65536).startswith(b"HTTP/1.1 200 "), "which is answered")
         start = time.monotonic()
         check(kept.recv(1) == b"" and time.monotonic() - start < 15, "and closed when none comes")
 
-        head = b"GET /v1/models HTTP/1.1\r\n" + b"X-A: " + b"b" * 20_000 + b"\r\n\r\n"
+        head = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + b"X-A: " + b"b" * 20_000 + b"\r\n\r\n"
         check(b" 431 " in read_all(server.raw(head)), "headers too large: 431")
         check(until(lambda: server.metric("process_open_fds") <= files + 1), "all descriptors are free again")
 
@@ -167,7 +175,7 @@ def check_hostile_bytes(server):
         ("a huge length", HEAD + b"Content-Length: 99999999999999999999\r\n\r\n{}", b" 400 "),
         ("a length beyond the limit", HEAD + b"Content-Length: 99999999999\r\n\r\n{}", b" 413 "),
         ("a broken chunk", HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b" 400 "),
-        ("a header with a line break", b"GET /v1/models HTTP/1.1\r\nX: a\r\n b\x00\r\n\r\n", b" 400 "),
+        ("a header with a line break", b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX: a\r\n b\x00\r\n\r\n", b" 400 "),
         ("two requests at once", 2 * (HEAD + b"Content-Length: 2\r\n\r\n{}"), b" 400 "),
         ("HTTP/1.0", b"GET /v1/models HTTP/1.0\r\n\r\n", b" 200 "),
         ("chunks", HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", b" 400 "),
@@ -299,7 +307,7 @@ def check_drain(args):
     with HttpServer(args, "--shutdown-timeout=0.3") as server, server.client() as client:
         stream = client.completions.create(**LONG, n=16, stream=True)
         next(iter(stream))
-        idle = server.raw(b"GET /v1/models HTTP/1.1\r\n\r\n")
+        idle = server.raw(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
         server.terminate()
         raises(openai.APIError, lambda: list(stream), "shutting down")
         check(server.wait() == 0, "at the drain's limit a stream ends with an error event, and the server exits 0")

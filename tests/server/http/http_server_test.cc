@@ -53,9 +53,15 @@ class Connection {
   int fd_;
 };
 
+constexpr char kClose[] = "Connection: close\r\n";
+constexpr char kModels[] = "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n";
+constexpr char kPost[] = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+constexpr char kPostChunked[] =
+    "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    "Transfer-Encoding: chunked\r\n\r\n";
+
 std::string Post(const std::string& body, const std::string& headers = "") {
-  return "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + headers +
-         "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  return kPost + headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
 int StatusOf(const std::string& answer) { return answer.size() < 12 ? 0 : std::atoi(answer.c_str() + 9); }
@@ -80,8 +86,6 @@ class HttpServerTest : public testing::Test {
   HttpServerOptions options_;
   std::unique_ptr<HttpServer> server_;
 };
-
-constexpr char kClose[] = "Connection: close\r\n";
 
 TEST_F(HttpServerTest, RepeatsThePrompt) {
   const std::string answer = Ask(Post(R"({"prompt": "abc", "max_tokens": 6})", kClose));
@@ -123,7 +127,7 @@ TEST_F(HttpServerTest, HostileBytesGetAnAnswerOrTheEnd) {
       {"GET\r\n\r\n", 400},
       {std::string(5000, 'A'), 431},
       {"GET / HTTP/1.1\r\n" + std::string(5000, 'a') + ": b\r\n\r\n", 431},
-      {"GET /" + std::string(5000, 'a') + " HTTP/1.1\r\n\r\n", 431},
+      {"GET /" + std::string(5000, 'a') + " HTTP/1.1\r\nHost: x\r\n\r\n", 431},
       {"GET /v1/models HTTP/1.1\r\n bad: folding\r\n\r\n", 400},
       {std::string("GET /v1/mo\0dels HTTP/1.1\r\n\r\n", 28), 400},
       {"GET /v1/models HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", 400},
@@ -131,9 +135,9 @@ TEST_F(HttpServerTest, HostileBytesGetAnAnswerOrTheEnd) {
       {Post("{}", "Transfer-Encoding: chunked\r\n"), 400},
       {Post(std::string(100'001, ' ')), 413},
       {Post("{}", "Content-Encoding: gzip\r\n"), 415},
-      {"DELETE /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n", 405},
-      {"GET /v1/models/..%2f..%00 HTTP/1.1\r\nConnection: close\r\n\r\n", 404},
-      {"GET http://x/v1/models HTTP/1.1\r\nConnection: close\r\n\r\n", 404},
+      {"DELETE /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405},
+      {"GET /v1/models/..%2f..%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404},
+      {"GET http://x/v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404},
       {Post("{}") + Post("{}"), 400},
   };
   for (const auto& [bytes, status] : cases) {
@@ -154,22 +158,77 @@ TEST_F(HttpServerTest, HostileBytesGetAnAnswerOrTheEnd) {
 }
 
 TEST_F(HttpServerTest, ChunksOverTheLimitAreRefused) {
-  std::string bytes =
-      "POST /v1/completions HTTP/1.1\r\nContent-Type: application/json\r\n"
-      "Transfer-Encoding: chunked\r\n\r\n";
+  std::string bytes = kPostChunked;
   for (int i = 0; i < 11; ++i) bytes += "2710\r\n" + std::string(10'000, ' ') + "\r\n";
   EXPECT_EQ(StatusOf(Ask(bytes)), 413);
+  // Beside the chunks: what names a size, and what follows the last.
+  EXPECT_EQ(StatusOf(Ask(kPostChunked + ("2;" + std::string(60'000, 'a')))), 431);
+  EXPECT_EQ(StatusOf(Ask(kPostChunked + ("0\r\nX: " + std::string(60'000, 'a')))), 431);
+}
+
+TEST_F(HttpServerTest, AProxySeesTheSameRequestsInTheseBytes) {
+  const std::string line = "POST /v1/completions HTTP/1.1\r\nContent-Type: application/json\r\n";
+  for (const std::string& head : {
+           line,
+           line + "Host: x\r\nHost: x\r\n",
+           kPost + std::string("Transfer-Encoding: xchunked\r\n"),
+           kPost + std::string("Transfer-Encoding: identity\r\n"),
+           kPost + std::string("Transfer-Encoding: chunked, identity\r\n"),
+           kPost + std::string("Transfer-Encoding: gzip, chunked\r\n"),
+           kPost + std::string("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
+           kPost + std::string("Transfer-Encoding: xchunked\r\nContent-Length: 4\r\n"),
+           std::string("POST /v1/completions HTTP/1.0\r\nTransfer-Encoding: chunked\r\n"),
+       }) {
+    Connection connection(server_->port(), head + "\r\n");
+    const std::string answer = connection.ReadSome();
+    EXPECT_EQ(StatusOf(answer), 400) << head << " -> " << answer;
+    EXPECT_NE(answer.find(kClose), std::string::npos) << head << " -> " << answer;
+    EXPECT_NE(answer.find("x-request-id: "), std::string::npos) << answer;
+    connection.Send(kModels);
+    EXPECT_EQ(connection.ReadAll(), "") << "what follows is no request: " << head;
+  }
+  EXPECT_EQ(StatusOf(Ask("GET /v1/models HTTP/1.0\r\n\r\n")), 200) << "which knew no Host";
+}
+
+TEST_F(HttpServerTest, HeadIsAnsweredWithoutABody) {
+  Connection connection(server_->port(), "HEAD /v1/models HTTP/1.1\r\nHost: x\r\n\r\n");
+  const std::string answer = connection.ReadSome();
+  EXPECT_EQ(StatusOf(answer), 405);
+  EXPECT_EQ(answer.find("\r\n\r\n"), answer.size() - 4) << answer;
+  EXPECT_EQ(answer.find("Content-Length: 0"), std::string::npos) << answer;
+  connection.Send(kModels);
+  EXPECT_EQ(StatusOf(connection.ReadSome()), 200) << "the next answer starts where that one ends";
+}
+
+TEST_F(HttpServerTest, AnAnswerThatNobodyReadsEndsTheConnection) {
+  options_.unread_timeout = milliseconds(300);
+  Restart();
+  parts_.parts.limits.max_message_bytes = int64_t{64} << 20;
+  const std::string body = R"({"messages": [{"role": "user", "content": "abc"}], "max_tokens": 900, "n": 8,
+                               "ignore_eos": true, "logprobs": true, "top_logprobs": 20})";
+  std::string request = Post(body);
+  request.replace(request.find("completions"), 11, "chat/completions");
+  Connection connection(server_->port(), request);
+  for (int i = 0; i < 6000 && parts_.metrics.open_calls() == 0; ++i) std::this_thread::sleep_for(milliseconds(10));
+  ASSERT_GT(parts_.metrics.open_calls(), 0);
+  EXPECT_TRUE(parts_.BecomesIdle());
+  const std::string answer = connection.ReadAll();
+  EXPECT_EQ(StatusOf(answer), 200);
+  const size_t length = std::strtoull(answer.c_str() + answer.find("Content-Length: ") + 16, nullptr, 10);
+  EXPECT_GT(length, answer.size()) << "it was broken off";
 }
 
 TEST_F(HttpServerTest, SlowClientsAreCutOff) {
-  options_.head_timeout = milliseconds(200);
   options_.body_timeout = milliseconds(300);
   options_.idle_timeout = milliseconds(100);
+  options_.head_timeout = milliseconds(200);
   Restart();
   EXPECT_EQ(Ask(""), "");
+  options_.head_timeout = milliseconds(2000);  // which also is the time for the first byte
+  Restart();
   EXPECT_EQ(StatusOf(Ask("GET /v1/mod")), 408);
   EXPECT_EQ(StatusOf(Ask(Post("{}").substr(0, Post("{}").size() - 1))), 408);
-  const std::string answer = Ask("GET /v1/models HTTP/1.1\r\n\r\n");
+  const std::string answer = Ask(kModels);
   EXPECT_EQ(StatusOf(answer), 200);
   EXPECT_NE(answer.find("Connection: keep-alive"), std::string::npos) << "it was idle for too long";
 }
@@ -198,7 +257,7 @@ TEST_F(HttpServerTest, ARequestBeforeTheAnswerEndsTheConnection) {
 
 TEST_F(HttpServerTest, ShutdownWaitsForAnswersUntilItsDeadline) {
   parts_.engine.set_step_time(milliseconds(20));
-  Connection idle(server_->port(), "GET /v1/models HTTP/1.1\r\n\r\n");
+  Connection idle(server_->port(), kModels);
   EXPECT_EQ(StatusOf(idle.ReadSome()), 200);
   Connection short_one(server_->port(), Post(R"({"prompt": "abc", "max_tokens": 20})"));
   Connection long_one(server_->port(), Post(R"({"prompt": "abc", "max_tokens": 900})"));
@@ -218,9 +277,9 @@ TEST_F(HttpServerTest, PhasesAndLimitsOfTheServerShow) {
   EXPECT_NE(draining.find("Connection: close"), std::string::npos) << "so that the client asks another replica";
   options_.max_connections = 1;
   Restart();
-  Connection first(server_->port(), "GET /v1/models HTTP/1.1\r\n\r\n");
+  Connection first(server_->port(), kModels);
   EXPECT_EQ(StatusOf(first.ReadSome()), 200);
-  EXPECT_EQ(Ask("GET /v1/models HTTP/1.1\r\n\r\n"), "") << "one connection is the limit";
+  EXPECT_EQ(Ask(kModels), "") << "one connection is the limit";
 }
 
 }  // namespace
