@@ -73,6 +73,7 @@ BackendOptions BackendOptionsOf(const EngineOptions& options) {
   backend.num_threads = options.num_threads;
   backend.keep_quantized = options.quantization != "dequantize";
   backend.expert_gemm = options.expert_gemm;
+  backend.expert_gemm_table = options.expert_gemm_table;
   backend.memory_utilization = options.gpu_memory_utilization;
   return backend;
 }
@@ -122,6 +123,7 @@ absl::Status DescribeModel(const EngineOptions& options, const ModelConfig& conf
   ASSIGN_OR_RETURN(facts.dtype, ChooseDType(options.dtype, config.dtype));
   facts.architecture = config.model_type;
   facts.backend = loaded->backend->description();
+  facts.expert_gemms = ExpertGemmNames(*loaded->backend);
   facts.vocab_size = config.vocab_size;
   facts.max_model_len = config.max_position_embeddings;
   if (options.max_model_len > 0) {

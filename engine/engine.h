@@ -38,7 +38,9 @@ struct EngineOptions {
   int32_t num_tokenizer_ids = 0;                     // ids from here on are padding and never sampled; 0 = none are
   int num_threads = 0;                               // CPU workers; 0 = one per available core
   std::string cpu_isa = "auto";                      // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
-  std::string expert_gemm = "auto";                  // of a GPU: auto | native | wgmma | cublas_grouped | cublas_padded
+  // Who multiplies the experts on a GPU: auto | fastest | native | wgmma | cublas_grouped | cublas_padded.
+  std::string expert_gemm = "auto";
+  std::string expert_gemm_table;                     // file that auto and fastest choose by; empty: none
   double gpu_memory_utilization = 0.9;               // share of the GPU's free memory that may be used
   int32_t max_model_len = 0;                         // tokens per sequence; 0 = the model's own limit
   int32_t max_num_seqs = 64;                         // slices per step; sizes buffers
@@ -62,6 +64,7 @@ struct SamplingDefaults {
 struct ModelFacts {
   std::string architecture;           // Hugging Face model_type, e.g. "mixtral"
   std::string backend;                // e.g. "cpu (amx, 2 threads)"
+  std::vector<std::string> expert_gemms;  // who may multiply the experts: see ExpertGemmCount
   std::string backend_reason;         // why this one runs, e.g. "asked for"
   DType dtype = DType::kF32;
   std::string expert_dtype;           // of the experts' matrices in memory: as dtype, or "mxfp4", "fp8"; else both

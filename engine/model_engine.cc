@@ -39,6 +39,7 @@ ModelEngine::ModelEngine(LoadedModel loaded)
   const int32_t num_valid_ids = NumValidIds(limits_, facts_.vocab_size);
   for (int thread = 0; thread < backend_->num_host_threads(); ++thread) samplers_.emplace_back(num_valid_ids);
   output_.stats.moe_layers.resize(model_->moe_layers().size());
+  output_.stats.expert_gemm_layers.reserve(facts_.expert_gemms.size());
 }
 
 // An id of the vocabulary, or one that the step in flight is about to sample.
@@ -170,6 +171,7 @@ absl::StatusOr<const StepOutput*> ModelEngine::Collect() {
   }
   const auto moe_layers = model_->moe_layers();
   for (size_t i = 0; i < moe_layers.size(); ++i) moe_layers[i]->FillStats(&output_.stats.moe_layers[i]);
+  FillExpertGemmLayers(*backend_, &output_.stats);
   output_.stats.num_tokens = step.num_tokens;
   // A step that was launched behind another began when that one ended.
   const Clock::time_point now = Clock::now();

@@ -82,6 +82,7 @@ struct StepStats {
   int32_t num_tokens = 0;
   float seconds = 0.0f;              // wall time of the step
   std::vector<MoeLayerStats> moe_layers;  // [num_moe_layers], in layer order
+  std::vector<uint64_t> expert_gemm_layers;  // [facts.expert_gemms] MoE layers that each has computed since the start
 };
 
 // Valid until the next Collect: the engine reuses it, so that steady decoding allocates nothing.

@@ -138,6 +138,7 @@ EngineOptions ToEngineOptions(const ServerOptions& options) {
   engine.num_threads = options.device.num_threads;
   engine.cpu_isa = options.device.cpu_isa;
   engine.expert_gemm = options.device.expert_gemm;
+  engine.expert_gemm_table = options.device.expert_gemm_table;
   engine.gpu_memory_utilization = options.device.gpu_memory_utilization;
   engine.max_model_len = options.model.max_model_len;
   engine.max_num_seqs = options.scheduling.max_num_seqs;

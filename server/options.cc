@@ -169,8 +169,13 @@ class Table {
     Choice("cpu-isa", {"auto", "scalar", "avx2", "avx512", "avx512_bf16", "amx"}, "instruction set of the CPU backend",
            &o->cpu_isa);
     Integer("num-threads", 0, 1024, "CPU workers; 0: one per available core", &o->num_threads);
-    Choice("expert-gemm", {"auto", "native", "wgmma", "cublas_grouped", "cublas_padded"},
-           "who multiplies the experts on a GPU", &o->expert_gemm);
+    Choice("expert-gemm", {"auto", "fastest", "native", "wgmma", "cublas_grouped", "cublas_padded"},
+           "who multiplies the experts on a GPU; auto: native, or the one that --expert-gemm-table names for the "
+           "model's shape; fastest: the table's for each number of tokens; with it and cublas_*, the last bits of an "
+           "answer may depend on the batch",
+           &o->expert_gemm);
+    Text("expert-gemm-table", "FILE", "measured by switchyard_bench_gpu --tune, for --expert-gemm auto and fastest",
+         &o->expert_gemm_table);
     Share("gpu-memory-utilization", "share of the GPU's free memory to use", &o->gpu_memory_utilization);
   }
 

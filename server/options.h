@@ -32,7 +32,8 @@ struct DeviceOptions {
   std::string device = "auto";          // auto | cpu | cuda
   std::string cpu_isa = "auto";         // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
   int32_t num_threads = 0;              // CPU workers; 0 = one per available core. More than cores: slower
-  std::string expert_gemm = "auto";     // of a GPU: auto | native | wgmma | cublas_grouped | cublas_padded
+  std::string expert_gemm = "auto";     // of a GPU: auto | fastest | native | wgmma | cublas_grouped | cublas_padded
+  std::string expert_gemm_table;        // file that auto and fastest choose by; empty: none
   double gpu_memory_utilization = 0.9;  // share of the GPU's free memory to use. Raising: more KV, less for others
 };
 

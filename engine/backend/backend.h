@@ -64,6 +64,7 @@ struct ExpertForm {
   Activation activation = Activation::kSilu;
   float limit = 0.0f;   // of kClampedSwiglu
   bool biases = false;  // on gate, up and down
+  bool operator==(const ExpertForm&) const = default;
 };
 
 struct ExpertReaders {
@@ -327,6 +328,13 @@ enum class WeightUse : uint8_t {
 
 enum class OutputMode : uint8_t { kAssign, kAdd };
 
+// Who may multiply the experts of a layer, a kernel or a library, and of how many layers it has since the backend was
+// made.
+struct ExpertGemmCount {
+  std::string provider;  // of a GPU a value of BackendOptions::expert_gemm, of a CPU one of cpu_isa
+  uint64_t layers = 0;
+};
+
 // What a step runs on; the views are those that its operations get.
 struct StepInputs {
   std::span<const int32_t> ids;               // [num_tokens]
@@ -342,6 +350,8 @@ class Backend {
 
   // For people: "cpu (amx, 2 threads)".
   virtual const std::string& description() const = 0;
+  // All that may run, in an order that stays; counted when the host starts ExpertMlp, or a recording with it.
+  virtual std::span<const ExpertGemmCount> expert_gemms() const = 0;
 
   // ---- load time ----
 
@@ -554,7 +564,8 @@ struct BackendOptions {
   std::string cpu_isa = "auto";       // auto | scalar | avx2 | avx512 | avx512_bf16 | amx
   int num_threads = 0;                // CPU workers; 0 = one per available core
   bool keep_quantized = true;         // quantized experts stay so where the device can; see Backend::PlanExperts
-  std::string expert_gemm = "auto";   // of a GPU: auto | native | wgmma | cublas_grouped | cublas_padded
+  std::string expert_gemm = "auto";   // of a GPU: auto | fastest | native | wgmma | cublas_grouped | cublas_padded
+  std::string expert_gemm_table;      // file for auto and fastest, see cuda/expert_gemm_table.h; empty: none
   double memory_utilization = 0.9;    // share of a GPU's free memory that may be used, in (0, 1]
 };
 

@@ -77,4 +77,15 @@ void MoeLayer::FillStats(MoeLayerStats* stats) const {
   stats->seconds = seconds_;
 }
 
+std::vector<std::string> ExpertGemmNames(const Backend& backend) {
+  std::vector<std::string> names;
+  for (const ExpertGemmCount& gemm : backend.expert_gemms()) names.push_back(gemm.provider);
+  return names;
+}
+
+void FillExpertGemmLayers(const Backend& backend, StepStats* stats) {
+  stats->expert_gemm_layers.clear();
+  for (const ExpertGemmCount& gemm : backend.expert_gemms()) stats->expert_gemm_layers.push_back(gemm.layers);
+}
+
 }  // namespace switchyard

@@ -9,6 +9,8 @@
 
 #include <memory>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
@@ -88,6 +90,10 @@ class MoeLayer {
   ExpertBatches batches_;
   float seconds_ = 0.0f;
 };
+
+// The providers of Backend::expert_gemms, and how many layers each has computed, in the same order.
+std::vector<std::string> ExpertGemmNames(const Backend& backend);
+void FillExpertGemmLayers(const Backend& backend, StepStats* stats);
 
 }  // namespace switchyard
 

@@ -14,6 +14,7 @@ ModelFacts ToModelFacts(const ImageClassifierInfo& info) {
   ModelFacts facts;
   facts.architecture = "vmoe";
   facts.backend = info.backend;
+  facts.expert_gemms = info.expert_gemms;
   facts.backend_reason = info.backend_reason;
   facts.dtype = info.dtype;
   facts.expert_dtype = DTypeName(info.dtype);

@@ -8,6 +8,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/checkpoint/named_tensors.h"
 #include "engine/config/weight_dtype.h"
+#include "engine/moe/moe_layer.h"
 #include "engine/vision/pixels.h"
 #include "engine/vision/vision_weights.h"
 
@@ -84,6 +85,7 @@ absl::StatusOr<std::unique_ptr<ImageClassifier>> ImageClassifier::Load(const std
   ImageClassifierInfo& info = classifier->info_;
   info = Describe(config);
   info.backend = backend->description();
+  info.expert_gemms = ExpertGemmNames(*backend);
   info.backend_reason = std::move(created.reason);
   info.dtype = dtype;
   info.weight_bytes = classifier->model_->weight_bytes();
@@ -121,6 +123,7 @@ absl::Status ImageClassifier::Classify(std::span<const float> images, int32_t n,
   stats->num_tokens = num_tokens;
   stats->moe_layers.resize(moe_layers().size());
   for (size_t i = 0; i < moe_layers().size(); ++i) moe_layers()[i]->FillStats(&stats->moe_layers[i]);
+  FillExpertGemmLayers(*backend_, stats);
   stats->seconds = static_cast<float>(SecondsSince(start));
   return absl::OkStatus();
 }

@@ -36,6 +36,7 @@ struct ImageClassifierOptions {
 // Facts about the loaded model that a server shows, checks against and sizes by.
 struct ImageClassifierInfo {
   std::string backend;                // e.g. "cpu (amx, 2 threads)"
+  std::vector<std::string> expert_gemms;  // who may multiply the experts: see ExpertGemmCount
   std::string backend_reason;         // why this one runs, e.g. "asked for"
   DType dtype = DType::kF32;
   int64_t num_parameters = 0;

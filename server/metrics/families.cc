@@ -186,6 +186,12 @@ constexpr FamilyInfo kFamilies[] = {
      kPerStepEdges},
     {Family::kStepSequences, "switchyard_step_sequences", MetricType::Histogram, "Requests per engine step.",
      kSequencesEdges},
+    {Family::kExpertGemmLayers,
+     "switchyard_expert_gemm_layers_total",
+     MetricType::Counter,
+     "MoE layers of steps whose experts were multiplied, by who did it: of a GPU as --expert-gemm names it, of a CPU "
+     "as --cpu-isa does. Every provider that may run has a series.",
+     {}},
 
     {Family::kExpertTokens,
      "switchyard_moe_expert_tokens_total",

@@ -61,6 +61,7 @@ enum class Family : int {
   kStepSeconds,
   kStepTokensHistogram,
   kStepSequences,
+  kExpertGemmLayers,
   // Experts.
   kExpertTokens,
   kExpertBatchSeconds,

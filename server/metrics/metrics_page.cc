@@ -78,6 +78,9 @@ void MetricsPage::Steps(const ServingCounters& s) {
   Distribution(Family::kStepSeconds, s.step_seconds);
   Distribution(Family::kStepTokensHistogram, s.step_tokens);
   Distribution(Family::kStepSequences, s.step_sequences);
+  for (size_t i = 0; i < s.expert_gemms.size(); ++i) {
+    Value(Family::kExpertGemmLayers, static_cast<double>(s.expert_gemm_layers[i]), {{"provider", s.expert_gemms[i]}});
+  }
   for (const auto& [phase, seconds] : s.start_seconds) Value(Family::kStartSeconds, seconds, {{"phase", phase}});
 }
 

@@ -17,6 +17,7 @@ ExpertDetail ParseExpertDetail(const std::string& name, int64_t num_layers_times
 
 void ServingCounters::AddExpertSteps(const StepStats& stats) {
   expert_load->Add(stats);
+  expert_gemm_layers = stats.expert_gemm_layers;
   for (size_t layer = 0; layer < stats.moe_layers.size(); ++layer) {
     const MoeLayerStats& s = stats.moe_layers[layer];
     if (s.num_tokens == 0) continue;  // an encoder's layer in a step without prompts

@@ -60,13 +60,15 @@ struct ServingCounters {
   ExpertDetail detail = ExpertDetail::kOff;
   std::vector<int32_t> moe_layers;
   std::string backend;
+  std::vector<std::string> expert_gemms;
+  std::vector<uint64_t> expert_gemm_layers;  // of each of them
   int32_t block_size = 0;
   int32_t num_kv_blocks = 0;
   int64_t num_nonfinite_weights = 0;
   std::vector<Histogram> expert_seconds;  // [num_experts] with kFull, else one for all
   std::vector<Histogram> layer_seconds;   // [num_moe_layers]; empty with kOff
 
-  // REQUIRES: `expert_load` is set, and its layers and experts are those of `stats`.
+  // REQUIRES: `expert_load` is set, and its layers and experts and the expert_gemms are those of `stats`.
   void AddExpertSteps(const StepStats& stats);
 };
 

@@ -43,6 +43,8 @@ void ServingMetrics::SetModel(const ModelFacts& facts, const std::string& expert
   s.detail = ParseExpertDetail(expert_detail, int64_t{layers} * facts.num_experts);
   s.moe_layers = facts.moe_layers;
   s.backend = facts.backend;
+  s.expert_gemms = facts.expert_gemms;
+  s.expert_gemm_layers.assign(facts.expert_gemms.size(), 0);
   s.block_size = facts.block_size;
   s.num_kv_blocks = facts.num_kv_blocks;
   s.num_nonfinite_weights = facts.num_nonfinite_weights;

@@ -1,12 +1,15 @@
 """The whole server on the CUDA backend, next to the same server on the CPU: the same greedy tokens in fp32, alone and
-with other requests; per-expert counts that add up; a clean end.
+with other requests; per-expert counts that add up; the experts' provider as a table chooses it; a clean end.
 
 With --plugin-dir and --driver-dir the device is an emulated one. Exits 77, having said why, where there is no device.
 """
 
 import concurrent.futures
+import json
 import os
+import pathlib
 import sys
+import tempfile
 
 from serving import Server, arguments, check, pb
 
@@ -49,6 +52,28 @@ def check_failure_of_unknown_library(args):
     check(server.wait() != 0, "without a plugin --device cuda ends the server")
 
 
+def write_table(folder, args, backend):
+    """For --expert-gemm-table: native always; fastest is cublas_padded for steps of up to 256 tokens."""
+    config = json.loads((pathlib.Path(args.model) / "config.json").read_text())
+    entry = {
+        "device": backend.removeprefix("cuda (").split(",")[0],
+        "hidden": config["hidden_size"],
+        "intermediate": config["intermediate_size"],
+        "experts": config["num_local_experts"],
+        "top_k": config["num_experts_per_tok"],
+        "dtype": "bfloat16",
+        "always": "native",
+        "fastest": [{"max_tokens": 256, "provider": "cublas_padded"}],
+    }
+    table = pathlib.Path(folder) / "table.json"
+    table.write_text(json.dumps({"format": "switchyard expert gemm table 1", "entries": [entry]}))
+    return f"--expert-gemm-table={table}"
+
+
+def layers_by(server, provider):
+    return server.metric("switchyard_expert_gemm_layers_total", provider=provider)
+
+
 def main():
     args = arguments(__doc__, plugin_dir="", driver_dir="", tokens=12)
     variables = {"SWITCHYARD_PLUGIN_DIR": args.plugin_dir, "SWITCHYARD_FAKE_DEVICES": "1"}
@@ -82,15 +107,27 @@ def main():
             counted == computed * model.top_k * len(model.moe_layers),
             f"experts counted {counted:.0f} rows: tokens x top_k x layers",
         )
+        layers, steps = layers_by(server, "native"), server.metric("switchyard_steps_total")
+        check(layers == steps * len(model.moe_layers), f"native counted {layers:.0f} layers of {steps:.0f} steps")
+        backend = server.facts["backend"]
         check_draws(server, args.tokens)
         server.terminate()
         check(server.wait() == 0, "SIGTERM ends it with exit code 0")
 
-    with Server(args, "--device=cuda", "--dtype=bfloat16", variables=variables) as server:
+    folder = tempfile.TemporaryDirectory()
+    table = write_table(folder.name, args, backend)
+    with Server(args, "--device=cuda", "--dtype=bfloat16", table, variables=variables) as server:
         alone = [generate(server, prompt, args.tokens) for prompt in PROMPTS]
         with concurrent.futures.ThreadPoolExecutor(len(PROMPTS)) as pool:
             together = list(pool.map(lambda prompt: generate(server, prompt, args.tokens), PROMPTS))
         check(together == alone, "in bfloat16, too, tokens do not depend on who shares the batch")
+        check(layers_by(server, "native") > 0, "auto took the table's one provider")
+        check(layers_by(server, "cublas_padded") == 0, "and none that it has for some steps")
+    fastest = (table, "--expert-gemm=fastest")
+    with Server(args, "--device=cuda", "--dtype=bfloat16", *fastest, variables=variables) as server:
+        generate(server, PROMPTS[0], args.tokens)
+        check(layers_by(server, "cublas_padded") > 0, "fastest took it")
+        check(layers_by(server, "native") == 0, "for every step")
     check_failure_of_unknown_library(args)
 
 

@@ -87,7 +87,8 @@ TEST(EngineTest, FactsDescribeTheModel) {
   EXPECT_EQ(facts.num_parameters - facts.num_active_parameters, 2 * 5 * 3 * 32 * 24);
   EXPECT_EQ(facts.kv_bytes_per_token, 2 * 3 * 2 * 32 * 4);  // heads of 8 take the room of 32
   EXPECT_EQ(facts.num_nonfinite_weights, 0);
-  EXPECT_THAT(facts.backend, HasSubstr("cpu"));
+  ASSERT_EQ(facts.expert_gemms.size(), 1u);
+  EXPECT_THAT(facts.backend, HasSubstr("cpu (" + facts.expert_gemms[0] + ", "));  // the CPU's own kernels
 }
 
 TEST(EngineTest, StepReportsTokensPerExpertAndRouting) {
@@ -103,6 +104,7 @@ TEST(EngineTest, StepReportsTokensPerExpertAndRouting) {
   EXPECT_EQ(output.tokens[0].top_logprobs.size(), 2u);
   EXPECT_EQ(output.tokens[0].top_logprobs[0].token, output.tokens[0].token);
   ASSERT_EQ(output.stats.moe_layers.size(), 3u);
+  EXPECT_THAT(output.stats.expert_gemm_layers, ElementsAre(3u));
   for (const MoeLayerStats& layer : output.stats.moe_layers) {
     EXPECT_EQ(std::accumulate(layer.tokens_per_expert.begin(), layer.tokens_per_expert.end(), 0), 20 * 2);
     const double probability = std::accumulate(layer.probability_sums.begin(), layer.probability_sums.end(), 0.0);

@@ -16,6 +16,7 @@ class ForwardingBackend : public Backend {
   explicit ForwardingBackend(Backend* inner) : inner_(inner) {}
 
   const std::string& description() const override { return inner_->description(); }
+  std::span<const ExpertGemmCount> expert_gemms() const override { return inner_->expert_gemms(); }
   absl::Status CheckServed(const LayerBlocks& blocks) const override { return inner_->CheckServed(blocks); }
   absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(std::span<const TensorReader* const> parts,
                                                      std::span<const TensorReader* const> biases, DType dtype,

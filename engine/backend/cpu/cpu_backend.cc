@@ -37,9 +37,11 @@ class CpuBackend final : public Backend {
       : context_(std::move(pool), KernelsFor(isa)),
         keep_quantized_(keep_quantized),
         description_(absl::StrCat("cpu (", IsaName(isa), ", ", num_host_threads(),
-                                  num_host_threads() == 1 ? " thread)" : " threads)")) {}
+                                  num_host_threads() == 1 ? " thread)" : " threads)")),
+        expert_gemm_{IsaName(isa), 0} {}
 
   const std::string& description() const override { return description_; }
+  std::span<const ExpertGemmCount> expert_gemms() const override { return {&expert_gemm_, 1}; }
 
   absl::Status CheckServed(const LayerBlocks&) const override { return absl::OkStatus(); }
 
@@ -158,6 +160,7 @@ class CpuBackend final : public Backend {
   }
 
   void ExpertMlp(Matrix in, const ExpertWeights& experts, const ExpertBatches& batches, Matrix rows_out) override {
+    if (in.rows > 0) ++expert_gemm_.layers;
     RunExpertMlp(context_, Floats(in), static_cast<const CpuExperts&>(experts), batches, Floats(rows_out));
   }
 
@@ -332,6 +335,7 @@ class CpuBackend final : public Backend {
   Context context_;
   const bool keep_quantized_;
   const std::string description_;
+  ExpertGemmCount expert_gemm_;
   std::vector<Buffer> owned_;
   std::unique_ptr<EncoderAttention> encoder_;
 };

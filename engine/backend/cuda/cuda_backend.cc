@@ -48,29 +48,16 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::Create(const BackendOption
   RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
   std::unique_ptr<CudaBackend> backend(new CudaBackend(std::move(pool), stream, properties));
   backend->memory_utilization_ = options.memory_utilization;
-  backend->native_ = MakeNativeExpertGemm(properties.multiProcessorCount, stream);
-  backend->expert_gemm_ = backend->native_.get();
-  if (options.expert_gemm == "wgmma") {
-    ASSIGN_OR_RETURN(backend->chosen_, MakeWgmmaExpertGemm(properties, stream));
-  } else if (options.expert_gemm == "cublas_grouped") {
-    ASSIGN_OR_RETURN(backend->chosen_, MakeCublasGroupedExpertGemm(stream));
-  } else if (options.expert_gemm == "cublas_padded") {
-    ASSIGN_OR_RETURN(backend->chosen_, MakeCublasPaddedExpertGemm(stream));
-  } else if (options.expert_gemm != "native" && options.expert_gemm != "auto") {
-    return absl::InvalidArgumentError(absl::StrCat("expert_gemm is '", options.expert_gemm,
-                                                   "'; use auto, native, wgmma, cublas_grouped or cublas_padded"));
-  }
-  if (backend->chosen_ != nullptr) backend->expert_gemm_ = backend->chosen_.get();
+  ASSIGN_OR_RETURN(backend->expert_gemms_, ExpertGemmChoice::Create(options, properties, stream));
   backend->description_ = absl::StrCat("cuda (", properties.name, ", ", properties.totalGlobalMem >> 30, " GiB, ",
-                                       backend->expert_gemm_->name(), " experts)");
+                                       backend->expert_gemms_->description(), ")");
   return backend;
 }
 
 CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_);
   recorder_.Forget();
-  chosen_ = nullptr;
-  native_ = nullptr;
+  expert_gemms_ = nullptr;
   loader_ = nullptr;
   cudaStreamDestroy(stream_);
 }
@@ -97,7 +84,10 @@ absl::StatusOr<std::unique_ptr<ExpertWeights>> CudaBackend::LoadExperts(std::spa
   ASSIGN_OR_RETURN(WeightLoader* const loader, Loader());
   if (dtype == DType::kBF16) reads_bf16_ = true;
   ASSIGN_OR_RETURN(std::unique_ptr<ExpertWeights> loaded, loader->LoadExperts(experts, dtype));
-  expert_sizes_.push_back(static_cast<const CudaExperts&>(*loaded));
+  const ExpertSizes& sizes = static_cast<const CudaExperts&>(*loaded);
+  if (std::find(expert_sizes_.begin(), expert_sizes_.end(), sizes) == expert_sizes_.end()) {
+    expert_sizes_.push_back(sizes);
+  }
   return loaded;
 }
 
@@ -123,9 +113,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
   const int64_t max_rows = int64_t{max_tokens} * max_top_k_;
   int64_t expert_bytes = 0;
   for (const ExpertSizes& sizes : expert_sizes_) {
-    for (const ExpertGemm* gemm : {native_.get(), expert_gemm_}) {
-      expert_bytes = std::max(expert_bytes, gemm->ScratchBytes(sizes, max_tokens, max_rows));
-    }
+    expert_bytes = std::max(expert_bytes, expert_gemms_->ScratchBytes(sizes, max_tokens, max_rows));
   }
   ASSIGN_OR_RETURN(expert_scratch_, DeviceBuffer::Allocate(expert_bytes, "expert activations"));
   int64_t weighed_bytes = 0;
@@ -133,7 +121,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
     if (weighs_inputs_) weighed_bytes = std::max(weighed_bytes, max_rows * sizes.hidden_stride * 4);
   }
   ASSIGN_OR_RETURN(weighed_rows_, DeviceBuffer::Allocate(weighed_bytes, "expert activations"));
-  const int64_t max_tiles = MaxExpertTiles(max_rows, max_experts_, expert_gemm_->TileTokens(0, 1));
+  const int64_t max_tiles = MaxExpertTiles(max_rows, max_experts_, expert_gemms_->SmallestTileTokens());
   const auto place = [&](char* base) {
     return PlaceArrays(base, std::pair(&plan_.tiles, max_tiles + 1), std::pair(&plan_.num_tiles, int64_t{1}),
                        std::pair(&plan_.first_start, int64_t{max_experts_}),

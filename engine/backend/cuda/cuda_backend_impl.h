@@ -16,7 +16,7 @@
 #include "engine/backend/cuda/attention_kernels.h"
 #include "engine/backend/cuda/cuda_backend.h"
 #include "engine/backend/cuda/device_memory.h"
-#include "engine/backend/cuda/expert_gemm.h"
+#include "engine/backend/cuda/expert_gemm_choice.h"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/kv_cache.h"
 #include "engine/backend/cuda/recorder.h"
@@ -45,6 +45,7 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override;
 
   const std::string& description() const override { return description_; }
+  std::span<const ExpertGemmCount> expert_gemms() const override { return expert_gemms_->counts(); }
 
   absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(std::span<const TensorReader* const> parts,
                                                      std::span<const TensorReader* const> biases, DType dtype,
@@ -201,9 +202,7 @@ class CudaBackend final : public Backend {
   absl::Status failure_;
   Activations activations_;
   std::unique_ptr<WeightLoader> loader_;  // while loading
-  std::unique_ptr<ExpertGemm> native_;
-  std::unique_ptr<ExpertGemm> chosen_;    // what the options ask for; null: native
-  ExpertGemm* expert_gemm_ = nullptr;
+  std::unique_ptr<ExpertGemmChoice> expert_gemms_;
   StepResults results_;
   std::array<Touched, kMaxStepsInFlight> steps_;  // by slot of results_
   Touched alone_;
@@ -216,7 +215,7 @@ class CudaBackend final : public Backend {
   int32_t max_experts_ = 0;
   int32_t max_top_k_ = 0;
   bool weighs_inputs_ = false;
-  std::vector<ExpertSizes> expert_sizes_;
+  std::vector<ExpertSizes> expert_sizes_;  // that layers have, each once
 
   DeviceBuffer router_scratch_;
   DeviceBuffer expert_scratch_;

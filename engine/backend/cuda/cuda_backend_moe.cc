@@ -109,7 +109,11 @@ void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) 
   const BatchMemory& memory = batches_.at(batches->expert_offsets);
   if (!failure_.ok()) return;
   const int64_t tokens = bucket_ > 0 ? bucket_ : routing.num_tokens;
-  plan_tile_tokens_ = expert_gemm_->TileTokens(tokens * routing.top_k, routing.num_experts);
+  ExpertBatch batch;
+  batch.tokens = tokens;
+  batch.max_rows = tokens * routing.top_k;
+  batch.in_by_row = memory.device.row_weights != nullptr;
+  plan_tile_tokens_ = expert_gemms_->TileTokens(expert_sizes_, routing.num_experts, batch);
   Touch(batches, int64_t{routing.num_tokens} * routing.top_k);
   if (recorder_.recording()) {
     recorder_.OnRepeat([this, batches, top_k = routing.top_k](int64_t num_tokens) {
@@ -150,8 +154,9 @@ void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const Exper
   }
   batch.out = activations_.Write(rows_out, bf16 ? Activations::kBf16 : Activations::kF32);
   batch.out_stride = rows_out.cols;
-  ExpertGemm& provider = expert_gemm_->Takes(weights, batch) ? *expert_gemm_ : *native_;
-  Check(provider.Run(weights, batch, expert_scratch_.as<void>()));
+  const size_t provider = expert_gemms_->Choose(weights, batch);
+  Check(expert_gemms_->Run(provider, weights, batch, expert_scratch_.as<void>()));
+  if (recorder_.recording()) recorder_.OnRepeat([this, provider](int64_t) { expert_gemms_->Count(provider); });
   LaunchExpertSeconds(memory.device.expert_offsets, batches.num_experts, plan_, memory.seconds, stream_);
 }
 

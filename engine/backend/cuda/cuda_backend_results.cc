@@ -58,6 +58,7 @@ absl::Status CudaBackend::AllocateResults() {
     PlaceBatchResults(results_.device<char>(memory.results), memory.num_experts, &memory.device, &memory.seconds);
   }
   step_.SetSampled(results_.device<int32_t>(sampled_on_device_));
+  if (layers.empty()) return absl::OkStatus();
   const int64_t bytes = static_cast<int64_t>(layers.size() * sizeof(RoutedLayer));
   ASSIGN_OR_RETURN(routed_layers_, DeviceBuffer::Allocate(bytes, "routing"));
   return ToStatus(cudaMemcpyAsync(routed_layers_.as<void>(), layers.data(), static_cast<size_t>(bytes),

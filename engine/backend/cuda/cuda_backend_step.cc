@@ -32,7 +32,7 @@ bool CudaBackend::BeginStep(const StepInputs& step, const KvCache& cache) {
   const bool decode_only = step_.num_decode_rows() == rows && static_cast<int64_t>(step.logit_rows.size()) == rows;
   bucket_ = decode_only ? std::min(RowBucket(rows), max_tokens_) : 0;
   chunk_bucket_ = ChunkBucket(step_.longest_decode() / kKeyChunk + 1);
-  if (!failure_.ok() || bucket_ == 0 || chunk_bucket_ > kMaxRecordedChunks || !expert_gemm_->recordable()) {
+  if (!failure_.ok() || bucket_ == 0 || chunk_bucket_ > kMaxRecordedChunks || !expert_gemms_->recordable()) {
     bucket_ = 0;
     return false;
   }

@@ -9,6 +9,7 @@
 //   cublas_padded    one strided batch over all experts, each times all tokens of the step; no sync, right where most
 //                    experts have rows anyway; at most kMaxPaddedTokens tokens
 //
+// expert_gemm_kinds.h holds what is known of each by name, expert_gemm_choice.h picks one for each call.
 // With cuBLAS the order of a row's additions is the library's choice and may change with the size of the batch.
 #ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_EXPERT_GEMM_H_
 #define SWITCHYARD_ENGINE_BACKEND_CUDA_EXPERT_GEMM_H_
@@ -17,15 +18,13 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/backend/cuda/expert_gemm_kinds.h"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/weights.h"
 
 namespace switchyard::cuda {
-
-inline constexpr int64_t kMaxPaddedTokens = 256;
 
 // One layer's work. `max_rows` and `tokens` may be larger than what the device's counts say, never smaller.
 struct ExpertBatch {
@@ -44,15 +43,13 @@ struct ExpertBatch {
 class ExpertGemm {
  public:
   virtual ~ExpertGemm() = default;
-  virtual std::string name() const = 0;
-  // Whether it takes these experts and this batch; if not, the native one does.
-  virtual bool Takes(const CudaExperts& experts, const ExpertBatch& batch) const = 0;
+  // Whether it takes these experts and this batch, of which tokens, max_rows and in_by_row say enough; if not, the
+  // native one does. A batch_invariant one decides by the experts alone.
+  virtual bool Takes(const ExpertSizes& experts, const ExpertBatch& batch) const = 0;
   // Rows of a tile of the plan for a batch.
   virtual int TileTokens(int64_t num_rows, int64_t num_experts) const {
     return ChooseTileTokens(num_rows, num_experts);
   }
-  // Whether a step that uses it can be recorded.
-  virtual bool recordable() const = 0;
   // Bytes of scratch for such a batch.
   virtual int64_t ScratchBytes(const ExpertSizes& experts, int64_t tokens, int64_t max_rows) const = 0;
   // Stamps the plan's times, too.

@@ -59,7 +59,7 @@ class CublasExpertGemm : public ExpertGemm {
 
  protected:
   // Biases and other activations would need passes of their own.
-  static bool IsPlain(const CudaExperts& experts) {
+  static bool IsPlain(const ExpertSizes& experts) {
     return experts.form.activation == Activation::kSilu && !experts.form.biases;
   }
 
@@ -71,9 +71,7 @@ class GroupedExpertGemm final : public CublasExpertGemm {
  public:
   using CublasExpertGemm::CublasExpertGemm;
 
-  std::string name() const override { return "cublas_grouped"; }
-  bool Takes(const CudaExperts& experts, const ExpertBatch&) const override { return IsPlain(experts); }
-  bool recordable() const override { return false; }
+  bool Takes(const ExpertSizes& experts, const ExpertBatch&) const override { return IsPlain(experts); }
 
   // Gathered rows (later the rows of the result) | gate and up | their product.
   int64_t ScratchBytes(const ExpertSizes& experts, int64_t, int64_t max_rows) const override {
@@ -183,11 +181,9 @@ class PaddedExpertGemm final : public CublasExpertGemm {
  public:
   using CublasExpertGemm::CublasExpertGemm;
 
-  std::string name() const override { return "cublas_padded"; }
-  bool Takes(const CudaExperts& experts, const ExpertBatch& batch) const override {
+  bool Takes(const ExpertSizes& experts, const ExpertBatch& batch) const override {
     return IsPlain(experts) && batch.tokens <= kMaxPaddedTokens && !batch.in_by_row;
   }
-  bool recordable() const override { return true; }
 
   // Gate and up (later the rows of the result) of every expert and token | their product.
   int64_t ScratchBytes(const ExpertSizes& experts, int64_t tokens, int64_t) const override {

@@ -8,9 +8,7 @@ class NativeExpertGemm final : public ExpertGemm {
   NativeExpertGemm(int num_multiprocessors, cudaStream_t stream)
       : num_multiprocessors_(num_multiprocessors), stream_(stream) {}
 
-  std::string name() const override { return "native"; }
-  bool Takes(const CudaExperts&, const ExpertBatch&) const override { return true; }
-  bool recordable() const override { return true; }
+  bool Takes(const ExpertSizes&, const ExpertBatch&) const override { return true; }
   int64_t ScratchBytes(const ExpertSizes& experts, int64_t, int64_t max_rows) const override {
     return ProductBytes(experts, max_rows);
   }

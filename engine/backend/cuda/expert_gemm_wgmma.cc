@@ -18,12 +18,10 @@ class WgmmaExpertGemm final : public ExpertGemm {
   WgmmaExpertGemm(TensorMapEncoder encode, int num_multiprocessors, cudaStream_t stream)
       : encode_(encode), num_multiprocessors_(num_multiprocessors), stream_(stream) {}
 
-  std::string name() const override { return "wgmma"; }
   // Every batch of bf16 experts, however small: another kernel for few rows would give them other bits.
-  bool Takes(const CudaExperts& experts, const ExpertBatch&) const override {
+  bool Takes(const ExpertSizes& experts, const ExpertBatch&) const override {
     return experts.dtype == DType::kBF16 && IsGated(experts.form.activation);
   }
-  bool recordable() const override { return true; }
   int TileTokens(int64_t num_rows, int64_t num_experts) const override {
     return ChooseWgmmaTileTokens(num_rows, num_experts);
   }

@@ -30,6 +30,7 @@ inline constexpr int kMaxLatentHeads = 128;
 inline constexpr int kMaxParts = 256;     // weight matrices of one LinearPerHead or LinearPerExpert
 inline constexpr int kMaxExperts = 512;
 inline constexpr int kMaxTopK = 32;
+inline constexpr int kMaxRecordedRows = 256;  // of a step that is recorded as a CUDA graph
 inline constexpr int kRouterSplits = 16;  // parts of k that a router logit is summed from
 
 SWITCHYARD_HOST_DEVICE constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -16,12 +16,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/backend/cuda/layout.h"
 
 namespace switchyard::cuda {
 
 // Rows of a recorded step that serves `rows`; 0: steps of so many rows are not recorded.
 constexpr int64_t RowBucket(int64_t rows) {
-  for (const int64_t bucket : {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256}) {
+  for (const int bucket : {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, kMaxRecordedRows}) {
     if (rows <= bucket) return bucket;
   }
   return 0;

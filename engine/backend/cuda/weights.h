@@ -42,6 +42,7 @@ struct ExpertSizes {
   int64_t hidden_stride = 0;  // k of gate and up, padded
   int64_t down_rows = 0;
   int64_t intermediate_stride = 0;
+  bool operator==(const ExpertSizes&) const = default;
 };
 
 struct CudaExperts final : public ExpertWeights, public ExpertSizes {

@@ -15,28 +15,17 @@ struct Options {
   std::string only;     // section; empty: all
   std::string model;    // part of a name; empty: all
   std::string json;
-  std::string tune;     // CSV of the fastest provider per shape and rows per expert
+  std::string tune;     // file for the table of providers; only this is measured then
   std::string routing;  // folder for the drawn expert ids
   bool quick = false;
   bool check = false;
   bool tiny = false;    // sizes that an emulated device manages
 };
 
-// Which provider won a MoE case.
-struct TuningRow {
-  std::string model, skew;
-  int64_t hidden_size, moe_intermediate_size, num_experts, top_k, tokens;
-  double touched_experts, rows_per_expert;
-  std::string best, best_recordable;  // the latter may be part of a graph
-  int best_tile_tokens, chosen_tile_tokens;
-  double best_us, best_recordable_us, chosen_us;
-};
-
 struct Bench {
   Options options;
   Limits limits;
   Report report{true};
-  std::vector<TuningRow> tuning;
   int num_wrong = 0;
 
   std::vector<Model> models() const {
@@ -61,8 +50,6 @@ void MeasureStep(Bench* bench);
 
 // Every kernel on small shapes against plain host loops.
 void CheckKernels(Bench* bench);
-
-void WriteTuning(const Bench& bench);
 
 }  // namespace switchyard::bench
 

@@ -51,6 +51,14 @@ std::string OpenDevice() {
 const Device& TheDevice() { return MutableDevice(); }
 cudaStream_t Stream() { return MutableDevice().stream; }
 
+Versions TheVersions() {
+  Versions versions;
+  CUDA_OK(cudaDriverGetVersion(&versions.driver));
+  CUDA_OK(cudaRuntimeGetVersion(&versions.runtime));
+  CUBLAS_OK(cublasGetVersion_v2(TheDevice().cublas, &versions.cublas));
+  return versions;
+}
+
 void Synchronize() {
   CUDA_OK(cudaGetLastError());
   CUDA_OK(cudaStreamSynchronize(Stream()));
@@ -72,6 +80,16 @@ void* AllocateBytes(int64_t bytes) {
 
 void Deallocate(void* pointer) {
   if (pointer != nullptr) CUDA_OK(cudaFree(pointer));
+}
+
+void* AllocatePinned(int64_t bytes) {
+  void* pointer = nullptr;
+  CUDA_OK(cudaHostAlloc(&pointer, static_cast<size_t>(bytes), cudaHostAllocDefault));
+  return pointer;
+}
+
+void FreePinned(void* pointer) {
+  if (pointer != nullptr) CUDA_OK(cudaFreeHost(pointer));
 }
 
 void Copy(void* to, const void* from, int64_t bytes) {

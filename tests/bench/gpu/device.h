@@ -27,6 +27,11 @@ struct Device {
   cublasHandle_t cublas = nullptr;
 };
 
+struct Versions {
+  int driver = 0, runtime = 0, cublas = 0;  // as each library numbers its own
+};
+Versions TheVersions();
+
 // Empty: the device is ready. Otherwise why there is none; nothing else may be called then.
 std::string OpenDevice();
 const Device& TheDevice();
@@ -37,24 +42,26 @@ int64_t FreeBytes();
 
 void* AllocateBytes(int64_t bytes);
 void Deallocate(void* pointer);
+void* AllocatePinned(int64_t bytes);
+void FreePinned(void* pointer);
 void Copy(void* to, const void* from, int64_t bytes);  // and waits
 // Fills with 0xff bytes: NaN in fp32 and bf16, -1 in int32.
 void Poison(void* pointer, int64_t bytes);
 void Clear(void* pointer, int64_t bytes);
 
-// Owns `size` elements of device memory.
-template <typename T>
+// Owns `size` elements of device memory; of page-locked host memory where kPinned.
+template <typename T, bool kPinned = false>
 class Array {
  public:
   Array() = default;
   explicit Array(int64_t size) : size_(size) {
     const int64_t bytes = (size > 0 ? size : 1) * static_cast<int64_t>(sizeof(T));
-    data_ = static_cast<T*>(AllocateBytes(bytes));
+    data_ = static_cast<T*>(kPinned ? AllocatePinned(bytes) : AllocateBytes(bytes));
   }
   explicit Array(const std::vector<T>& values) : Array(static_cast<int64_t>(values.size())) {
     Copy(data_, values.data(), bytes());
   }
-  ~Array() { Deallocate(data_); }
+  ~Array() { kPinned ? FreePinned(data_) : Deallocate(data_); }
   Array(Array&& other) noexcept { *this = std::move(other); }
   Array& operator=(Array&& other) noexcept {
     std::swap(data_, other.data_);
@@ -75,6 +82,8 @@ class Array {
   T* data_ = nullptr;
   int64_t size_ = 0;
 };
+template <typename T>
+using PinnedArray = Array<T, true>;
 
 }  // namespace switchyard::bench
 

@@ -1,6 +1,7 @@
 // Speed of the CUDA backend's kernels on the GPU of this machine, against its limits and against cuBLAS; see README.md.
 //
-//   switchyard_bench_gpu [--only SECTION] [--model NAME] [--quick] [--json FILE] [--tune FILE] [--check]
+//   switchyard_bench_gpu [--only SECTION] [--model NAME] [--quick] [--json FILE] [--check]
+//   switchyard_bench_gpu --tune FILE [--model NAME] [--quick]
 //   switchyard_bench_gpu --write-routing FOLDER
 //
 // Sections: ceilings moe dense attention small step. Exit: 0 also where there is no GPU (and says so), 1 where a result
@@ -15,17 +16,9 @@
 #include "tests/bench/gpu/bench.h"
 #include "tests/bench/gpu/device.h"
 #include "tests/bench/gpu/routing.h"
+#include "tests/bench/gpu/tuning.h"
 
 namespace switchyard::bench {
-
-void Bench::Check(const std::string& what, double error, double limit) {
-  if (error < limit) {
-    if (options.check) std::printf("ok     %-70s %.2e\n", what.c_str(), error);
-    return;
-  }
-  ++num_wrong;
-  std::printf("WRONG  %-70s %.2e, at most %.0e\n", what.c_str(), error, limit);
-}
 
 namespace {
 
@@ -42,7 +35,8 @@ constexpr Section kSections[] = {{"moe", MeasureMoe},
 int Usage(const std::string& problem) {
   std::fprintf(stderr,
                "%s\nusage: switchyard_bench_gpu [--only moe|dense|attention|small|step|ceilings] [--model NAME] "
-               "[--quick] [--json FILE] [--tune FILE] [--check]\n       switchyard_bench_gpu --write-routing FOLDER\n",
+               "[--quick] [--json FILE] [--check]\n       switchyard_bench_gpu --tune FILE [--model NAME] [--quick]\n"
+               "       switchyard_bench_gpu --write-routing FOLDER\n",
                problem.c_str());
   return 2;
 }
@@ -70,6 +64,9 @@ std::string Parse(int argc, char** argv, Options* options) {
   bool known = options->only.empty() || options->only == "ceilings";
   for (const Section& section : kSections) known = known || options->only == section.name;
   if (!known) return "unknown section " + options->only;
+  if (!options->tune.empty() && (!options->only.empty() || !options->json.empty() || options->check)) {
+    return "--tune goes with --model and --quick only";
+  }
   if (Models(options->model).empty()) return "unknown model " + options->model;
   return "";
 }
@@ -81,6 +78,11 @@ int Measure(Bench* bench, const std::string& command) {
   };
   std::printf("%s, %lld GiB\n", TheDevice().name.c_str(), static_cast<long long>(TheDevice().total_bytes >> 30));
   if (bench->options.check) CheckKernels(bench);
+  if (!bench->options.tune.empty()) {
+    TuneExpertGemms(bench, command);
+    std::printf("\n%d wrong results, %.1f s\n", bench->num_wrong, elapsed());
+    return bench->num_wrong == 0 ? 0 : 1;
+  }
   const auto write_json = [&] {
     if (bench->options.json.empty()) return;
     bench->report.WriteJson(bench->options.json, TheDevice().name, bench->limits, command);
@@ -93,7 +95,6 @@ int Measure(Bench* bench, const std::string& command) {
     std::printf("-- %s done after %.1f s\n", section.name, elapsed());
     write_json();  // a later section may fail: what is measured stays
   }
-  if (!bench->options.tune.empty()) WriteTuning(*bench);
   std::printf("\n%d wrong results, %.1f s\n", bench->num_wrong, elapsed());
   return bench->num_wrong == 0 ? 0 : 1;
 }

@@ -119,36 +119,6 @@ void RunDown(const ExpertMatrices& experts, RoutedBatch* batch, int64_t max_rows
 void RunCombine(const Model& model, const RoutedBatch& batch, const float* weights, int64_t tokens,
                 MoeBuffers* buffers, const cuda::StepCounts* counts = nullptr);
 
-// cublasGemmGroupedBatchedEx, one group per expert that has rows. The sizes live on the host: like the backend's
-// provider it waits for the router, so it cannot be recorded.
-class CublasGrouped {
- public:
-  CublasGrouped(const ExpertMatrices& experts, RoutedBatch* batch);  // after batch->Group and a wait
-  static int64_t ScratchElements(const ExpertMatrices& experts, int64_t rows);
-  void Run(MoeBuffers* buffers, uint16_t* scratch);
-
- private:
-  struct Product {
-    std::vector<int> m, n, k, single;
-    std::vector<float> one, zero;
-    std::vector<cublasOperation_t> transposed, plain;
-    Array<const void*> pointers;  // a | b | c
-  };
-  void Prepare(const uint16_t* weight, int64_t m, int64_t k, const uint16_t* in, uint16_t* out, Product* product);
-  void Multiply(const Product& product);
-
-  const ExpertMatrices& experts_;
-  RoutedBatch* const batch_;
-  const int64_t rows_;
-  uint16_t* scratch_ = nullptr;
-  Product gate_up_, down_;
-};
-
-// cublasGemmStridedBatchedEx of all tokens with all experts.
-inline constexpr int64_t kMaxPaddedTokens = 256;
-int64_t PaddedScratchElements(const ExpertMatrices& experts, int64_t tokens);
-void RunCublasPadded(const ExpertMatrices& experts, const RoutedBatch& batch, MoeBuffers* buffers, uint16_t* scratch);
-
 // rel-L2 of buffers.x against an fp32 reference of a few tokens of the batch; infinite where a row of rows_out was not
 // written. REQUIRES: x was x0 before the one call that is checked, rows_out was poisoned.
 double MoeError(const Model& model, const ExpertMatrices& experts, const RoutedBatch& batch, const MoeBuffers& buffers);

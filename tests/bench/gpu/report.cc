@@ -1,35 +1,14 @@
 #include "tests/bench/gpu/report.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <fstream>
+
+#include "tests/bench/gpu/json_text.h"
 
 namespace switchyard::bench {
 namespace {
-
-std::string Quoted(const std::string& text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') quoted += '\\';
-    quoted += c < ' ' ? ' ' : c;
-  }
-  return quoted + "\"";
-}
-
-std::string Number(double value) {
-  if (!std::isfinite(value)) return "null";
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.7g", value);
-  return text;
-}
-
-std::string Field(const std::string& name, double value) { return ", " + Quoted(name) + ": " + Number(value); }
-std::string Field(const std::string& name, const std::string& value) {
-  return ", " + Quoted(name) + ": " + Quoted(value);
-}
 
 std::string ToJson(const Result& r) {
   std::string json = "  {\"section\": " + Quoted(r.section) + Field("name", r.name) + Field("provider", r.provider) +
@@ -42,13 +21,6 @@ std::string ToJson(const Result& r) {
   }
   for (const auto& [name, value] : r.more) json += Field(name, value);
   return json + "}";
-}
-
-std::string Date() {
-  const std::time_t now = std::time(nullptr);
-  char text[32];
-  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
-  return text;
 }
 
 }  // namespace

@@ -1,16 +1,16 @@
 #!/bin/bash
-# Builds switchyard_bench_gpu with nothing but a CUDA toolkit, checks the kernels, measures them, and measures what
-# others do on the same shapes.
-#   tests/bench/gpu/run_gpu.sh [RESULTS] [--quick] [--steps build,check,bench,peers,sanitizer]
-# RESULTS (default build-gpu-bench/results) gets check.txt, bench.txt, bench.json, tuning.csv, peers.txt, peers.json and,
-# where compute-sanitizer is installed, memcheck.txt and racecheck.txt. A later call may leave out steps that an earlier
-# one has done, as the build. Exit: 0 also where there is no GPU; otherwise that of the first step that failed, the
-# others having run.
+# Builds switchyard_bench_gpu with nothing but a CUDA toolkit, checks the kernels, measures them, writes the table that
+# chooses the experts' provider, and measures what others do on the same shapes.
+#   tests/bench/gpu/run_gpu.sh [RESULTS] [--quick] [--steps build,check,bench,tune,peers,sanitizer]
+# RESULTS (default build-gpu-bench/results) gets check.txt, bench.txt, bench.json, tune.txt, expert_gemm_table.json,
+# peers.txt, peers.json and, where compute-sanitizer is installed, memcheck.txt and racecheck.txt. A later call may
+# leave out steps that an earlier one has done, as the build. Exit: 0 also where there is no GPU; otherwise that of the
+# first step that failed, the others having run.
 set -u
 cd "$(dirname "$0")/../../.."
 results=build-gpu-bench/results
 quick=
-steps=build,check,bench,peers,sanitizer
+steps=build,check,bench,tune,peers,sanitizer
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=--quick ;;
@@ -75,8 +75,13 @@ check() {
 }
 
 measure() {
-  "$bench" $quick --json "$results/bench.json" --tune "$results/tuning.csv" 2>&1 | tee "$results/bench.txt"
+  "$bench" $quick --json "$results/bench.json" 2>&1 | tee "$results/bench.txt"
   [ "${PIPESTATUS[0]}" -eq 0 ] || fail "bench" 1
+}
+
+tune() {
+  "$bench" $quick --tune "$results/expert_gemm_table.json" 2>&1 | tee "$results/tune.txt"
+  [ "${PIPESTATUS[0]}" -eq 0 ] || fail "tune" 1
 }
 
 peers() {
@@ -109,6 +114,7 @@ sanitize() {
 wanted build && build
 wanted check && check
 wanted bench && measure
+wanted tune && tune
 wanted peers && peers
 wanted sanitizer && sanitize
 exit "$status"

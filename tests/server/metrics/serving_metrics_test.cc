@@ -16,6 +16,7 @@ namespace {
 ModelFacts Facts(int32_t layers, int32_t experts) {
   ModelFacts facts;
   facts.backend = "fake";
+  facts.expert_gemms = {"native", "padded"};
   facts.num_experts = experts;
   facts.top_k = 2;
   for (int32_t i = 0; i < layers; ++i) facts.moe_layers.push_back(2 * i + 1);
@@ -38,6 +39,7 @@ StepStats Step(int32_t layers, int32_t experts, int32_t num_tokens) {
                                 static_cast<float>(num_tokens) / static_cast<float>(experts));
   layer.seconds = 1e-4f;
   stats.moe_layers.assign(static_cast<size_t>(layers), layer);
+  stats.expert_gemm_layers = {0, static_cast<uint64_t>(layers)};
   return stats;
 }
 
@@ -98,6 +100,17 @@ TEST(ServingMetricsTest, DroppedChoicesAreCountedPerLayer) {
   RunStep(&metrics, stats);
   EXPECT_EQ(Value(metrics, "switchyard_moe_layer_dropped_tokens_total{model_name=\"toy\",layer=\"5\"}"), 6.0);
   EXPECT_EQ(Value(metrics, "switchyard_moe_layer_dropped_tokens_total{model_name=\"toy\",layer=\"3\"}"), 0.0);
+}
+
+TEST(ServingMetricsTest, ExpertGemmsAreCountedByProviderWhateverTheDetail) {
+  ServingMetrics metrics("toy", "1");
+  metrics.SetModel(Facts(3, 8), "off");
+  StepStats stats = Step(3, 8, 4);
+  RunStep(&metrics, stats);
+  stats.expert_gemm_layers = {3, 3};  // totals, not what the step added
+  RunStep(&metrics, stats);
+  EXPECT_EQ(Value(metrics, "switchyard_expert_gemm_layers_total{model_name=\"toy\",provider=\"native\"}"), 3.0);
+  EXPECT_EQ(Value(metrics, "switchyard_expert_gemm_layers_total{model_name=\"toy\",provider=\"padded\"}"), 3.0);
 }
 
 TEST(ServingMetricsTest, EverySeriesExistsAtZeroBeforeTheFirstRequest) {

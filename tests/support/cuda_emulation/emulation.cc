@@ -434,6 +434,13 @@ using cuda_emulation::DrainAll;
 using cuda_emulation::Fail;
 using cuda_emulation::TheMachine;
 
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
+
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
   return cudaSuccess;
