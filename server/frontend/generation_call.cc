@@ -294,7 +294,7 @@ void GenerationCall::BreakIfStalled(TimePoint now, std::chrono::seconds stalled_
     if (write_started_ == TimePoint::max() || now - write_started_ < stalled_for) return;
     transport = transport_;
   }
-  if (transport != nullptr) transport->Break();
+  if (transport != nullptr) transport->Break(now - stalled_for);
 }
 
 void GenerationCall::OnPending() {

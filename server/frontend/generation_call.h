@@ -41,8 +41,9 @@ class CallTransport {
   // Of calls that answer once; with status OK.
   virtual void Respond(const v1::GenerateResponse& response) = 0;
   virtual void Finish(const absl::Status& status) = 0;
-  // Breaks off a call whose client does not read: leads to OnWriteDone(false) and OnCancel. No-op after the end.
-  virtual void Break() = 0;
+  // Breaks off a call whose client has read nothing since `since`, as far as the call knows: leads to
+  // OnWriteDone(false) and OnCancel. No-op after the end.
+  virtual void Break(TimePoint since) = 0;
 };
 
 class GenerationCall final : public OpenCall,

@@ -39,7 +39,7 @@ class GenerationReactor : public Reactor,
     Reactor::Finish(ToGrpcStatus(status));
   }
 
-  void Break() override { breakable_.Break(); }
+  void Break(TimePoint) override { breakable_.Break(); }
   void OnCancel() override { call_->OnCancel(); }
 
   void OnDone() override {

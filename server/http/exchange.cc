@@ -1,9 +1,13 @@
 #include "server/http/exchange.h"
 
 #include <chrono>
+#include <string>
 #include <utility>
 
+#include "engine/base/status_macros.h"
+#include "server/frontend/errors.h"
 #include "server/frontend/generation_call.h"
+#include "server/frontend/request_validation.h"
 #include "server/http/openai_error.h"
 
 namespace switchyard::http {
@@ -33,22 +37,15 @@ class Exchange::Item final : public CallTransport, public std::enable_shared_fro
   void Respond(const v1::GenerateResponse& response) override {
     choices = writer_.Choices(response);
     usage = response.usage();
-    exchange_->Ended(shared_from_this(), absl::OkStatus());
+    exchange_->Ended(shared_from_this(), exchange_->Keep(choices));
   }
   void Finish(const absl::Status& status) override { exchange_->Ended(shared_from_this(), status); }
-  void Break() override {
-    std::shared_ptr<AnswerSink> sink;
-    {
-      MutexLock lock(&exchange_->mutex_);
-      sink = exchange_->sink_;
-    }
-    if (sink != nullptr) sink->Break();
-  }
+  void Break(TimePoint since) override { exchange_->BreakOff(since); }
 
   GenerationCall* call() { return call_.get(); }
 
   // What is left for the end of the answer. Set before the item has ended.
-  nlohmann::ordered_json choices;
+  std::string choices;
   v1::Usage usage;
   // Guarded by the exchange's lock.
   bool started = false;
@@ -80,14 +77,13 @@ void Exchange::Begin(std::string body) {
 }
 
 void Exchange::Start(absl::StatusOr<OpenAiRequest> request) {
-  if (request.ok()) facts_.shape = request->shape;
+  if (request.ok()) {
+    const absl::Status accepted = Accept(*request);
+    if (!accepted.ok()) request = accepted;
+  }
   facts_.id = (endpoint_ == Endpoint::kChat ? "chatcmpl-" : "cmpl-") + request_id_;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   facts_.created = std::chrono::duration_cast<std::chrono::seconds>(now).count();
-  if (const ServedModel* model = parts_->model.load(std::memory_order_acquire)) {
-    facts_.model = model->limits.served_model_name;
-    facts_.tokenizer = model->tokenizer;
-  }
   std::vector<std::shared_ptr<Item>> items;
   for (size_t i = 0; i < (request.ok() ? request->prompts.size() : 1); ++i) {
     items.push_back(std::make_shared<Item>(shared_from_this(), static_cast<int32_t>(i)));
@@ -106,6 +102,22 @@ void Exchange::Start(absl::StatusOr<OpenAiRequest> request) {
     Started(items[i]);
   }
   Advance();
+}
+
+// Sets the facts that calls and answer share. A call looks for the model again, and may find what was not there yet.
+absl::Status Exchange::Accept(const OpenAiRequest& request) {
+  ASSIGN_OR_RETURN(const ServedModel* model, parts_->AdmittingModel());
+  const auto num_prompts = static_cast<int64_t>(request.prompts.size());
+  if (num_prompts > 1 && num_prompts * request.shape.n > parts_->limits.max_num_queued_reqs) {
+    return InvalidRequest("prompt", "prompt has " + std::to_string(num_prompts) + " prompts for " +
+                                        std::to_string(request.shape.n) + " choices each, but only " +
+                                        WithCommas(parts_->limits.max_num_queued_reqs) +
+                                        " requests may wait at this server; send fewer prompts, or a smaller n");
+  }
+  facts_.shape = request.shape;
+  facts_.model = model->limits.served_model_name;
+  facts_.tokenizer = model->tokenizer;
+  return absl::OkStatus();
 }
 
 // True when what has not started need not: it counts as ended.
@@ -151,6 +163,18 @@ void Exchange::Add(const std::shared_ptr<Item>& item, const std::string& events,
   Advance();
 }
 
+// Each call bounds what it has generated; as JSON, and together, that may still be too much.
+absl::Status Exchange::Keep(const std::string& choices) {
+  const auto max_bytes = static_cast<size_t>(parts_->limits.max_message_bytes);
+  MutexLock lock(&mutex_);
+  num_kept_bytes_ += choices.size();
+  if (num_kept_bytes_ <= max_bytes) return absl::OkStatus();
+  return ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                         "the answer is larger than " + WithCommas(parts_->limits.max_message_bytes) +
+                             " bytes; use stream, or ask for fewer prompts, choices, tokens or logprobs",
+                         "ANSWER_TOO_LARGE");
+}
+
 void Exchange::Ended(const std::shared_ptr<Item>& item, const absl::Status& status) {
   std::vector<std::shared_ptr<Item>> others;
   {
@@ -172,7 +196,7 @@ void Exchange::OnSent(bool ok) {
   std::vector<std::shared_ptr<Item>> sent;
   {
     MutexLock lock(&mutex_);
-    in_flight_ = false;
+    in_flight_since_ = TimePoint::max();
     sent.swap(sending_);
   }
   for (const auto& item : sent) item->call()->OnWriteDone(ok);
@@ -193,10 +217,21 @@ void Exchange::OnGone() {
   Advance();
 }
 
+// To its call an item's output is being written while it waits here for the other items, too: only of a part on its way
+// is it known that nobody reads it.
+void Exchange::BreakOff(TimePoint since) {
+  std::shared_ptr<AnswerSink> sink;
+  {
+    MutexLock lock(&mutex_);
+    if (in_flight_since_ <= since) sink = sink_;
+  }
+  if (sink != nullptr) sink->Break();
+}
+
 bool Exchange::AllEnded() const { return begun_ && num_ended_ == items_.size(); }
 
 bool Exchange::MayAnswer() const {
-  if (in_flight_ || last_sent_ || gone_) return false;
+  if (in_flight_since_ != TimePoint::max() || last_sent_ || gone_) return false;
   if (AllEnded()) return true;
   if (!facts_.shape.stream || events_.empty()) return false;
   return head_sent_ || num_admitted_ == items_.size();
@@ -218,11 +253,11 @@ void Exchange::Advance() {
       part = NextPart();
       sink = sink_;
       sending_.swap(unsent_);
-      in_flight_ = true;
+      in_flight_since_ = std::chrono::steady_clock::now();
       head_sent_ = true;
       last_sent_ = part.last;
     }
-    over = !in_flight_ && AllEnded() && (gone_ || last_sent_);
+    over = in_flight_since_ == TimePoint::max() && AllEnded() && (gone_ || last_sent_);
   }
   for (const auto& item : dropped) item->call()->OnWriteDone(false);
   if (sink != nullptr) sink->Send(std::move(part));
@@ -267,11 +302,9 @@ AnswerPart Exchange::NextPart() {
 
 AnswerPart Exchange::WholeAnswer() const {
   if (!failure_.ok()) return ErrorAnswer(failure_, request_id_);
-  nlohmann::ordered_json choices = nlohmann::ordered_json::array();
-  for (const auto& item : items_) {
-    for (auto& choice : item->choices) choices.push_back(std::move(choice));
-  }
-  return {Head("application/json"), AnswerJson(facts_, std::move(choices), TotalUsage()), true};
+  std::string choices;
+  for (const auto& item : items_) choices += (choices.empty() ? "" : ",") + item->choices;
+  return {Head("application/json"), AnswerJson(facts_, choices, TotalUsage()), true};
 }
 
 v1::Usage Exchange::TotalUsage() const {

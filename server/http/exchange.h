@@ -42,11 +42,14 @@ class Exchange final : public std::enable_shared_from_this<Exchange> {
   class Item;
 
   void Start(absl::StatusOr<OpenAiRequest> request);
+  absl::Status Accept(const OpenAiRequest& request);
   bool Skips();
   void Started(const std::shared_ptr<Item>& item);
   void Admitted();
   void Add(const std::shared_ptr<Item>& item, const std::string& events, bool last);
+  absl::Status Keep(const std::string& choices);
   void Ended(const std::shared_ptr<Item>& item, const absl::Status& status);
+  void BreakOff(TimePoint since);
   void Advance();
   void Release();
   bool MayAnswer() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -66,11 +69,12 @@ class Exchange final : public std::enable_shared_from_this<Exchange> {
   std::vector<std::shared_ptr<Item>> items_ ABSL_GUARDED_BY(mutex_);
   size_t num_admitted_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t num_ended_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::Status failure_ ABSL_GUARDED_BY(mutex_);                        // the first one
-  std::string events_ ABSL_GUARDED_BY(mutex_);                          // to be sent next
-  std::vector<std::shared_ptr<Item>> unsent_ ABSL_GUARDED_BY(mutex_);   // whose events these are
-  std::vector<std::shared_ptr<Item>> sending_ ABSL_GUARDED_BY(mutex_);  // whose events are on their way
-  bool in_flight_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);                          // the first one
+  std::string events_ ABSL_GUARDED_BY(mutex_);                            // to be sent next
+  std::vector<std::shared_ptr<Item>> unsent_ ABSL_GUARDED_BY(mutex_);     // whose events these are
+  std::vector<std::shared_ptr<Item>> sending_ ABSL_GUARDED_BY(mutex_);    // whose events are on their way
+  TimePoint in_flight_since_ ABSL_GUARDED_BY(mutex_) = TimePoint::max();  // of the part on its way; max: none is
+  size_t num_kept_bytes_ ABSL_GUARDED_BY(mutex_) = 0;                     // of all items' choices
   bool head_sent_ ABSL_GUARDED_BY(mutex_) = false;
   bool last_sent_ ABSL_GUARDED_BY(mutex_) = false;
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;

@@ -142,8 +142,8 @@ std::string ChoiceWriter::Events(const v1::GenerateStreamResponse& message) {
   return events;
 }
 
-Json ChoiceWriter::Choices(const v1::GenerateResponse& response) {
-  Json choices = Json::array();
+std::string ChoiceWriter::Choices(const v1::GenerateResponse& response) {
+  std::string choices;
   for (const v1::Choice& one : response.choices()) {
     Json choice = Begin(one.index(), one.finish_reason());
     choice["logprobs"] = Logprobs(one, &progress_[static_cast<size_t>(one.index())]);
@@ -152,7 +152,7 @@ Json ChoiceWriter::Choices(const v1::GenerateResponse& response) {
     } else {
       choice["text"] = one.text();
     }
-    choices.push_back(std::move(choice));
+    choices += (choices.empty() ? "" : ",") + ToText(choice);
   }
   return choices;
 }
@@ -164,10 +164,10 @@ Json UsageJson(const v1::Usage& usage) {
           {"prompt_tokens_details", {{"cached_tokens", usage.cached_prompt_tokens()}}}};
 }
 
-std::string AnswerJson(const AnswerFacts& facts, Json choices, const v1::Usage& usage) {
-  Json object = ObjectJson(facts, std::move(choices));
-  object["usage"] = UsageJson(usage);
-  return ToText(object);
+std::string AnswerJson(const AnswerFacts& facts, const std::string& choices, const v1::Usage& usage) {
+  std::string text = ToText(ObjectJson(facts, Json::array()));
+  text.resize(text.size() - 2);  // "choices" comes last: "...[" without "]}"
+  return text + choices + "],\"usage\":" + ToText(UsageJson(usage)) + "}";
 }
 
 std::string UsageEvent(const AnswerFacts& facts, const v1::Usage& usage) {

@@ -30,8 +30,8 @@ class ChoiceWriter {
 
   // Of a stream: an event "data: {...}\n\n" per choice that has something new; may be "".
   std::string Events(const v1::GenerateStreamResponse& message);
-  // The entries of "choices".
-  nlohmann::ordered_json Choices(const v1::GenerateResponse& response);
+  // The entries of "choices" as text, with commas between them.
+  std::string Choices(const v1::GenerateResponse& response);
 
  private:
   struct Progress {
@@ -49,8 +49,8 @@ class ChoiceWriter {
 };
 
 nlohmann::ordered_json UsageJson(const v1::Usage& usage);
-// The whole answer that is no stream.
-std::string AnswerJson(const AnswerFacts& facts, nlohmann::ordered_json choices, const v1::Usage& usage);
+// The whole answer that is no stream. `choices`: as ChoiceWriter::Choices has them.
+std::string AnswerJson(const AnswerFacts& facts, const std::string& choices, const v1::Usage& usage);
 // The last event of a stream that asked for it.
 std::string UsageEvent(const AnswerFacts& facts, const v1::Usage& usage);
 std::string Event(const nlohmann::ordered_json& json);

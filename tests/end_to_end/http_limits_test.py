@@ -25,7 +25,8 @@ MODEL = "switchyard-demo"
 LONG = {"model": MODEL, "prompt": "The ", "max_tokens": 900, "extra_body": {"ignore_eos": True}}
 SHORT = {"model": MODEL, "prompt": "The ", "max_tokens": 1}
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-FROZEN = """
+# Reads one event and no more until it is killed, or this test ends.
+KILLED = """
 import sys, openai
 client = openai.OpenAI(base_url=sys.argv[1], api_key="none")
 events = client.completions.create(model="switchyard-demo", prompt="The ", max_tokens=900, n=16, stream=True,
@@ -96,6 +97,8 @@ def check_tls(args):
                     with client(one) as bad:
                         raises(openai.APIConnectionError, lambda: bad.completions.create(**SHORT))
                 check(read_all(server.raw(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"))[:4] != b"HTTP", "plaintext is no answer")
+                with client(inside) as after:
+                    check(after.completions.create(**SHORT).choices, "on the port that goes on serving TLS")
 
                 with socket.create_connection(("127.0.0.1", server.http_port)) as plain:
                     context = tls(inside)
@@ -207,7 +210,7 @@ def check_lost_clients(args):
         check(server.wait_until_idle(), "when its client leaves, so are those")
         check(server.metric("switchyard_cancelled_total") > before, "which were cancelled, too")
 
-        child = subprocess.Popen([sys.executable, "-c", FROZEN, server.url], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+        child = subprocess.Popen([sys.executable, "-c", KILLED, server.url], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
         try:
             child.stdout.readline()
             child.send_signal(signal.SIGKILL)
@@ -240,8 +243,10 @@ def check_full(args):
             error = raises(openai.RateLimitError, lambda: client.completions.create(**SHORT), "retry after")
             check(error.code == "queue_full" and int(error.response.headers["Retry-After"]) >= 1, "429 says when to come back")
             check(float(error.response.headers["retry-after-ms"]) >= 100, "also as OpenAI's clients read it")
-            many = raises(openai.RateLimitError, lambda: client.completions.create(**{**SHORT, "prompt": ["a"] * 3}))
+            many = raises(openai.RateLimitError, lambda: client.completions.create(**{**SHORT, "prompt": ["a"] * 2}))
             check(many.code == "queue_full", "some of whose prompts do not fit is refused as a whole")
+            never = raises(openai.BadRequestError, lambda: client.completions.create(**{**SHORT, "prompt": ["a"] * 3}))
+            check(never.param == "prompt", "one that would never fit is told so")
             stream.close()
             check(all(one.result().choices for one in waiting), "those that waited are answered")
             with server.client(max_retries=5) as patient:

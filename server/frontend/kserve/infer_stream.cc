@@ -50,7 +50,7 @@ class InferStream::TextItem final : public Item, public CallTransport {
     if (!status.ok()) return stream_->Fail(shared_from_this(), status);
     Send(answers_.Next({}), /*last=*/true);  // the end came after its last text had left
   }
-  void Break() override {}  // one client reads for all requests: see Sweep
+  void Break(TimePoint) override {}  // one client reads for all requests: see Sweep
 
  private:
   TextAnswers answers_;

@@ -45,7 +45,7 @@ class FakeTransport : public CallTransport {
     status = final_status;
     ++num_ends;
   }
-  void Break() override { ++num_breaks; }
+  void Break(TimePoint) override { ++num_breaks; }
 
   std::string request_id;
   std::string text;
