@@ -14,9 +14,9 @@ TEST_F(ExchangeTest, AClientThatLeavesCancelsEverything) {
     const auto requests = Queued();
     ASSERT_EQ(requests.size(), 4u);
     Generate(*requests[0], "x");
-    if (streams) EXPECT_TRUE(AwaitWithoutSending([&] { return sink_->text() != ""; }));
+    EXPECT_TRUE(!streams || AwaitWithoutSending([&] { return !sink_->text().empty(); }));
     exchange_->OnGone();
-    if (streams) EXPECT_GT(server_.metrics.open_calls(), 0) << "a part is on its way";
+    EXPECT_TRUE(!streams || server_.metrics.open_calls() > 0) << "a part is on its way";
     if (sink_->TakeInFlight()) exchange_->OnSent(false);
     EXPECT_TRUE(AwaitNoCalls());
     Queued();
