@@ -79,7 +79,7 @@ absl::StatusOr<GoldenErrors> Measure(const Mistake& mistake) {
   if (mistake.edit_config) mistake.edit_config(config);
 
   ASSIGN_OR_RETURN(const CreatedBackend created,
-                   CreateBackend({.device = "cpu", .cpu_isa = "scalar", .num_threads = 1}));
+                   CreateBackend({.device = "cpu", .cpu_isa = "scalar", .num_threads = 1, .expert_gemm_table = {}}));
   const std::unique_ptr<Backend> backend = mistake.break_backend
                                                ? mistake.break_backend(created.backend.get())
                                                : std::make_unique<ForwardingBackend>(created.backend.get());
