@@ -178,7 +178,7 @@ absl::StatusOr<GoldenErrors> Measure(const Mistake& mistake) {
   CutPatches(config, images, patches);
 
   ASSIGN_OR_RETURN(const CreatedBackend created,
-                   CreateBackend({.device = "cpu", .cpu_isa = "scalar", .num_threads = 1}));
+                   CreateBackend({.device = "cpu", .cpu_isa = "scalar", .num_threads = 1, .expert_gemm_table = {}}));
   const std::unique_ptr<Backend> backend = MakeBrokenVisionBackend(created.backend.get(), mistake.fault);
   ASSIGN_OR_RETURN(const std::unique_ptr<VisionTransformer> model,
                    VisionTransformer::Load(config, tensors, DType::kF32, num_images, backend.get()));
