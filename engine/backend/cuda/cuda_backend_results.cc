@@ -178,7 +178,8 @@ void CudaBackend::TakeResults(const Touched& touched, const char* results) {
     const unsigned long long start = stamps[2 * i], end = stamps[2 * i + 1];
     *touched.timers[i] = static_cast<float>(end > start ? end - start : 0) * 1e-9f;
   }
-  std::memcpy(sampled_tokens_.data(), results + sampled_on_device_, sampled_tokens_.size() * sizeof(int32_t));
+  const auto* const sampled = reinterpret_cast<const int32_t*>(results + sampled_on_device_);
+  std::copy_n(sampled, sampled_tokens_.size(), sampled_tokens_.begin());
 }
 
 // `rows`: a record for each of the step's rows with logits.
