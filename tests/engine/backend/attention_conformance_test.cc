@@ -2,6 +2,7 @@
 #include "tests/engine/backend/conformance.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <numeric>
 
