@@ -243,10 +243,20 @@ __global__ void GemmF32Kernel(GroupedGemm gemm, int tile_tokens) {
 }  // namespace
 
 void LaunchGemmBf16(const GroupedGemm& gemm, int tile_tokens, int num_multiprocessors, cudaStream_t stream) {
+  // Fewer wide blocks than multiprocessors would leave some of these without a share of the weights: 2,048 rows are 32
+  // wide blocks or 128 narrow ones of a single warp. Beyond 32 tokens the tokens, which every block reads again, would
+  // cost more than that gains.
+  const bool narrow = gemm.max_tiles * (gemm.weight_rows / kTileOut) < num_multiprocessors;
   switch (tile_tokens) {
-    case 8: return LaunchShape<TileShape<64, 8, 16, 8, 6>>(gemm, num_multiprocessors, stream);
-    case 16: return LaunchShape<TileShape<64, 16, 16, 16, 6>>(gemm, num_multiprocessors, stream);
-    case 32: return LaunchShape<TileShape<64, 32, 16, 32, 5>>(gemm, num_multiprocessors, stream);
+    case 8:
+      if (narrow) return LaunchShape<TileShape<16, 8, 16, 8, 12>>(gemm, num_multiprocessors, stream);
+      return LaunchShape<TileShape<64, 8, 16, 8, 6>>(gemm, num_multiprocessors, stream);
+    case 16:
+      if (narrow) return LaunchShape<TileShape<16, 16, 16, 16, 12>>(gemm, num_multiprocessors, stream);
+      return LaunchShape<TileShape<64, 16, 16, 16, 6>>(gemm, num_multiprocessors, stream);
+    case 32:
+      if (narrow) return LaunchShape<TileShape<16, 32, 16, 32, 8>>(gemm, num_multiprocessors, stream);
+      return LaunchShape<TileShape<64, 32, 16, 32, 5>>(gemm, num_multiprocessors, stream);
     case 64: return LaunchShape<TileShape<64, 64, 32, 32, 4>>(gemm, num_multiprocessors, stream);
     default: return LaunchShape<TileShape<128, 128, 64, 32, 3>>(gemm, num_multiprocessors, stream);
   }
