@@ -25,6 +25,7 @@ __device__ __forceinline__ void ClearPadding(Planes out, int64_t row, int64_t co
 // Roofline: bytes = rows * cols * (table element + 4).
 __global__ void EmbedKernel(DeviceStep step, const void* table, bool table_is_bf16, int64_t table_stride, int64_t cols,
                             float* out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   if (row >= step.counts->num_tokens) return;
   int64_t id = step.ids[row];
@@ -39,6 +40,7 @@ __global__ void EmbedKernel(DeviceStep step, const void* table, bool table_is_bf
 
 // Roofline: bytes = rows * cols * (4 + 6); the second pass reads from the cache.
 __global__ void RmsNormKernel(const float* in, const float* weight, float eps, int64_t cols, Planes out) {
+  BeginKernel();
   __shared__ float shared[kThreads / kWarp];
   const int64_t row = blockIdx.x;
   const float* const x = in + row * cols;
@@ -52,6 +54,7 @@ __global__ void RmsNormKernel(const float* in, const float* weight, float eps, i
 // Roofline: bytes = rows * cols * (4 + 6); the later passes read from the cache.
 __global__ void LayerNormKernel(const float* in, const float* weight, const float* bias, float eps, int64_t cols,
                                 Planes out) {
+  BeginKernel();
   __shared__ float shared[kThreads / kWarp];
   const int64_t row = blockIdx.x;
   const float* const x = in + row * cols;
@@ -69,17 +72,20 @@ __global__ void LayerNormKernel(const float* in, const float* weight, const floa
 
 // Roofline: bytes = rows * cols * 8.
 __global__ void AddBiasKernel(const float* bias, int64_t cols, float* values) {
+  BeginKernel();
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) values[blockIdx.x * cols + c] += bias[c];
 }
 
 // Roofline: bytes = count * 8.
 __global__ void ScaleKernel(float factor, int64_t count, float* values) {
+  BeginKernel();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) values[i] *= factor;
 }
 
 // Roofline: bytes = rows * cols * (2 * input element + output).
 __global__ void SiluMulKernel(GateUpInput in, int64_t cols, Planes out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
     const int64_t gate = row * in.stride + (in.interleaved ? GateUpRow(c, 0) : c);
@@ -94,6 +100,7 @@ __global__ void SiluMulKernel(GateUpInput in, int64_t cols, Planes out) {
 // Roofline: bytes = rows * (in_cols + 3 * cols) * 4.
 __global__ void AddGatedKernel(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t cols,
                                float* out) {
+  BeginKernel();
   __shared__ float shared[kThreads / kWarp];
   const int64_t row = blockIdx.x;
   float sum = 0.0f;
@@ -106,6 +113,7 @@ __global__ void AddGatedKernel(const float* in, const float* gate, int64_t in_co
 
 // Roofline: bytes = rows * cols * 8.
 __global__ void SelectRowsKernel(DeviceStep step, const float* in, int64_t cols, float* out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   if (row >= step.counts->num_logit_rows) return;
   const float* const from = in + step.logit_rows[row] * cols;
@@ -114,6 +122,7 @@ __global__ void SelectRowsKernel(DeviceStep step, const float* in, int64_t cols,
 
 // Roofline: bytes = rows * cols * 6.
 __global__ void ToBf16Kernel(const float* in, int64_t cols, Planes out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) Store(out, row, cols, c, in[row * cols + c]);
   ClearPadding(out, row, cols);
@@ -121,12 +130,14 @@ __global__ void ToBf16Kernel(const float* in, int64_t cols, Planes out) {
 
 // Roofline: bytes = rows * cols * 6.
 __global__ void ToF32Kernel(const uint16_t* in, int64_t stride, int64_t cols, float* out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) out[row * cols + c] = Bf16Bits(in[row * stride + c]);
 }
 
 // Roofline: bytes = the values once, while loading.
 __global__ void CountNonfiniteKernel(const void* values, bool is_bf16, int64_t count, unsigned long long* total) {
+  BeginKernel();
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   unsigned long long found = 0;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {

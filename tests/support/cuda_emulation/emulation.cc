@@ -108,6 +108,7 @@ struct Thread {
   dim3 index;
   std::vector<std::vector<Copy>> groups;  // committed, oldest first
   std::vector<Copy> open;
+  bool begun = false;  // called BeginKernel
 };
 
 struct Warp {
@@ -163,6 +164,7 @@ void ThreadMain() {
   Machine& m = TheMachine();
   m.launch->body();
   Thread& thread = m.threads[m.current];
+  if (!thread.begun) Fatal("ends without BeginKernel");
   if (!thread.open.empty() || !thread.groups.empty()) {
     for (const auto& group : thread.groups) {
       if (!group.empty()) Fatal("ends with copies that nobody waited for");
@@ -199,6 +201,7 @@ void RunBlock(Machine& m) {
   for (int t = 0; t < m.num_threads; ++t) {
     Thread& thread = m.threads[t];
     thread.waiting = Waiting::kNo;
+    thread.begun = false;
     thread.index = dim3(t % launch.block.x, t / launch.block.x % launch.block.y, t / launch.block.x / launch.block.y);
     thread.groups.clear();
     thread.open.clear();
@@ -307,6 +310,8 @@ void Fatal(const char* what) {
 }
 
 int CurrentThread() { return TheMachine().current; }
+
+void BeginKernel() { TheMachine().threads[TheMachine().current].begun = true; }
 
 void WaitUntil(std::function<bool()> condition) {
   if (condition()) return;
