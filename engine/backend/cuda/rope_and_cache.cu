@@ -6,7 +6,7 @@
 namespace switchyard::cuda {
 namespace {
 
-constexpr int kPrepareThreads = 128;
+constexpr int kMaxWarps = 32;
 constexpr int kMaxPairs = kMaxHeadDim / 2;
 
 // RMS norm of `size` values in place by one block.
@@ -87,12 +87,12 @@ __device__ void StoreKeyValue(const AttentionArgs& args, int64_t index, const fl
   }
 }
 
-// One block per row.
+// One block per row, one warp per head where the block can have so many.
 __global__ void PrepareQkvKernel(DeviceStep step, AttentionArgs args, float* qkv) {
   BeginKernel();
   __shared__ float cosines[kMaxPairs];
   __shared__ float sines[kMaxPairs];
-  __shared__ float shared[kPrepareThreads / kWarp];
+  __shared__ float shared[kMaxWarps];
   const int64_t row = blockIdx.x;
   if (row >= step.counts->num_tokens) return;
   float* const q = qkv + row * QkvSize(args);
@@ -113,20 +113,20 @@ __global__ void PrepareQkvKernel(DeviceStep step, AttentionArgs args, float* qkv
   ComputeRotation(args, position, cosines, sines);
   __syncthreads();
   const int warp = threadIdx.x / kWarp, num_warps = blockDim.x / kWarp;
-  for (int h = warp; h < args.num_heads; h += num_warps) {
-    float* const head = q + h * args.head_dim;
-    PrepareHead(args, args.qk_norm == 2 ? args.q_norm : nullptr, cosines, sines, head);
-    if (args.temperature_scale == 0.0f) continue;
+  for (int h = warp; h < args.num_heads + args.num_kv_heads; h += num_warps) {
+    float* const head = q + h * args.head_dim;  // those of k follow
+    const bool is_query = h < args.num_heads;
+    const float* const norm = args.qk_norm != 2 ? nullptr : is_query ? args.q_norm : args.k_norm;
+    PrepareHead(args, norm, cosines, sines, head);
     __syncwarp();
-    const float steps = floorf(static_cast<float>(position + 1) / args.temperature_floor);
-    const float temperature = 1.0f + args.temperature_scale * log1pf(steps);
-    for (int d = threadIdx.x % kWarp; d < args.head_dim; d += kWarp) head[d] *= temperature;
-  }
-  for (int h = warp; h < args.num_kv_heads; h += num_warps) {
-    float* const key = k + h * args.head_dim;
-    PrepareHead(args, args.qk_norm == 2 ? args.k_norm : nullptr, cosines, sines, key);
-    __syncwarp();
-    StoreKeyValue(args, CacheIndex(step, args, row, position, h), key, v + h * args.head_dim);
+    if (!is_query) {
+      const int kv_head = h - args.num_heads;
+      StoreKeyValue(args, CacheIndex(step, args, row, position, kv_head), head, v + kv_head * args.head_dim);
+    } else if (args.temperature_scale != 0.0f) {
+      const float steps = floorf(static_cast<float>(position + 1) / args.temperature_floor);
+      const float temperature = 1.0f + args.temperature_scale * log1pf(steps);
+      for (int d = threadIdx.x % kWarp; d < args.head_dim; d += kWarp) head[d] *= temperature;
+    }
   }
 }
 
@@ -153,7 +153,7 @@ __global__ void PrepareLatentKernel(DeviceStep step, AttentionArgs args, int64_t
   BeginKernel();
   __shared__ float cosines[kMaxPairs];
   __shared__ float sines[kMaxPairs];
-  __shared__ float shared[kPrepareThreads / kWarp];
+  __shared__ float shared[kMaxWarps];
   const int64_t row = blockIdx.x;
   if (row >= step.counts->num_tokens) return;
   const int32_t position = step.positions[row];
@@ -173,16 +173,20 @@ __global__ void PrepareLatentKernel(DeviceStep step, AttentionArgs args, int64_t
   StoreLatent(args, CacheIndex(step, args, row, position, 0), latent);
 }
 
+// Depends on the model alone, and so do the bits of sums over the block.
+dim3 WarpPerHead(int32_t num_heads) { return dim3(kWarp * (num_heads < kMaxWarps ? num_heads : kMaxWarps)); }
+
 }  // namespace
 
 void LaunchPrepareQkv(const DeviceStep& step, const AttentionArgs& args, int64_t rows, float* qkv,
                       cudaStream_t stream) {
-  Launch(PrepareQkvKernel, dim3(rows), dim3(kPrepareThreads), 0, stream, step, args, qkv);
+  Launch(PrepareQkvKernel, dim3(rows), WarpPerHead(args.num_heads + args.num_kv_heads), 0, stream, step, args, qkv);
 }
 
 void LaunchPrepareLatent(const DeviceStep& step, const AttentionArgs& args, int64_t rows, int64_t q_width,
                          const float* q, float* latents, float* queries, cudaStream_t stream) {
-  Launch(PrepareLatentKernel, dim3(rows), dim3(kPrepareThreads), 0, stream, step, args, q_width, q, latents, queries);
+  Launch(PrepareLatentKernel, dim3(rows), WarpPerHead(args.num_heads), 0, stream, step, args, q_width, q, latents,
+         queries);
 }
 
 }  // namespace switchyard::cuda
