@@ -183,8 +183,8 @@ void SwitchTo(Machine& m, Context* from, int t) {
   if (from != to) Switch(from, to);
 }
 
-// Goes on with the next thread that can run, round and round. From thread to thread: they mostly stop at the same place,
-// which the processor then predicts.
+// Goes on with the next thread that can run, round and round. Without a scheduler between: threads mostly stop at the
+// same place, and the processor then predicts where they return.
 void Yield(Machine& m) {
   Context* const from = &m.threads[m.current].context;
   if (m.num_alive == 0) {
