@@ -7,6 +7,7 @@ namespace {
 constexpr int kThreads = 256;
 
 __global__ void ActivateKernel(Ungated activation, int64_t count, float* values) {
+  BeginKernel();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < count) values[i] = ApplyUngated(activation, values[i]);
 }

@@ -13,6 +13,7 @@ constexpr int kHeadsPerBlock = 4;
 template <int kDim>
 __global__ void AttentionDecodeKernel(DeviceStep step, AttentionArgs args, int64_t first, int64_t max_chunks,
                                       const float* qkv, float* partials) {
+  BeginKernel();
   uint16_t* const q = DynamicShared<uint16_t>();
   uint16_t* const key_tiles = q + kSlotsPerWarp * kTileStride<kDim>;
   const int32_t group = args.num_heads / args.num_kv_heads;
@@ -59,6 +60,7 @@ __global__ void AttentionDecodeKernel(DeviceStep step, AttentionArgs args, int64
 template <int kDimsPerLane>
 __global__ void MergeChunksKernel(DeviceStep step, AttentionArgs args, int64_t first, int64_t max_chunks,
                                   float* partials, Planes out) {
+  BeginKernel();
   const int lane = threadIdx.x % kWarp;
   const int64_t i = blockIdx.x;
   const int32_t head = blockIdx.y * (blockDim.x / kWarp) + threadIdx.x / kWarp;

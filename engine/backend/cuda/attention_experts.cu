@@ -22,6 +22,7 @@ __device__ void ForQueries(const SpreadSizes& sizes, const int32_t* choice_to_ro
 
 __global__ void SpreadHeadsKernel(const StepCounts* counts, SpreadSizes sizes, const float* expert_rows,
                                   const int32_t* choice_to_row, const float* kv, float* qkv) {
+  BeginKernel();
   const int64_t token = blockIdx.x;
   if (counts != nullptr && token >= counts->num_tokens) return;
   const int64_t kv_size = static_cast<int64_t>(sizes.num_kv_heads) * sizes.head_dim;
@@ -34,6 +35,7 @@ __global__ void SpreadHeadsKernel(const StepCounts* counts, SpreadSizes sizes, c
 
 __global__ void CollectHeadsKernel(const StepCounts* counts, SpreadSizes sizes, const float* attended,
                                    const int32_t* choice_to_row, float* expert_rows) {
+  BeginKernel();
   const int64_t token = blockIdx.x;
   if (counts != nullptr && token >= counts->num_tokens) return;
   const float* const from = attended + token * sizes.top_k * sizes.num_kv_heads * sizes.head_dim;

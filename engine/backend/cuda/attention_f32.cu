@@ -11,6 +11,7 @@ constexpr int kHeadsPerBlock = 4;
 
 template <int kDimsPerLane>
 __global__ void AttentionF32Kernel(DeviceStep step, AttentionArgs args, const float* qkv, Planes out) {
+  BeginKernel();
   const int lane = threadIdx.x % kWarp;
   const int64_t row = blockIdx.x;
   const int32_t head = blockIdx.y * (blockDim.x / kWarp) + threadIdx.x / kWarp;

@@ -15,6 +15,7 @@ template <int kDim>
 __global__ void __launch_bounds__(kPrefillWarps* kWarp)
     AttentionPrefillKernel(DeviceStep step, AttentionArgs args, const PrefillTile* tiles, const float* qkv,
                            Planes out) {
+  BeginKernel();
   uint16_t* const q = DynamicShared<uint16_t>();
   uint16_t* const key_tiles = q + kPrefillSlots * kTileStride<kDim>;
   const PrefillTile tile = tiles[blockIdx.x];

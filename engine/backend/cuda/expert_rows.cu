@@ -20,6 +20,7 @@ __device__ __forceinline__ void CopyRow(const float* from, float* to, int64_t co
 template <typename T>
 __global__ void GatherRowsKernel(const T* in, int64_t in_stride, int64_t cols, const int32_t* row_to_source,
                                  const int32_t* num_rows, int64_t out_stride, T* out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   if (num_rows != nullptr && row >= *num_rows) return;
   const int64_t source = row_to_source != nullptr ? row_to_source[row] : row;
@@ -28,6 +29,7 @@ __global__ void GatherRowsKernel(const T* in, int64_t in_stride, int64_t cols, c
 
 __global__ void WeighRowsKernel(const float* in, int64_t cols, const int32_t* row_to_token, const float* row_weights,
                                 const int32_t* num_rows, bool bf16, int64_t out_stride, void* out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   if (row >= *num_rows) return;
   const float* const from = in + row_to_token[row] * cols;
@@ -46,6 +48,7 @@ template <typename T>
 __global__ void GatherPaddedKernel(const T* in, int64_t in_stride, int64_t tokens, const int32_t* expert_offsets,
                                    int32_t num_experts, const int32_t* row_to_token, int64_t cols, int64_t out_stride,
                                    T* out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   if (row >= expert_offsets[num_experts]) return;
   int32_t low = 0, high = num_experts - 1;  // the first expert that ends after the row

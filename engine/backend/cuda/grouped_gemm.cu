@@ -56,13 +56,20 @@ struct GemmBlock {
     }
   }
 
-  __device__ void LoadStage(int stage, const uint16_t* weight, int64_t k) {
+  __device__ const uint16_t* WeightAt(int32_t expert, int64_t out_block) const {
+    return static_cast<const uint16_t*>(gemm.weight) + (expert * gemm.weight_rows + out_block * Shape::kOut) * gemm.k;
+  }
+
+  __device__ void LoadWeights(int stage, const uint16_t* weight, int64_t k) {
     unsigned char* const to = stages + stage * Shape::kStageBytes;
     for (int i = threadIdx.x; i < Shape::kOut * 8; i += Shape::kThreads) {
       const int row = i / 8, unit = i % 8;
       CopyAsync16(to + SwizzledOffset(row, unit), weight + row * gemm.k + k + unit * 8, true);
     }
-    unsigned char* const tokens = to + Shape::kOut * Shape::kRowBytes;
+  }
+
+  __device__ void LoadTokens(int stage, int64_t k) {
+    unsigned char* const tokens = stages + stage * Shape::kStageBytes + Shape::kOut * Shape::kRowBytes;
     const uint16_t* const in = static_cast<const uint16_t*>(gemm.in);
     for (int i = threadIdx.x; i < Shape::kTokens * 8; i += Shape::kThreads) {
       const int row = i / 8, unit = i % 8;
@@ -131,7 +138,14 @@ struct GemmBlock {
     }
   }
 
-  __device__ void Run(const ExpertTile& tile, int64_t out_block) {
+  // The weights of a tile's first stages, which need nothing of what other kernels write. Before the first Run.
+  __device__ void LoadAhead(int32_t expert, int64_t out_block) {
+    const uint16_t* const weight = WeightAt(expert, out_block);
+    for (int s = 0; s < Shape::kStages - 1 && s * kTileK < gemm.k; ++s) LoadWeights(s, weight, s * kTileK);
+  }
+
+  // loaded_ahead: LoadAhead did it for this tile.
+  __device__ void Run(const ExpertTile& tile, int64_t out_block, bool loaded_ahead) {
 #pragma unroll
     for (int i = 0; i < kMmaOut; ++i) {
 #pragma unroll
@@ -140,21 +154,26 @@ struct GemmBlock {
         for (int c = 0; c < 4; ++c) acc[i][j][c] = 0.0f;
       }
     }
-    const uint16_t* const weight = static_cast<const uint16_t*>(gemm.weight) +
-                                   (tile.expert * gemm.weight_rows + out_block * Shape::kOut) * gemm.k;
+    const uint16_t* const weight = WeightAt(tile.expert, out_block);
     const int64_t num_steps = gemm.k / kTileK;
     __syncthreads();  // the last tile's stages and sources have been read
     LoadSources(tile);
     __syncthreads();
-    for (int64_t s = 0; s < Shape::kStages - 1; ++s) {
-      if (s < num_steps) LoadStage(static_cast<int>(s), weight, s * kTileK);
+    for (int s = 0; s < Shape::kStages - 1; ++s) {
+      if (s < num_steps) {
+        if (!loaded_ahead) LoadWeights(s, weight, s * kTileK);
+        LoadTokens(s, s * kTileK);
+      }
       CopyAsyncCommit();
     }
     for (int64_t s = 0; s < num_steps; ++s) {
       CopyAsyncWait<Shape::kStages - 2>();
       __syncthreads();  // everybody's part of stage s is here, and stage s - 1 has been read
       const int64_t next = s + Shape::kStages - 1;
-      if (next < num_steps) LoadStage(static_cast<int>(next % Shape::kStages), weight, next * kTileK);
+      if (next < num_steps) {
+        LoadWeights(static_cast<int>(next % Shape::kStages), weight, next * kTileK);
+        LoadTokens(static_cast<int>(next % Shape::kStages), next * kTileK);
+      }
       CopyAsyncCommit();
       Multiply(static_cast<int>(s % Shape::kStages));
     }
@@ -166,9 +185,18 @@ template <typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads) GemmBf16Kernel(GroupedGemm gemm) {
   unsigned char* const shared = DynamicShared<unsigned char>();
   GemmBlock<Shape> block = {gemm, shared, reinterpret_cast<int64_t*>(shared + Shape::kStages * Shape::kStageBytes), {}};
+  // Which weights a dense product's block begins with does not depend on what the kernels before it write.
+  bool loaded_ahead = gemm.plan.tiles == nullptr;
+  if (loaded_ahead) {
+    block.LoadAhead(0, FindGemmWork(blockIdx.x, gemm.weight_rows / Shape::kOut, [&](int64_t t) {
+                         return TileAt(gemm, Shape::kTokens, t);
+                       }).out_block);
+  }
+  BeginKernel();
   ForEachTile<Shape::kOut, Shape::kTokens>(gemm, [&](const ExpertTile& tile, int64_t out_block) {
     if (threadIdx.x == 0) StampStart(gemm, tile.expert);
-    block.Run(tile, out_block);
+    block.Run(tile, out_block, loaded_ahead);
+    loaded_ahead = false;
     if (threadIdx.x == 0) StampEnd(gemm, tile.expert);
   });
 }
@@ -189,6 +217,7 @@ constexpr int kF32Tokens = 8;   // rows at a time
 // The same in fp32 for models that are kept so, and for comparisons: no matrix units, one sum after the other over k.
 // Roofline: flops = 2 * rows * out * k at the rate of the ordinary cores.
 __global__ void GemmF32Kernel(GroupedGemm gemm, int tile_tokens) {
+  BeginKernel();
   __shared__ float w[kTileOut][kF32Step + 1];
   __shared__ float x[kF32Tokens][kF32Step + 1];
   __shared__ float sums[kF32Tokens][kTileOut];
@@ -243,10 +272,20 @@ __global__ void GemmF32Kernel(GroupedGemm gemm, int tile_tokens) {
 }  // namespace
 
 void LaunchGemmBf16(const GroupedGemm& gemm, int tile_tokens, int num_multiprocessors, cudaStream_t stream) {
+  // Fewer wide blocks than multiprocessors would leave some of these without a share of the weights: 2,048 rows are 32
+  // wide blocks or 128 narrow ones of a single warp. Beyond 32 tokens the tokens, which every block reads again, would
+  // cost more than that gains.
+  const bool narrow = gemm.max_tiles * (gemm.weight_rows / kTileOut) < num_multiprocessors;
   switch (tile_tokens) {
-    case 8: return LaunchShape<TileShape<64, 8, 16, 8, 6>>(gemm, num_multiprocessors, stream);
-    case 16: return LaunchShape<TileShape<64, 16, 16, 16, 6>>(gemm, num_multiprocessors, stream);
-    case 32: return LaunchShape<TileShape<64, 32, 16, 32, 5>>(gemm, num_multiprocessors, stream);
+    case 8:
+      if (narrow) return LaunchShape<TileShape<16, 8, 16, 8, 12>>(gemm, num_multiprocessors, stream);
+      return LaunchShape<TileShape<64, 8, 16, 8, 6>>(gemm, num_multiprocessors, stream);
+    case 16:
+      if (narrow) return LaunchShape<TileShape<16, 16, 16, 16, 12>>(gemm, num_multiprocessors, stream);
+      return LaunchShape<TileShape<64, 16, 16, 16, 6>>(gemm, num_multiprocessors, stream);
+    case 32:
+      if (narrow) return LaunchShape<TileShape<16, 32, 16, 32, 8>>(gemm, num_multiprocessors, stream);
+      return LaunchShape<TileShape<64, 32, 16, 32, 5>>(gemm, num_multiprocessors, stream);
     case 64: return LaunchShape<TileShape<64, 64, 32, 32, 4>>(gemm, num_multiprocessors, stream);
     default: return LaunchShape<TileShape<128, 128, 64, 32, 3>>(gemm, num_multiprocessors, stream);
   }

@@ -25,6 +25,7 @@ template <typename Tile, bool kSplit>
 __global__ void __launch_bounds__(Tile::kThreads)
     LatentAttentionKernel(DeviceStep step, AttentionArgs args, LatentItems items, const float* q, float* partials,
                           Planes out) {
+  BeginKernel();
   const int64_t groups = CeilDiv(args.num_heads, Tile::kSlots);
   const int32_t group = static_cast<int32_t>(blockIdx.x % groups);
   const int64_t chunk_index = kSplit ? blockIdx.x / groups % items.max_chunks : 0;

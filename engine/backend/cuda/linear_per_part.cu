@@ -153,6 +153,7 @@ struct PartBlock {
 template <int kTokens>
 __global__ void __launch_bounds__(kThreads)
     PartGemmBf16Kernel(PartGemm gemm, int tile_tokens, const __grid_constant__ PartWeights parts) {
+  BeginKernel();
   using Block = PartBlock<kTokens>;
   unsigned char* const shared = DynamicShared<unsigned char>();
   Block block = {gemm, shared, shared + kStages * kStageBytes, {}};
@@ -169,6 +170,7 @@ constexpr int kF32Tokens = 8;   // rows at a time
 // The same in fp32 for models that are kept so. Roofline: flops at the rate of the ordinary cores.
 __global__ void __launch_bounds__(kF32Threads)
     PartGemmF32Kernel(PartGemm gemm, int tile_tokens, const __grid_constant__ PartWeights parts) {
+  BeginKernel();
   __shared__ float w[kTileOut][kF32Step + 1];
   __shared__ float x[kF32Tokens][kF32Step + 1];
   const int out = threadIdx.x % kTileOut, token = threadIdx.x / kTileOut;  // and token + 4

@@ -89,6 +89,7 @@ __device__ void StoreKeyValue(const AttentionArgs& args, int64_t index, const fl
 
 // One block per row.
 __global__ void PrepareQkvKernel(DeviceStep step, AttentionArgs args, float* qkv) {
+  BeginKernel();
   __shared__ float cosines[kMaxPairs];
   __shared__ float sines[kMaxPairs];
   __shared__ float shared[kPrepareThreads / kWarp];
@@ -149,6 +150,7 @@ __device__ void StoreLatent(const AttentionArgs& args, int64_t index, const floa
 // One block per row; its warps share the heads. The rotated part of a head of q ends it, in q as in the queries.
 __global__ void PrepareLatentKernel(DeviceStep step, AttentionArgs args, int64_t q_width, const float* q,
                                     float* latents, float* queries) {
+  BeginKernel();
   __shared__ float cosines[kMaxPairs];
   __shared__ float sines[kMaxPairs];
   __shared__ float shared[kPrepareThreads / kWarp];

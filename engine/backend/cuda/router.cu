@@ -25,6 +25,7 @@ __device__ __forceinline__ int64_t Count(const StepCounts* counts, int64_t rows)
 // tokens still use several multiprocessors and no logit depends on how many tokens there are.
 __global__ void RouterLogitsKernel(const StepCounts* counts, const float* in, int64_t rows, int64_t cols,
                                    const float* weight, int64_t weight_stride, int32_t num_experts, float* partial) {
+  BeginKernel();
   __shared__ float x[kLogitTile][kLogitStep + 1];
   __shared__ float w[kLogitTile][kLogitStep + 1];
   const int64_t num_tokens = Count(counts, rows);
@@ -156,6 +157,7 @@ __device__ float FinishWeight(const RouterArgs& args, float logit, float weight)
 // 4 * (splits + 1), all in the L2 cache; latency of k warp reductions. `probabilities`: [tokens][experts], softmax.
 __global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs args, const float* partial,
                             float* probabilities, RoutingArrays out) {
+  BeginKernel();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kRouteWarps + warp;
   if (token >= Count(counts, rows)) return;
@@ -245,6 +247,7 @@ __global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs a
 // L2 cache.
 __global__ void SumOverTokensKernel(const StepCounts* counts, int64_t rows, int32_t num_experts,
                                     const float* probabilities, RoutingArrays out) {
+  BeginKernel();
   __shared__ float shared[kSumThreads];
   __shared__ double squares[kSumThreads];
   const int64_t num_tokens = Count(counts, rows);
@@ -296,6 +299,7 @@ __device__ void SumInOrder(int32_t* sums, int32_t count) {
 __global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights,
                                     int64_t rows, int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan,
                                     BatchArrays out) {
+  BeginKernel();
   int32_t* const warp_counts = DynamicShared<int32_t>();
   int32_t* const starts = warp_counts + kPlanWarps * num_experts;
   int32_t* const tile_starts = starts + num_experts + 1;
@@ -362,6 +366,7 @@ __global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* exp
 
 // Roofline: latency.
 __global__ void StampExpertsKernel(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan) {
+  BeginKernel();
   const unsigned long long now = GlobalTimer();
   for (int32_t e = threadIdx.x; e < num_experts; e += blockDim.x) {
     if (expert_offsets[e] < expert_offsets[e + 1]) (end ? plan.last_end : plan.first_start)[e] = now;
@@ -371,6 +376,7 @@ __global__ void StampExpertsKernel(const int32_t* expert_offsets, int32_t num_ex
 // Roofline: latency.
 __global__ void ExpertSecondsKernel(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan,
                                     float* seconds) {
+  BeginKernel();
   for (int32_t e = threadIdx.x; e < num_experts; e += blockDim.x) {
     const unsigned long long start = plan.first_start[e], end = plan.last_end[e];
     const bool used = expert_offsets[e] < expert_offsets[e + 1];
@@ -381,10 +387,14 @@ __global__ void ExpertSecondsKernel(const int32_t* expert_offsets, int32_t num_e
 }
 
 // Roofline: latency.
-__global__ void StampKernel(unsigned long long* at) { *at = GlobalTimer(); }
+__global__ void StampKernel(unsigned long long* at) {
+  BeginKernel();
+  *at = GlobalTimer();
+}
 
 // One block per row and layer. Roofline: latency; bytes = rows * layers * (2 top_k + 1) * 8.
 __global__ void CollectRoutingKernel(const DeviceStep step, const RoutedLayer* layers, int64_t record, float* out) {
+  BeginKernel();
   const RoutedLayer layer = layers[blockIdx.y];
   const int64_t row = blockIdx.x;
   if (row >= step.counts->num_logit_rows) return;
@@ -401,6 +411,7 @@ __global__ void CollectRoutingKernel(const DeviceStep step, const RoutedLayer* l
 __global__ void CombineKernel(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16,
                               int64_t rows_stride, const float* expert_weights, const int32_t* choice_to_row,
                               int64_t tokens, int32_t top_k, int64_t cols, float* out) {
+  BeginKernel();
   __shared__ float weights[kMaxTopK];
   __shared__ int32_t sources[kMaxTopK];
   const int64_t token = blockIdx.x;

@@ -1,5 +1,6 @@
-// Operations on rows: one block per row, each element read and written once. All are bound by memory: time = bytes of
-// the planes / bandwidth, a few microseconds of latency for the rows of a decode step.
+// Operations on rows, each element read and written once. All are bound by memory: time = bytes of the planes /
+// bandwidth; a decode step has a few rows only and feels the latency, so a thread gets few elements. Sums over a row
+// are made by one block whose size depends on the row's width alone, and so do their bits.
 #include <ptx.cuh>
 
 #include "engine/backend/cuda/kernels.h"
@@ -9,6 +10,15 @@ namespace switchyard::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kMostThreads = 1024;
+
+// Of a kernel that sums over a row.
+int ThreadsPerRow(int64_t cols) { return cols > 4 * kThreads ? kMostThreads : kThreads; }
+
+// Of one that does not: several blocks share a row's columns, two for each thread.
+dim3 GridOf(int64_t rows, int64_t cols) { return dim3(rows, CeilDiv(cols, 2 * kThreads)); }
+__device__ __forceinline__ int64_t FirstCol() { return static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ int64_t ColStep() { return static_cast<int64_t>(gridDim.y) * blockDim.x; }
 
 // Writes one element of a row to the planes that there are.
 __device__ __forceinline__ void Store(Planes out, int64_t row, int64_t cols, int64_t col, float value) {
@@ -19,19 +29,20 @@ __device__ __forceinline__ void Store(Planes out, int64_t row, int64_t cols, int
 // The padding of a row's bf16 plane.
 __device__ __forceinline__ void ClearPadding(Planes out, int64_t row, int64_t cols) {
   if (out.bf16 == nullptr) return;
-  for (int64_t c = cols + threadIdx.x; c < out.stride; c += blockDim.x) out.bf16[row * out.stride + c] = 0;
+  for (int64_t c = cols + FirstCol(); c < out.stride; c += ColStep()) out.bf16[row * out.stride + c] = 0;
 }
 
 // Roofline: bytes = rows * cols * (table element + 4).
 __global__ void EmbedKernel(DeviceStep step, const void* table, bool table_is_bf16, int64_t table_stride, int64_t cols,
                             float* out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   if (row >= step.counts->num_tokens) return;
   int64_t id = step.ids[row];
   if (id < 0) id = step.sampled[~id];
   if (id < 0) id = 0;  // any will do: this sequence has ended
   const int64_t first = id * table_stride;
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
+  for (int64_t c = FirstCol(); c < cols; c += ColStep()) {
     out[row * cols + c] = table_is_bf16 ? Bf16Bits(static_cast<const uint16_t*>(table)[first + c])
                                         : static_cast<const float*>(table)[first + c];
   }
@@ -39,7 +50,8 @@ __global__ void EmbedKernel(DeviceStep step, const void* table, bool table_is_bf
 
 // Roofline: bytes = rows * cols * (4 + 6); the second pass reads from the cache.
 __global__ void RmsNormKernel(const float* in, const float* weight, float eps, int64_t cols, Planes out) {
-  __shared__ float shared[kThreads / kWarp];
+  BeginKernel();
+  __shared__ float shared[kMostThreads / kWarp];
   const int64_t row = blockIdx.x;
   const float* const x = in + row * cols;
   float squares = 0.0f;
@@ -52,7 +64,8 @@ __global__ void RmsNormKernel(const float* in, const float* weight, float eps, i
 // Roofline: bytes = rows * cols * (4 + 6); the later passes read from the cache.
 __global__ void LayerNormKernel(const float* in, const float* weight, const float* bias, float eps, int64_t cols,
                                 Planes out) {
-  __shared__ float shared[kThreads / kWarp];
+  BeginKernel();
+  __shared__ float shared[kMostThreads / kWarp];
   const int64_t row = blockIdx.x;
   const float* const x = in + row * cols;
   float sum = 0.0f;
@@ -69,19 +82,22 @@ __global__ void LayerNormKernel(const float* in, const float* weight, const floa
 
 // Roofline: bytes = rows * cols * 8.
 __global__ void AddBiasKernel(const float* bias, int64_t cols, float* values) {
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) values[blockIdx.x * cols + c] += bias[c];
+  BeginKernel();
+  for (int64_t c = FirstCol(); c < cols; c += ColStep()) values[blockIdx.x * cols + c] += bias[c];
 }
 
 // Roofline: bytes = count * 8.
 __global__ void ScaleKernel(float factor, int64_t count, float* values) {
+  BeginKernel();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) values[i] *= factor;
 }
 
 // Roofline: bytes = rows * cols * (2 * input element + output).
 __global__ void SiluMulKernel(GateUpInput in, int64_t cols, Planes out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
+  for (int64_t c = FirstCol(); c < cols; c += ColStep()) {
     const int64_t gate = row * in.stride + (in.interleaved ? GateUpRow(c, 0) : c);
     const int64_t up = row * in.stride + (in.interleaved ? GateUpRow(c, 1) : cols + c);
     const float value = in.f32 != nullptr ? SiluTimes(in.f32[gate], in.f32[up])
@@ -94,7 +110,8 @@ __global__ void SiluMulKernel(GateUpInput in, int64_t cols, Planes out) {
 // Roofline: bytes = rows * (in_cols + 3 * cols) * 4.
 __global__ void AddGatedKernel(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t cols,
                                float* out) {
-  __shared__ float shared[kThreads / kWarp];
+  BeginKernel();
+  __shared__ float shared[kMostThreads / kWarp];
   const int64_t row = blockIdx.x;
   float sum = 0.0f;
   for (int64_t c = threadIdx.x; c < in_cols; c += blockDim.x) sum = fmaf(in[row * in_cols + c], gate[c], sum);
@@ -106,27 +123,31 @@ __global__ void AddGatedKernel(const float* in, const float* gate, int64_t in_co
 
 // Roofline: bytes = rows * cols * 8.
 __global__ void SelectRowsKernel(DeviceStep step, const float* in, int64_t cols, float* out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
   if (row >= step.counts->num_logit_rows) return;
   const float* const from = in + step.logit_rows[row] * cols;
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) out[row * cols + c] = from[c];
+  for (int64_t c = FirstCol(); c < cols; c += ColStep()) out[row * cols + c] = from[c];
 }
 
 // Roofline: bytes = rows * cols * 6.
 __global__ void ToBf16Kernel(const float* in, int64_t cols, Planes out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) Store(out, row, cols, c, in[row * cols + c]);
+  for (int64_t c = FirstCol(); c < cols; c += ColStep()) Store(out, row, cols, c, in[row * cols + c]);
   ClearPadding(out, row, cols);
 }
 
 // Roofline: bytes = rows * cols * 6.
 __global__ void ToF32Kernel(const uint16_t* in, int64_t stride, int64_t cols, float* out) {
+  BeginKernel();
   const int64_t row = blockIdx.x;
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) out[row * cols + c] = Bf16Bits(in[row * stride + c]);
+  for (int64_t c = FirstCol(); c < cols; c += ColStep()) out[row * cols + c] = Bf16Bits(in[row * stride + c]);
 }
 
 // Roofline: bytes = the values once, while loading.
 __global__ void CountNonfiniteKernel(const void* values, bool is_bf16, int64_t count, unsigned long long* total) {
+  BeginKernel();
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   unsigned long long found = 0;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
@@ -141,21 +162,22 @@ __global__ void CountNonfiniteKernel(const void* values, bool is_bf16, int64_t c
 
 void LaunchEmbed(const DeviceStep& step, int64_t rows, const void* table, bool table_is_bf16, int64_t table_stride,
                  int64_t cols, float* out, cudaStream_t stream) {
-  Launch(EmbedKernel, dim3(rows), dim3(kThreads), 0, stream, step, table, table_is_bf16, table_stride, cols, out);
+  Launch(EmbedKernel, GridOf(rows, cols), dim3(kThreads), 0, stream, step, table, table_is_bf16, table_stride, cols,
+         out);
 }
 
 void LaunchRmsNorm(const float* in, const float* weight, float eps, int64_t rows, int64_t cols, Planes out,
                    cudaStream_t stream) {
-  Launch(RmsNormKernel, dim3(rows), dim3(kThreads), 0, stream, in, weight, eps, cols, out);
+  Launch(RmsNormKernel, dim3(rows), dim3(ThreadsPerRow(cols)), 0, stream, in, weight, eps, cols, out);
 }
 
 void LaunchLayerNorm(const float* in, const float* weight, const float* bias, float eps, int64_t rows, int64_t cols,
                      Planes out, cudaStream_t stream) {
-  Launch(LayerNormKernel, dim3(rows), dim3(kThreads), 0, stream, in, weight, bias, eps, cols, out);
+  Launch(LayerNormKernel, dim3(rows), dim3(ThreadsPerRow(cols)), 0, stream, in, weight, bias, eps, cols, out);
 }
 
 void LaunchAddBias(const float* bias, int64_t rows, int64_t cols, float* values, cudaStream_t stream) {
-  Launch(AddBiasKernel, dim3(rows), dim3(kThreads), 0, stream, bias, cols, values);
+  Launch(AddBiasKernel, GridOf(rows, cols), dim3(kThreads), 0, stream, bias, cols, values);
 }
 
 void LaunchScale(float factor, int64_t count, float* values, cudaStream_t stream) {
@@ -163,25 +185,25 @@ void LaunchScale(float factor, int64_t count, float* values, cudaStream_t stream
 }
 
 void LaunchSiluMul(GateUpInput in, int64_t rows, int64_t cols, Planes out, cudaStream_t stream) {
-  Launch(SiluMulKernel, dim3(rows), dim3(kThreads), 0, stream, in, cols, out);
+  Launch(SiluMulKernel, GridOf(rows, cols), dim3(kThreads), 0, stream, in, cols, out);
 }
 
 void LaunchAddGated(const float* in, const float* gate, int64_t in_cols, const float* values, int64_t rows,
                     int64_t cols, float* out, cudaStream_t stream) {
-  Launch(AddGatedKernel, dim3(rows), dim3(kThreads), 0, stream, in, gate, in_cols, values, cols, out);
+  Launch(AddGatedKernel, dim3(rows), dim3(ThreadsPerRow(in_cols)), 0, stream, in, gate, in_cols, values, cols, out);
 }
 
 void LaunchSelectRows(const DeviceStep& step, const float* in, int64_t rows, int64_t cols, float* out,
                       cudaStream_t stream) {
-  Launch(SelectRowsKernel, dim3(rows), dim3(kThreads), 0, stream, step, in, cols, out);
+  Launch(SelectRowsKernel, GridOf(rows, cols), dim3(kThreads), 0, stream, step, in, cols, out);
 }
 
 void LaunchToBf16(const float* in, int64_t rows, int64_t cols, uint16_t* out, int64_t stride, cudaStream_t stream) {
-  Launch(ToBf16Kernel, dim3(rows), dim3(kThreads), 0, stream, in, cols, Planes{nullptr, out, stride});
+  Launch(ToBf16Kernel, GridOf(rows, stride), dim3(kThreads), 0, stream, in, cols, Planes{nullptr, out, stride});
 }
 
 void LaunchToF32(const uint16_t* in, int64_t stride, int64_t rows, int64_t cols, float* out, cudaStream_t stream) {
-  Launch(ToF32Kernel, dim3(rows), dim3(kThreads), 0, stream, in, stride, cols, out);
+  Launch(ToF32Kernel, GridOf(rows, cols), dim3(kThreads), 0, stream, in, stride, cols, out);
 }
 
 void LaunchCountNonfinite(const void* values, bool is_bf16, int64_t count, unsigned long long* total,

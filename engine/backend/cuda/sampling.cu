@@ -246,6 +246,7 @@ __device__ int32_t DrawTruncated(const Row& row) {
 
 __global__ void __launch_bounds__(kMaxThreads) SampleTokensKernel(DeviceStep step, const float* all_logits,
                                                                   int64_t cols, int32_t num_ids, int32_t* tokens) {
+  BeginKernel();
   if (static_cast<int32_t>(blockIdx.x) >= step.counts->num_sampled_rows) return;
   const float* const logits = all_logits + blockIdx.x * cols;
   // The largest key, and the lowest id that has it; the lowest key.

@@ -273,6 +273,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     PrefetchTensorMap(&weights);
     ring.InitBarriers();
   }
+  BeginKernel();
   __syncthreads();
   if (threadIdx.x < kWarpgroup) {
     ReleaseRegisters<kLoaderRegisters>();

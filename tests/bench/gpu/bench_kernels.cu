@@ -8,6 +8,7 @@
 namespace switchyard::bench {
 namespace {
 
+using cuda::BeginKernel;
 using cuda::Bf16Bits;
 using cuda::CeilDiv;
 using cuda::kWarp;
@@ -34,6 +35,7 @@ __device__ __forceinline__ void NormalPair(uint64_t seed, uint64_t index, float*
 
 __global__ void FillNormalBf16Kernel(uint32_t* out, int64_t rows, int64_t padded_rows, int64_t cols, int64_t stride,
                                      float sigma, uint64_t seed) {
+  BeginKernel();
   const int64_t pairs = stride / 2;
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < padded_rows * pairs; i += step) {
@@ -47,6 +49,7 @@ __global__ void FillNormalBf16Kernel(uint32_t* out, int64_t rows, int64_t padded
 }
 
 __global__ void FillNormalF32Kernel(float* out, int64_t count, float mean, float sigma, uint64_t seed) {
+  BeginKernel();
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; 2 * i < count; i += step) {
     float a, b;
@@ -58,6 +61,7 @@ __global__ void FillNormalF32Kernel(float* out, int64_t count, float mean, float
 
 // Eight loads of 16 bytes in flight per thread.
 __global__ void ReadAllKernel(const uint4* data, int64_t count, uint32_t* sink) {
+  BeginKernel();
   constexpr int kLoads = 8;
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -78,6 +82,7 @@ __global__ void ReadAllKernel(const uint4* data, int64_t count, uint32_t* sink) 
 __global__ void ReferenceLinearKernel(const uint16_t* weight, const int32_t* matrices, int64_t matrix_elements,
                                       int64_t k_stride, const float* in, const int32_t* sources, int64_t in_stride,
                                       int64_t k, int64_t outs, float* out) {
+  BeginKernel();
   const int lane = threadIdx.x % kWarp;
   const int64_t o = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   const int64_t row = blockIdx.y;
@@ -99,6 +104,7 @@ __device__ __forceinline__ int64_t CacheIndex(const cuda::DeviceStep& step, cons
 // One block per (sample, head): all scores, their softmax, then one thread per feature.
 __global__ void ReferenceAttentionKernel(cuda::DeviceStep step, cuda::AttentionArgs args, const int32_t* samples,
                                          int64_t max_context, const float* qkv, float* all_scores, float* out) {
+  BeginKernel();
   __shared__ float shared[kThreads / kWarp];
   const int64_t sample = blockIdx.x, row = samples[sample];
   const int32_t head = blockIdx.y, kv_head = head / (args.num_heads / args.num_kv_heads);
@@ -146,6 +152,7 @@ void FillNormalBf16(uint16_t* out, int64_t rows, int64_t padded_rows, int64_t co
                     uint64_t seed) {
   cuda::Launch(FillNormalBf16Kernel, PersistentGrid(padded_rows * stride / 2), dim3(kThreads), 0, Stream(),
                reinterpret_cast<uint32_t*>(out), rows, padded_rows, cols, stride, sigma, seed);
+  Synchronize();  // products load weights ahead of the kernels before them
 }
 
 void FillNormalF32(float* out, int64_t count, float mean, float sigma, uint64_t seed) {

@@ -64,6 +64,9 @@ struct GemmData {
   }
 };
 
+// Fewer, or more, than there are blocks of weight rows.
+constexpr int kFewMultiprocessors = 2, kManyMultiprocessors = 1000;
+
 struct Plan {
   Array<cuda::ExpertTile> tiles;
   Array<int32_t> num_tiles;
@@ -86,8 +89,9 @@ struct Plan {
   cuda::ExpertPlan Get() const { return {tiles.get(), num_tiles.get(), times.get(), times.get() + kExperts}; }
 };
 
-void CheckGemm(Bench* bench, const GemmData& data, int tile_tokens, GemmOutput output, bool dense, bool bf16,
-               const std::vector<float>& reference) {
+// Returns what was written. `multiprocessors` decides how wide the bf16 kernel's blocks are.
+std::vector<float> CheckGemm(Bench* bench, const GemmData& data, int tile_tokens, int multiprocessors,
+                             GemmOutput output, bool dense, bool bf16, const std::vector<float>& reference) {
   const Plan plan(tile_tokens);
   const Array<uint16_t> weight_bf16(ToBf16(data.weight)), in_bf16(ToBf16(data.in));
   const Array<float> weight_f32(data.weight), in_f32(data.in);
@@ -112,7 +116,7 @@ void CheckGemm(Bench* bench, const GemmData& data, int tile_tokens, GemmOutput o
     gemm.max_tiles = cuda::MaxExpertTiles(data.rows, kExperts, tile_tokens);
   }
   if (bf16) {
-    cuda::LaunchGemmBf16(gemm, tile_tokens, TheDevice().num_multiprocessors, Stream());
+    cuda::LaunchGemmBf16(gemm, tile_tokens, multiprocessors, Stream());
   } else {
     cuda::LaunchGemmF32(gemm, tile_tokens, Stream());
   }
@@ -120,8 +124,25 @@ void CheckGemm(Bench* bench, const GemmData& data, int tile_tokens, GemmOutput o
   values.resize(reference.size());
   const char* const names[] = {"assign", "add", "silu mul"};
   bench->Check(std::string(bf16 ? "gemm bf16 " : "gemm f32 ") + names[static_cast<int>(output)] +
-                   (dense ? ", dense, tile " : ", grouped, tile ") + std::to_string(tile_tokens),
+                   (dense ? ", dense, tile " : ", grouped, tile ") + std::to_string(tile_tokens) +
+                   (multiprocessors == kManyMultiprocessors ? ", narrow" : ""),
                RelativeL2(values, reference), kF32Limit);
+  return values;
+}
+
+// What a row's bits must not depend on: the tokens of a tile, and the weight rows of a block.
+void CheckGemmTiles(Bench* bench, const GemmData& data, GemmOutput output, bool dense,
+                    const std::vector<float>& reference) {
+  std::vector<float> first;
+  bool equal = true;
+  const auto check = [&](int tile, int multiprocessors) {
+    std::vector<float> values = CheckGemm(bench, data, tile, multiprocessors, output, dense, true, reference);
+    if (first.empty()) first = values;
+    equal = equal && values == first;
+  };
+  for (const int tile : {8, 16, 32, 64, 128}) check(tile, kFewMultiprocessors);
+  for (const int tile : {8, 16, 32}) check(tile, kManyMultiprocessors);
+  bench->Check("gemm bf16, the same bits with every tile", equal ? 0.0 : 1.0);
 }
 
 // The Hopper kernel writes bf16 and takes planned tiles only. Returns what it wrote.
@@ -178,8 +199,8 @@ void CheckGemms(Bench* bench) {
   for (const GemmOutput output : {GemmOutput::kAssign, GemmOutput::kAdd, GemmOutput::kSiluMul}) {
     for (const bool dense : {true, false}) {
       const std::vector<float> reference = data.Reference(output, dense);
-      for (const int tile : {8, 16, 32, 64, 128}) CheckGemm(bench, data, tile, output, dense, true, reference);
-      CheckGemm(bench, data, 32, output, dense, false, reference);
+      CheckGemmTiles(bench, data, output, dense, reference);
+      CheckGemm(bench, data, 32, kFewMultiprocessors, output, dense, false, reference);
       if (!TheDevice().has_wgmma || dense || output == GemmOutput::kAdd) continue;
       CheckWgmmaTiles(bench, data, output, reference);
     }

@@ -112,6 +112,7 @@ struct Thread {
   std::vector<Copy> copies;           // under way, oldest first; those behind the last group are not committed
   std::vector<size_t> groups;         // copies of each committed group, oldest first
   size_t num_committed = 0;           // the sum of groups
+  bool begun = false;  // called BeginKernel
 };
 
 struct Warp {
@@ -207,6 +208,7 @@ void ThreadMain() {
   Machine& m = TheMachine();
   m.launch->body();
   Thread& thread = m.threads[m.current];
+  if (!thread.begun) Fatal("ends without BeginKernel");
   if (thread.num_committed > 0) Fatal("ends with copies that nobody waited for");
   if (!thread.copies.empty()) Fatal("ends with copies that were not committed");
   thread.waiting = Waiting::kDone;
@@ -229,6 +231,7 @@ void RunBlock(Machine& m) {
   for (int t = 0; t < m.num_threads; ++t) {
     Thread& thread = m.threads[t];
     thread.waiting = Waiting::kNo;
+    thread.begun = false;
     thread.index = dim3(t % launch.block.x, t / launch.block.x % launch.block.y, t / launch.block.x / launch.block.y);
     thread.copies.clear();
     thread.groups.clear();
@@ -326,6 +329,8 @@ void Fatal(const char* what) {
 }
 
 int CurrentThread() { return TheMachine().current; }
+
+void BeginKernel() { TheMachine().threads[TheMachine().current].begun = true; }
 
 void WaitUntil(std::function<bool()> condition) {
   if (condition()) return;

@@ -26,6 +26,7 @@ void LaunchKernel(KernelLaunch launch, cudaStream_t stream);
 void RunOnStream(cudaStream_t stream, std::function<void()> call);
 
 // For running threads.
+void BeginKernel();  // one that ends without it has broken the contract of Launch
 void* SharedMemory();
 void CopyAsync(void* to, const void* from, int bytes);  // zeros where `from` is null
 void CommitCopies();

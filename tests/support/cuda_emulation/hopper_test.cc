@@ -32,6 +32,7 @@ constexpr int kWeightRows = Shape::kOut, kK = kTileK, kTokens = Shape::kTokens;
 
 // One warpgroup: out[token][row] of 64 weight rows, which the copy engine brings, and 8 tokens, which cp.async does.
 void Kernel(Planted planted, const CUtensorMap map, const uint16_t* in, float* out) {
+  BeginKernel();
   unsigned char* shared = DynamicShared<unsigned char>();
   shared += (kSwizzleBytes - SharedAddress(shared) % kSwizzleBytes) % kSwizzleBytes;
   unsigned char* const tokens = shared + Shape::kWeightBytes;

@@ -30,6 +30,8 @@ int BlocksPerMultiprocessor(int, size_t) {
   return 2;
 }
 
+inline void BeginKernel() { cuda_emulation::BeginKernel(); }
+
 template <typename T>
 T* DynamicShared() {
   return static_cast<T*>(cuda_emulation::SharedMemory());

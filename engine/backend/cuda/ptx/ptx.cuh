@@ -10,7 +10,19 @@
 
 namespace switchyard::cuda {
 
-// Starts `kernel` on `stream` with `shared_bytes` of dynamic shared memory. A failure stays in cudaPeekAtLastError.
+// Whether the device can start a kernel before the one ahead of it has ended (compute capability 9.0 and newer).
+inline bool KernelsOverlap() {
+  static const bool overlap = [] {
+    int device = 0, major = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    return major >= 9;
+  }();
+  return overlap;
+}
+
+// Starts `kernel`, which calls BeginKernel, on `stream` with `shared_bytes` of dynamic shared memory. A failure stays in
+// cudaPeekAtLastError.
 template <typename... Parameters, typename... Arguments>
 void Launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             Arguments&&... arguments) {
@@ -20,7 +32,17 @@ void Launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
     cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                          static_cast<int>(shared_bytes));
   }
-  kernel<<<grid, block, shared_bytes, stream>>>(std::forward<Arguments>(arguments)...);
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = KernelsOverlap() ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 
 // Blocks of the kernel that fit on one multiprocessor at a time. Asked once for each kernel.
@@ -37,6 +59,16 @@ int BlocksPerMultiprocessor(int threads, size_t shared_bytes) {
 }
 
 #ifdef __CUDACC__
+
+// Every thread of every kernel calls it, before it reads what another kernel wrote and before it writes: Launch may
+// start a kernel while the one ahead still runs, which hides most of the time between the two. Waits until that one has
+// ended and its writes are seen; it ended no sooner than those before it, as it waited, too. Then lets the next start.
+__device__ __forceinline__ void BeginKernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 // The block's dynamic shared memory, aligned to 128 bytes.
 template <typename T>
