@@ -5,12 +5,14 @@
 #include <ucontext.h>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <unordered_map>
 #include <vector>
 
@@ -37,7 +39,8 @@ namespace cuda_emulation {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-constexpr size_t kStackBytes = 128 << 10;
+// Not a power of two, or what the threads of a block have at the same depth would fall into one set of the caches.
+constexpr size_t kStackBytes = (128 << 10) + 17 * 64;
 constexpr int kWarpSize = 32;
 constexpr uint32_t kSharedBase = 1024 + 128;
 
@@ -106,8 +109,9 @@ struct Thread {
   uint64_t generation = 0;  // of what it waits for
   std::function<bool()> condition;
   dim3 index;
-  std::vector<std::vector<Copy>> groups;  // committed, oldest first
-  std::vector<Copy> open;
+  std::vector<Copy> copies;           // under way, oldest first; those behind the last group are not committed
+  std::vector<size_t> groups;         // copies of each committed group, oldest first
+  size_t num_committed = 0;           // the sum of groups
   bool begun = false;  // called BeginKernel
 };
 
@@ -131,6 +135,7 @@ struct Machine {
   int current = 0;
   const KernelLaunch* launch = nullptr;
   std::unique_ptr<char[]> shared;
+  size_t shared_bytes = 0;
   ThreadOrder order = ThreadOrder::kForward;
   int64_t num_graph_launches = 0;
   bool refuse_capture = false;
@@ -158,25 +163,6 @@ void ReleaseBlockIfComplete(Machine& m) {
   ++m.generation;
 }
 
-void Yield(Machine& m) { Switch(&m.threads[m.current].context, &m.scheduler); }
-
-void ThreadMain() {
-  Machine& m = TheMachine();
-  m.launch->body();
-  Thread& thread = m.threads[m.current];
-  if (!thread.begun) Fatal("ends without BeginKernel");
-  if (!thread.open.empty() || !thread.groups.empty()) {
-    for (const auto& group : thread.groups) {
-      if (!group.empty()) Fatal("ends with copies that nobody waited for");
-    }
-    if (!thread.open.empty()) Fatal("ends with copies that were not committed");
-  }
-  thread.waiting = Waiting::kDone;
-  --m.num_alive;
-  ReleaseBlockIfComplete(m);
-  Yield(m);
-}
-
 bool CanRun(Machine& m, int t) {
   const Thread& thread = m.threads[t];
   m.current = t;
@@ -190,11 +176,55 @@ bool CanRun(Machine& m, int t) {
   return false;
 }
 
+void SwitchTo(Machine& m, Context* from, int t) {
+  m.threads[t].waiting = Waiting::kNo;
+  m.current = t;
+  threadIdx = m.threads[t].index;
+  Context* const to = &m.threads[t].context;
+  if (from != to) Switch(from, to);
+}
+
+// Goes on with the next thread that can run, round and round. Without a scheduler between: threads mostly stop at the
+// same place, and the processor then predicts where they return.
+void Yield(Machine& m) {
+  Context* const from = &m.threads[m.current].context;
+  if (m.num_alive == 0) {
+    Switch(from, &m.scheduler);
+    return;
+  }
+  const int step = m.order == ThreadOrder::kForward ? 1 : m.num_threads - 1;
+  int t = m.current;
+  for (int i = 0; i < m.num_threads; ++i) {
+    t += step;
+    if (t >= m.num_threads) t -= m.num_threads;
+    if (!CanRun(m, t)) continue;
+    SwitchTo(m, from, t);
+    return;
+  }
+  Fatal("its block's threads wait for each other");
+}
+
+void ThreadMain() {
+  Machine& m = TheMachine();
+  m.launch->body();
+  Thread& thread = m.threads[m.current];
+  if (!thread.begun) Fatal("ends without BeginKernel");
+  if (thread.num_committed > 0) Fatal("ends with copies that nobody waited for");
+  if (!thread.copies.empty()) Fatal("ends with copies that were not committed");
+  thread.waiting = Waiting::kDone;
+  --m.num_alive;
+  ReleaseBlockIfComplete(m);
+  Yield(m);
+}
+
 void RunBlock(Machine& m) {
   const KernelLaunch& launch = *m.launch;
   m.num_threads = m.num_alive = static_cast<int>(launch.block.x * launch.block.y * launch.block.z);
   m.arrived = 0;
-  m.shared.reset(new char[launch.shared_bytes + 1]);
+  if (m.shared == nullptr || m.shared_bytes != launch.shared_bytes) {
+    m.shared.reset(new char[launch.shared_bytes + 1]);  // a heap block of its own, for AddressSanitizer
+    m.shared_bytes = launch.shared_bytes;
+  }
   std::memset(m.shared.get(), 0xff, launch.shared_bytes);  // NaN in every format
   for (Warp& warp : m.warps) warp.arrived = warp.mask = 0;
   BeginHopperBlock(m.num_threads);
@@ -203,23 +233,12 @@ void RunBlock(Machine& m) {
     thread.waiting = Waiting::kNo;
     thread.begun = false;
     thread.index = dim3(t % launch.block.x, t / launch.block.x % launch.block.y, t / launch.block.x / launch.block.y);
+    thread.copies.clear();
     thread.groups.clear();
-    thread.open.clear();
+    thread.num_committed = 0;
     Prepare(&thread.context, m.stacks + t * kStackBytes, ThreadMain);
   }
-  while (m.num_alive > 0) {
-    bool any = false;
-    for (int i = 0; i < m.num_threads; ++i) {
-      const int t = m.order == ThreadOrder::kForward ? i : m.num_threads - 1 - i;
-      if (!CanRun(m, t)) continue;
-      any = true;
-      m.threads[t].waiting = Waiting::kNo;
-      m.current = t;
-      threadIdx = m.threads[t].index;
-      Switch(&m.scheduler, &m.threads[t].context);
-    }
-    if (!any) Fatal("its block's threads wait for each other");
-  }
+  SwitchTo(m, &m.scheduler, m.order == ThreadOrder::kForward ? 0 : m.num_threads - 1);
   EndHopperBlock();
 }
 
@@ -392,28 +411,32 @@ void CopyAsync(void* to, const void* from, int bytes) {
     Fatal("copies from or to an address that is not aligned");
   }
   std::memset(to, 0xff, bytes);  // whatever is read before the wait is wrong
-  m.threads[m.current].open.push_back({to, from, bytes});
+  m.threads[m.current].copies.push_back({to, from, bytes});
 }
 
 void CommitCopies() {
   Thread& thread = TheMachine().threads[TheMachine().current];
-  thread.groups.push_back(std::move(thread.open));
-  thread.open.clear();
+  thread.groups.push_back(thread.copies.size() - thread.num_committed);
+  thread.num_committed = thread.copies.size();
 }
 
 void WaitForCopies(int pending) {
   Thread& thread = TheMachine().threads[TheMachine().current];
-  while (static_cast<int>(thread.groups.size()) > pending) {
-    for (const Copy& copy : thread.groups.front()) {
-      if (copy.from == nullptr) {
-        std::memset(copy.to, 0, copy.bytes);
-      } else {
-        std::memcpy(copy.to, copy.from, copy.bytes);
-      }
-      WroteByCopyAsync(copy.to, copy.bytes);
+  if (static_cast<int>(thread.groups.size()) <= pending) return;
+  const auto first_pending = thread.groups.end() - pending;
+  const size_t num_landing = std::accumulate(thread.groups.begin(), first_pending, size_t{0});
+  for (size_t i = 0; i < num_landing; ++i) {
+    const Copy& copy = thread.copies[i];
+    if (copy.from == nullptr) {
+      std::memset(copy.to, 0, copy.bytes);
+    } else {
+      std::memcpy(copy.to, copy.from, copy.bytes);
     }
-    thread.groups.erase(thread.groups.begin());
+    WroteByCopyAsync(copy.to, copy.bytes);
   }
+  thread.copies.erase(thread.copies.begin(), thread.copies.begin() + static_cast<std::ptrdiff_t>(num_landing));
+  thread.groups.erase(thread.groups.begin(), first_pending);
+  thread.num_committed -= num_landing;
 }
 
 uint64_t Nanoseconds() {
@@ -471,11 +494,21 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return cudaSuccess;
 }
 
+// Large buffers come and go with each backend of a test: huge pages, because most of their cost is page faults.
+static void* Allocate(size_t bytes) {
+  constexpr size_t kHugePage = 2 << 20;
+  const size_t alignment = bytes < kHugePage ? 256 : kHugePage;
+  void* pointer = nullptr;
+  if (posix_memalign(&pointer, alignment, (bytes + 255) / 256 * 256) != 0) return nullptr;
+  if (bytes >= kHugePage) madvise(pointer, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+  return pointer;
+}
+
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   REFUSE_WHILE_CAPTURING();
   auto& m = TheMachine();
   if (bytes > m.memory - m.used) return Fail(cudaErrorMemoryAllocation);
-  *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  *pointer = Allocate(bytes);
   if (*pointer == nullptr) return Fail(cudaErrorMemoryAllocation);
   m.used += bytes;
   m.allocations[*pointer] = bytes;
@@ -496,7 +529,7 @@ cudaError_t cudaFree(void* pointer) {
 
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
   REFUSE_WHILE_CAPTURING();
-  *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  *pointer = Allocate(bytes);
   if (*pointer == nullptr) return Fail(cudaErrorMemoryAllocation);
   TheMachine().pinned[static_cast<const char*>(*pointer)] = bytes;
   return cudaSuccess;

@@ -90,10 +90,16 @@ struct Block {
   std::unordered_map<const uint64_t*, Barrier> barriers;
   std::map<int, NamedBarrier> named;
   std::unordered_map<uint32_t, int> unfenced_by;  // unit of shared memory -> thread
+  bool touched = false;                           // since it began
 };
-Block& TheBlock() {
+Block& UntouchedBlock() {
   static Block* const block = new Block;
   return *block;
+}
+Block& TheBlock() {
+  Block& block = UntouchedBlock();
+  block.touched = true;
+  return block;
 }
 HopperThread& Current() { return TheBlock().threads[static_cast<size_t>(CurrentThread())]; }
 
@@ -313,13 +319,15 @@ void WgmmaWait(int pending) {
 }
 
 void BeginHopperBlock(int num_threads) {
-  Block& block = TheBlock();
+  Block& block = UntouchedBlock();
+  if (!block.touched && static_cast<int>(block.threads.size()) == num_threads) return;
   block = {};
   block.threads.resize(static_cast<size_t>(num_threads));
   block.warpgroups.resize(static_cast<size_t>(num_threads / kWarpgroupSize + 1));
 }
 
 void EndHopperBlock() {
+  if (!UntouchedBlock().touched) return;
   for (const auto& [at, barrier] : TheBlock().barriers) {
     if (!barrier.copies.empty()) Fatal("ends with copies of tiles that nobody waited for");
   }
