@@ -149,7 +149,7 @@ struct PartBlock {
   }
 };
 
-// Three blocks on a multiprocessor: what one of them waits for, another may have.
+// Several blocks fit on a multiprocessor: what one of them waits for, another may have.
 template <int kTokens>
 __global__ void __launch_bounds__(kThreads)
     PartGemmBf16Kernel(PartGemm gemm, int tile_tokens, const __grid_constant__ PartWeights parts) {

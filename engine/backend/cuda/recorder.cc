@@ -22,6 +22,7 @@ Recorder::Action Recorder::Begin(const StepForm& form) {
   }
   // Once directly, so that whatever is made on first use exists; and most forms of a short test never come back.
   if (++seen_[form] < 2 || recordings_.size() >= kMaxRecordings) return Action::kRunDirectly;
+  if (cudaPeekAtLastError() != cudaSuccess) return Action::kRunDirectly;  // for Wait, and not to be taken below
   if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
     cudaGetLastError();  // recording is a convenience
     return Action::kRunDirectly;

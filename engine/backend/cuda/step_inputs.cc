@@ -33,6 +33,7 @@ absl::Status UploadedStep::Block::Allocate(int64_t bytes) {
     RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&copied, cudaEventDisableTiming), "cudaEventCreate"));
   }
   ASSIGN_OR_RETURN(host, PinnedBuffer::Allocate(bytes));
+  // Frees the memory before it, for which cudaFree waits until no kernel can read it.
   ASSIGN_OR_RETURN(device, DeviceBuffer::Allocate(bytes, "a step's inputs"));
   return absl::OkStatus();
 }

@@ -31,9 +31,11 @@ absl::Status StepResults::Allocate() {
 absl::Status StepResults::Send(int64_t bytes, cudaStream_t stream) {
   CHECK(in_flight() < kMaxStepsInFlight && bytes <= bytes_);
   const size_t slot = next_slot();
-  RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(slots_[slot].as<void>(), block_.as<void>(), static_cast<size_t>(bytes),
-                                           cudaMemcpyDeviceToHost, stream),
-                           "copying a step's results"));
+  if (bytes > 0) {
+    RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(slots_[slot].as<void>(), block_.as<void>(), static_cast<size_t>(bytes),
+                                             cudaMemcpyDeviceToHost, stream),
+                             "copying a step's results"));
+  }
   RETURN_IF_ERROR(ToStatus(cudaEventRecord(copied_[slot], stream), "copying a step's results"));
   ++sent_;
   return absl::OkStatus();

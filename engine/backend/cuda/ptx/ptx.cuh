@@ -21,17 +21,25 @@ inline bool KernelsOverlap() {
   return overlap;
 }
 
+// Blocks of `kernel` may have so much dynamic shared memory: more than 48 KiB has to be asked for. What was asked for is
+// never lowered, as a recorded launch may need it.
+inline void AllowShared(const void* kernel, size_t shared_bytes) {
+  constexpr size_t kDefaultLimit = 48 << 10;
+  if (shared_bytes <= kDefaultLimit) return;
+  cudaFuncAttributes attributes = {};
+  cudaFuncGetAttributes(&attributes, kernel);
+  const int bytes = static_cast<int>(shared_bytes);
+  if (attributes.maxDynamicSharedSizeBytes >= bytes) return;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
 // Starts `kernel`, which calls BeginKernel, on `stream` with `shared_bytes` of dynamic shared memory. A failure stays in
 // cudaPeekAtLastError.
 template <typename... Parameters, typename... Arguments>
 void Launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  constexpr size_t kDefaultLimit = 48 << 10;  // more has to be asked for
-  if (shared_bytes > kDefaultLimit) {
-    cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(shared_bytes));
-  }
+  AllowShared(reinterpret_cast<const void*>(kernel), shared_bytes);
   cudaLaunchAttribute overlap = {};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -50,8 +58,7 @@ template <auto kKernel>
 int BlocksPerMultiprocessor(int threads, size_t shared_bytes) {
   static const int blocks = [&] {
     int fit = 0;
-    cudaFuncSetAttribute(reinterpret_cast<const void*>(kKernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(shared_bytes));
+    AllowShared(reinterpret_cast<const void*>(kKernel), shared_bytes);
     cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fit, kKernel, threads, shared_bytes);
     return fit > 0 ? fit : 1;
   }();
