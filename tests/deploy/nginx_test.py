@@ -118,7 +118,8 @@ def openai_client(nginx, ca, token):
 
 def check_openai(client, server):
     name = client.models.list().data[0].id
-    long = {"model": name, "prompt": "The ", "max_tokens": 1000, "n": 16, "stream": True, "extra_body": {"ignore_eos": True}}
+    long = {"model": name, "prompt": "The ", "max_tokens": 1000, "n": 16, "stream": True}
+    long["extra_body"] = {"ignore_eos": True}
     stream = client.completions.create(**long)
     next(stream)
     check(server.metric("switchyard_num_requests_running") > 0, "a stream over HTTP comes as it is made")
@@ -127,7 +128,8 @@ def check_openai(client, server):
     next(stream)
     stream.close()
     check(server.wait_until_idle(), "a client that leaves ends its work")
-    raises(openai.BadRequestError, lambda: client.completions.create(model=name, prompt="x", temperature=9), "temperature")
+    wrong = {"model": name, "prompt": "x", "temperature": 9}
+    raises(openai.BadRequestError, lambda: client.completions.create(**wrong), "temperature")
     raises(openai.AuthenticationError, client.with_options(api_key="wrong").models.list, "authentication required")
     error = raises(
         openai.APIStatusError, lambda: client.completions.create(model=name, prompt="x" * (9 << 20)), "body is larger"

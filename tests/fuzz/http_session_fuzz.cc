@@ -1,6 +1,6 @@
 // Any bytes on a connection, at once and in pieces: each request has one answer that is valid HTTP and, where it is a
-// refusal, says why; nothing follows "Connection: close"; and the connection leaves nothing behind. In front of a server
-// whose queue is full and whose text worker has stopped, so that all is answered at once and on one thread.
+// refusal, says why; nothing follows "Connection: close"; and the connection leaves nothing behind. The server's queue
+// is full and its text worker has stopped, so that all is answered at once and on one thread.
 #include <sys/socket.h>
 #include <unistd.h>
 
