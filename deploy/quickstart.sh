@@ -3,10 +3,11 @@
 # demo model, asks it something, shows which experts answered and what the metrics say. Then the server stays up until
 # Ctrl-C. On Debian 12 or Ubuntu 24.04; needs root or sudo only if packages are missing. A second run takes seconds.
 #
-#   bash deploy/quickstart.sh [--once] [--port N] [--admin-port N] [--model FOLDER] [--prompt TEXT]
+#   bash deploy/quickstart.sh [--once] [--port N] [--http-port N] [--admin-port N] [--model FOLDER] [--prompt TEXT]
 #
 #   --once          stop the server after the answer and exit
 #   --port N        gRPC port (default 50051)
+#   --http-port N   port of OpenAI's interface (default 8000)
 #   --admin-port N  port of /metrics (default 8002)
 #   --model FOLDER  another model, in Hugging Face layout
 #   --prompt TEXT   what to ask
@@ -16,6 +17,7 @@ source deploy/packages.sh
 
 once=no
 port=50051
+http_port=8000
 admin_port=8002
 model=deploy/models/switchyard-demo
 prompt="And the LORD said unto Moses,"
@@ -44,10 +46,11 @@ read_arguments() {
   while [ $# -gt 0 ]; do
     case "$1" in
       --once) once=yes ;;
-      --port | --admin-port | --model | --prompt)
+      --port | --http-port | --admin-port | --model | --prompt)
         [ $# -ge 2 ] || usage_error "$1 needs a value"
         case "$1" in
           --port) port=$2 ;;
+          --http-port) http_port=$2 ;;
           --admin-port) admin_port=$2 ;;
           --model) model=$2 ;;
           --prompt) prompt=$2 ;;
@@ -65,6 +68,8 @@ port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 check_ports() {
   ! port_is_taken "$port" || fail "port $port is taken" "choose another: bash deploy/quickstart.sh --port 50061"
+  ! port_is_taken "$http_port" ||
+    fail "port $http_port is taken" "choose another: bash deploy/quickstart.sh --http-port 8010"
   ! port_is_taken "$admin_port" ||
     fail "port $admin_port is taken" "choose another: bash deploy/quickstart.sh --admin-port 8012"
 }
@@ -106,8 +111,8 @@ stop_server() {
 }
 
 start_server() {
-  "$server" --model "$model" --host 127.0.0.1 --port "$port" --admin-host 127.0.0.1 --admin-port "$admin_port" \
-    >"$server_log" 2>&1 &
+  "$server" --model "$model" --host 127.0.0.1 --port "$port" --http-port "$http_port" \
+    --admin-host 127.0.0.1 --admin-port "$admin_port" >"$server_log" 2>&1 &
   server_pid=$!
   local attempt
   for ((attempt = 0; attempt < 120; ++attempt)); do
@@ -167,7 +172,9 @@ main() {
   local address=
   [ "$port" = 50051 ] || address=" --address $SWITCHYARD_ADDRESS"
   printf '  %s\n' "$client generate$address --explain \"Once upon a time\"" "$client experts$address" \
-    "$client bench$address --num-prompts 100 --max-concurrency 8"
+    "$client bench$address --num-prompts 100 --max-concurrency 8" \
+    "curl http://127.0.0.1:$http_port/v1/completions -H 'Content-Type: application/json' \\" \
+    "  -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 24, \"stream\": true}'"
   wait "$server_pid" || fail "the server ended" "its log: $server_log; the last lines:" "$(tail -n 10 "$server_log")"
 }
 

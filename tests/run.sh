@@ -117,7 +117,11 @@ for lane in "${lanes[@]}"; do
         -DCMAKE_CXX_COMPILER=clang++-16 -DSWITCHYARD_SANITIZE=address,undefined -DSWITCHYARD_FUZZ=ON -DSWITCHYARD_SERVER=OFF
       for target in build-fuzz/tests/fuzz/*_fuzz; do
         say "Fuzzing $(basename "$target")"
-        "$target" -max_total_time=$((SWITCHYARD_LONG_TESTS ? 600 : 30)) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+        name=$(basename "$target" _fuzz)
+        corpus=(build-fuzz/corpus/"$name")  # what is found is kept there
+        mkdir -p "${corpus[0]}"
+        [ ! -d tests/fuzz/seeds/"$name" ] || corpus+=(tests/fuzz/seeds/"$name")
+        "$target" "${corpus[@]}" -max_total_time=$((SWITCHYARD_LONG_TESTS ? 600 : 30)) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
       done
       ;;
   esac

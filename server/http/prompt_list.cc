@@ -18,6 +18,9 @@ absl::Status Wrong(const std::string& field, const std::string& problem) {
   return InvalidRequest(field, field + " " + problem);
 }
 
+// Of what all prompts share, which is copied for each: more than the most that the checks of a request let pass.
+constexpr size_t kMaxSharedBytes = 32'768;
+
 std::string At(const std::string& field, size_t index) { return field + "[" + std::to_string(index) + "]"; }
 
 absl::Status ReadTokens(const std::string& field, const Json& ids, v1::GenerateRequest* request) {
@@ -52,6 +55,12 @@ absl::StatusOr<std::vector<v1::GenerateRequest>> ReadPrompts(const Json& prompt,
   if (prompt.size() > kMaxPrompts) {
     return Wrong("prompt", "has " + WithCommas(static_cast<int64_t>(prompt.size())) + " prompts; use at most " +
                                std::to_string(kMaxPrompts));
+  }
+  const size_t num_shared_bytes = base.ByteSizeLong();
+  if (prompt.size() > 1 && num_shared_bytes > kMaxSharedBytes) {
+    return Wrong("prompt", "has " + std::to_string(prompt.size()) + " prompts, whose other fields have " +
+                               WithCommas(static_cast<int64_t>(num_shared_bytes)) + " bytes; use at most " +
+                               WithCommas(kMaxSharedBytes) + " of them");
   }
   for (size_t i = 0; i < prompt.size(); ++i) {
     RETURN_IF_ERROR(ReadPrompt(At("prompt", i), prompt[i], &requests.emplace_back(base)));

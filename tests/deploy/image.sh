@@ -95,6 +95,12 @@ admin_page() {
 }
 
 answers() { [ "$(inside switchyard generate --max-tokens 12 "And the LORD said" | wc -w)" -gt 3 ]; }
+answers_http() {
+  local body='{"prompt": "And the LORD said", "max_tokens": 12}'
+  [[ $(inside bash -c "exec 3<>/dev/tcp/127.0.0.1/8000; printf '%s\r\n' 'POST /v1/completions HTTP/1.0' \
+    'Content-Type: application/json' 'Content-Length: ${#body}' '' >&3; printf '%s' '$body' >&3; cat <&3") == \
+    *' 200 OK'*'"completion_tokens":12'* ]]
+}
 exports() { [[ $(admin_page /metrics) == *'generation_tokens_total{model_name="switchyard-demo"} '[1-9]* ]]; }
 has_status() { inside grep -q "^$1:[[:space:]]*$2\$" /proc/1/status; }
 cannot_write() { ! inside sh -c 'touch /x || touch /usr/local/bin/x || touch /tmp/x' 2>/dev/null; }
@@ -116,6 +122,7 @@ run_default_image() {
   check "nothing in it can be written" cannot_write
   check "it answers a prompt" answers
   check "/metrics counts that answer" exports
+  check "it answers over HTTP" answers_http
   check "it can sleep before it stops, as preStop wants" inside sleep 0
   for program in gcc g++ cc ld cmake ninja protoc; do check "it has no $program" has_no "$program"; done
   check "its labels tell version and revision" test "$(label version) $(label revision)" = "0.1.0 $(git rev-parse HEAD)"

@@ -84,6 +84,8 @@ def check_pods(objects, program):
             set(ports.values()) <= program.ports == program.exposed,
             f"ports {ports} are those that the server has in the image, which exposes them",
         )
+        has_http = "--http-port=-1" not in container.get("args", ())
+        check((program.http_ports <= set(ports.values())) == has_http, "OpenAI's interface is open where it is on")
         probes = {name: container[name] for name in PROBES if name in container}
         check(
             probes.keys() >= (set(PROBES) if labels else {"readinessProbe"})
@@ -149,7 +151,9 @@ def check_names(objects):
         )
         names = {port["name"] for port in deployment["spec"]["template"]["spec"]["containers"][0]["ports"]}
         asked = {port["targetPort"] for port in service["spec"]["ports"]}
-        asked |= {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+        allowed = [{port["port"] for port in rule["ports"]} for rule in policy["spec"]["ingress"]]
+        check({"grpc", "openai"} in allowed, "who may call over gRPC may call over HTTP, and nobody else")
+        asked = asked.union(*allowed)
         check(asked == names, f"Service and NetworkPolicy mean the ports {sorted(names)}")
         clients = [
             peer["podSelector"]["matchLabels"]

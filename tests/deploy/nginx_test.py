@@ -7,6 +7,7 @@ import hashlib
 import os
 import pathlib
 import secrets
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -14,10 +15,12 @@ import urllib.request
 
 import deployed
 import grpc
+import openai
 
 sys.path.insert(0, str(deployed.ROOT / "tests" / "end_to_end"))
+from http_client import HttpServer, raises  # noqa: E402
 from pki import Pki, secure_channel  # noqa: E402
-from serving import SERVING, Server, arguments, check, code_of, free_port  # noqa: E402
+from serving import SERVING, arguments, check, code_of, free_port  # noqa: E402
 from serving import health_pb2, health_pb2_grpc, inference_service_pb2_grpc, pb  # noqa: E402
 
 MAIN = """
@@ -49,6 +52,7 @@ class Nginx:
             ("/etc/switchyard/tls/server.crt", str(identity.certificate)),
             ("/etc/switchyard/tls/server.key", str(identity.key)),
             ("server 127.0.0.1:50051", f"server {server.address}"),
+            ("server 127.0.0.1:8000", f"server 127.0.0.1:{server.http_port}"),
             ("http://127.0.0.1:8002", f"http://127.0.0.1:{server.facts['admin_port']}"),
             ("/var/log/nginx/switchyard.log", f"{folder}/access.log"),
         ]:
@@ -73,8 +77,6 @@ class Nginx:
 
 
 def https(nginx, ca, path):
-    import ssl
-
     context = ssl.create_default_context(cafile=ca.certificate)
     try:
         with urllib.request.urlopen(f"https://127.0.0.1:{nginx.port}{path}", context=context, timeout=60) as answer:
@@ -107,6 +109,34 @@ def check_calls(stub, health, server, metadata):
     check(code == grpc.StatusCode.DEADLINE_EXCEEDED and server.wait_until_idle(), "so does a deadline")
 
 
+def openai_client(nginx, ca, token):
+    context = ssl.create_default_context(cafile=ca.certificate)
+    url = f"https://127.0.0.1:{nginx.port}/v1"
+    http = openai.DefaultHttpxClient(verify=context)
+    return openai.OpenAI(base_url=url, api_key=token, max_retries=0, timeout=60, http_client=http)
+
+
+def check_openai(client, server):
+    name = client.models.list().data[0].id
+    long = {"model": name, "prompt": "The ", "max_tokens": 1000, "n": 16, "stream": True}
+    long["extra_body"] = {"ignore_eos": True}
+    stream = client.completions.create(**long)
+    next(stream)
+    check(server.metric("switchyard_num_requests_running") > 0, "a stream over HTTP comes as it is made")
+    check(sum(1 for _ in stream) > 100, "in many events")
+    stream = client.completions.create(**long)
+    next(stream)
+    stream.close()
+    check(server.wait_until_idle(), "a client that leaves ends its work")
+    wrong = {"model": name, "prompt": "x", "temperature": 9}
+    raises(openai.BadRequestError, lambda: client.completions.create(**wrong), "temperature")
+    raises(openai.AuthenticationError, client.with_options(api_key="wrong").models.list, "authentication required")
+    error = raises(
+        openai.APIStatusError, lambda: client.completions.create(model=name, prompt="x" * (9 << 20)), "body is larger"
+    )
+    check(error.status_code == 413 and error.code == "body_too_large", "of nginx, as the server's own would be")
+
+
 def check_limits(stub, metadata):
     code, text = code_of(lambda: stub.Generate(pb.GenerateRequest(text="x" * (9 << 20)), metadata=metadata))
     check(code == grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message of 9 MiB: {code.name} {text}")
@@ -136,12 +166,13 @@ def main():
         tokens.write_text(hashlib.sha256(token.encode()).hexdigest() + "\n")
         metadata = [("authorization", f"Bearer {token}")]
         folder = pathlib.Path(pki.folder)
-        with Server(args, f"--api-key-file={tokens}") as server:
+        with HttpServer(args, f"--api-key-file={tokens}") as server:
             with Nginx(program, folder, server, pki.issue("edge", ca)) as nginx:
                 address = f"127.0.0.1:{nginx.port}"
                 with secure_channel(address, ca) as channel:
                     stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
                     check_calls(stub, health_pb2_grpc.HealthStub(channel), server, metadata)
+                    check_openai(openai_client(nginx, ca, token), server)
                     check_limits(stub, metadata)
                     check(https(nginx, ca, "/readyz") == (200, "ok\n"), "/readyz answers over HTTPS")
                     check(https(nginx, ca, "/metrics")[0] != 200, "/metrics does not")
@@ -153,6 +184,7 @@ def main():
                     server.process.wait()
                     code, _ = code_of(lambda: stub.GetModel(pb.GetModelRequest(), metadata=metadata, timeout=60))
                     check(code == grpc.StatusCode.UNAVAILABLE, "with the server gone, calls get UNAVAILABLE")
+                    raises(openai.InternalServerError, openai_client(nginx, ca, token).models.list, "502")
                 logs = nginx.text_of("access.log") + nginx.text_of("error.log")
                 check('"grpc_status":"16"' in logs and '"grpc_status":"0"' in logs, "its log has gRPC's status")
                 check(token not in logs, "and no token")

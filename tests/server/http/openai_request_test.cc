@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "server/frontend/errors.h"
+#include "server/frontend/request_validation.h"
 
 namespace switchyard::http {
 namespace {
@@ -217,6 +218,21 @@ TEST(OpenAiRequestTest, EveryPrefixIsRefused) {
   for (size_t size = 0; size < body.size(); ++size) {
     EXPECT_FALSE(ReadOpenAiRequest(Endpoint::kChat, body.substr(0, size)).ok()) << size;
   }
+}
+
+TEST(OpenAiRequestTest, WhatPromptsShareIsNotCopiedWhereItIsLarge) {
+  const std::string stop = R"({"stop": ")" + std::string(1 << 20, 'x') + R"(", "prompt": )";
+  const auto refused = ReadOpenAiRequest(Endpoint::kCompletions, stop + R"(["a", "b"]})");
+  EXPECT_EQ(FieldOf(refused.status()), "prompt") << refused.status();
+  EXPECT_TRUE(ReadOpenAiRequest(Endpoint::kCompletions, stop + R"(["a"]})").ok()) << "is refused for its stop later";
+  // The most that a valid request may have.
+  std::string most = R"({"prompt": ["a", "b"], "stop": [)";
+  for (int i = 0; i < kMaxStopStrings; ++i) most += (i == 0 ? "\"" : ",\"") + std::string(kMaxStopBytes, 'x') + "\"";
+  most += R"(], "stop_token_ids": [2147483647)";
+  for (int i = 1; i < kMaxStopTokenIds; ++i) most += "," + std::to_string(2147483647 - i);
+  most += R"(], "logit_bias": {"2147483647": 1)";
+  for (int i = 1; i < kMaxLogitBias; ++i) most += ",\"" + std::to_string(2147483647 - i) + "\": 1";
+  EXPECT_EQ(Read(Endpoint::kCompletions, most + "}}").prompts.size(), 2u);
 }
 
 }  // namespace
