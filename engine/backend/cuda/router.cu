@@ -27,7 +27,7 @@ constexpr int64_t kMaxFewBlocks = 256;
 constexpr float kProbabilityUnits = 268435456.0f;
 
 // All zeros between two calls.
-struct RouterState {
+struct alignas(256) RouterState {
   unsigned long long probability_sums[kMaxExperts];
   unsigned arrived[kMaxFewBlocks / kRouterSplits];  // of each tile of 8 tokens, blocks that did their logits
   unsigned routed;                                  // tiles

@@ -279,6 +279,15 @@ void CheckGrouping(Bench* bench) {
   Copy(found_offsets.data(), batch.device().expert_offsets, (model.num_experts + 1) * 4);
   bench->Check("group by expert, rows", found == to_token ? 0.0 : 1.0);
   bench->Check("group by expert, offsets", found_offsets == offsets ? 0.0 : 1.0);
+  std::vector<unsigned long long> starts(static_cast<size_t>(model.num_experts)), ends(starts.size());
+  Copy(starts.data(), batch.Plan(16).first_start, model.num_experts * 8);
+  Copy(ends.data(), batch.Plan(16).last_end, model.num_experts * 8);
+  int wrong = 0;
+  for (size_t e = 0; e < ends.size(); ++e) {
+    const bool used = offsets[e] < offsets[e + 1];
+    wrong += used ? ends[e] < starts[e] || ends[e] == 0 : ends[e] != 0;
+  }
+  bench->Check("group by expert, stamps", wrong);
 }
 
 // ---- attention ----
