@@ -94,6 +94,10 @@ class Conversation {
       EXPECT_EQ(layer.num_tokens, (*output)->stats.num_tokens);
       EXPECT_GT(layer.squared_logsumexp_sum, 0.0);
       EXPECT_GT(layer.seconds, 0.0f);
+      ASSERT_EQ(layer.seconds_per_expert.size(), layer.tokens_per_expert.size());
+      for (size_t e = 0; e < layer.tokens_per_expert.size(); ++e) {
+        EXPECT_EQ(layer.seconds_per_expert[e] > 0.0f, layer.tokens_per_expert[e] > 0) << "expert " << e;
+      }
       counts.insert(counts.end(), layer.tokens_per_expert.begin(), layer.tokens_per_expert.end());
     }
   }

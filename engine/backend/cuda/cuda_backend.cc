@@ -110,7 +110,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
   max_tokens_ = max_tokens;
   RETURN_IF_ERROR(step_.Reserve(max_tokens, max_logit_rows_));
   ASSIGN_OR_RETURN(router_scratch_,
-                   DeviceBuffer::Allocate(RouterScratchFloats(max_tokens, max_experts_) * 4, "routing"));
+                   DeviceBuffer::Allocate(RouterScratchBytes(max_tokens, max_experts_), "routing"));
   const int64_t max_rows = int64_t{max_tokens} * max_top_k_;
   int64_t expert_bytes = 0;
   for (const ExpertSizes& sizes : expert_sizes_) {
@@ -124,9 +124,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
   ASSIGN_OR_RETURN(weighed_rows_, DeviceBuffer::Allocate(weighed_bytes, "expert activations"));
   const int64_t max_tiles = MaxExpertTiles(max_rows, max_experts_, expert_gemms_->SmallestTileTokens());
   const auto place = [&](char* base) {
-    return PlaceArrays(base, std::pair(&plan_.tiles, max_tiles + 1), std::pair(&plan_.num_tiles, int64_t{1}),
-                       std::pair(&plan_.first_start, int64_t{max_experts_}),
-                       std::pair(&plan_.last_end, int64_t{max_experts_}));
+    return PlaceArrays(base, std::pair(&tiles_.tiles, max_tiles + 1), std::pair(&tiles_.num_tiles, int64_t{1}));
   };
   ASSIGN_OR_RETURN(plan_memory_, DeviceBuffer::Allocate(place(nullptr), "expert batches"));
   place(plan_memory_.as<char>());

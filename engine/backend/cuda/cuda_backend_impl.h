@@ -37,7 +37,7 @@ inline const float* Vector(const Weight* weight) {
 // Cut out of `base` what every step brings to the host of a Routing or ExpertBatches, and return its bytes; a null base
 // only counts.
 int64_t PlaceRoutingResults(char* base, int32_t num_experts, RoutingArrays* arrays);
-int64_t PlaceBatchResults(char* base, int32_t num_experts, BatchArrays* arrays, float** seconds);
+int64_t PlaceBatchResults(char* base, int32_t num_experts, BatchArrays* arrays, ExpertPlan* stamps);
 
 class CudaBackend final : public Backend {
  public:
@@ -130,7 +130,9 @@ class CudaBackend final : public Backend {
   };
   struct BatchMemory : SharedArrays {
     BatchArrays device = {};
-    float* seconds = nullptr;  // on the device
+    ExpertPlan plan;         // the stamps of this layer, tiles_ of all
+    ExpertPlan host_stamps;  // without tiles
+    std::unique_ptr<float[]> seconds;
     int32_t num_experts = 0;
   };
   // What the operations of one step leave for the host; or those outside of any step, since the last Wait.
@@ -222,7 +224,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer weighed_rows_;  // inputs of the experts times their router weights
   DeviceBuffer plan_memory_;
   DeviceBuffer partials_;
-  ExpertPlan plan_;           // of the layer under way: ExpertMlp follows its GroupByExpert
+  ExpertPlan tiles_;          // of the layer under way: ExpertMlp follows its GroupByExpert; without stamps
   int plan_tile_tokens_ = 0;  // what it was made with
 
   UploadedStep step_;        // the announced one

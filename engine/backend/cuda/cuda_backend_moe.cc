@@ -59,16 +59,18 @@ absl::StatusOr<ExpertBatches> CudaBackend::AllocateExpertBatches(int32_t max_tok
     return bytes;
   };
   RETURN_IF_ERROR(AllocateShared("expert batches", place(nullptr, &host),
-                                 PlaceBatchResults(nullptr, config.num_experts, &host, &batches.expert_seconds),
+                                 PlaceBatchResults(nullptr, config.num_experts, &host, &memory.host_stamps),
                                  &memory));
   place(memory.host_memory.get(), &host);
   place(memory.device_memory.as<char>(), &memory.device);
-  PlaceBatchResults(memory.host_results.get(), config.num_experts, &host, &batches.expert_seconds);
+  PlaceBatchResults(memory.host_results.get(), config.num_experts, &host, &memory.host_stamps);
+  memory.seconds = std::make_unique<float[]>(static_cast<size_t>(config.num_experts));
   memory.num_experts = config.num_experts;
   batches.num_experts = config.num_experts;
   batches.expert_offsets = host.expert_offsets;
   batches.choice_to_row = host.choice_to_row;
   batches.row_to_token = host.row_to_token;
+  batches.expert_seconds = memory.seconds.get();
   batches.row_weights = host.row_weights;
   batches_.emplace(batches.expert_offsets, std::move(memory));
   return batches;
@@ -102,7 +104,7 @@ void CudaBackend::Route(Matrix in, const Weight& router, const RouterConfig& con
     recorder_.OnRepeat([this, routing](int64_t num_tokens) { Touch(routing, num_tokens); });
   }
   LaunchRoute(Counts(), activations_.ReadF32(in, rows), rows, in.cols, weight.data.as<float>(), weight.stride, args,
-              router_scratch_.as<float>(), memory.device, stream_);
+              router_scratch_.as<void>(), memory.device, stream_);
 }
 
 void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) {
@@ -122,7 +124,7 @@ void CudaBackend::GroupByExpert(const Routing& routing, ExpertBatches* batches) 
   }
   const RoutingArrays& chosen = routings_.at(routing.expert_ids).device;
   LaunchGroupByExpert(Counts(), chosen.expert_ids, chosen.expert_weights, tokens, routing.top_k, routing.num_experts,
-                      plan_tile_tokens_, plan_, memory.device, stream_);
+                      plan_tile_tokens_, memory.plan, memory.device, stream_);
 }
 
 void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const ExpertBatches& batches, Matrix rows_out) {
@@ -135,7 +137,7 @@ void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const Exper
   batch.tokens = tokens;
   batch.max_rows = tokens * top_k;
   batch.tile_tokens = plan_tile_tokens_;
-  batch.plan = plan_;
+  batch.plan = memory.plan;
   batch.device = memory.device;
   if (memory.device.row_weights != nullptr) {
     batch.in = weighed_rows_.as<void>();
@@ -157,7 +159,6 @@ void CudaBackend::ExpertMlp(Matrix in, const ExpertWeights& experts, const Exper
   const size_t provider = expert_gemms_->Choose(weights, batch);
   Check(expert_gemms_->Run(provider, weights, batch, expert_scratch_.as<void>()));
   if (recorder_.recording()) recorder_.OnRepeat([this, provider](int64_t) { expert_gemms_->Count(provider); });
-  LaunchExpertSeconds(memory.device.expert_offsets, batches.num_experts, plan_, memory.seconds, stream_);
 }
 
 void CudaBackend::Combine(Matrix rows, const Routing& routing, const ExpertBatches& batches, Matrix out) {

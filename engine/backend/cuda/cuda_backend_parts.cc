@@ -52,10 +52,11 @@ void CudaBackend::LinearPerExpert(Matrix in, bool in_is_grouped, std::span<const
   Parts parts(experts);
   parts.gemm.in = activations_.ReadF32(in, in_is_grouped ? in.rows : LaunchRows(in));
   parts.gemm.in_stride = in.cols;
-  if (!in_is_grouped) parts.gemm.row_to_source = batches_.at(batches.expert_offsets).device.row_to_token;
+  const BatchMemory& memory = batches_.at(batches.expert_offsets);
+  if (!in_is_grouped) parts.gemm.row_to_source = memory.device.row_to_token;
   parts.gemm.out = activations_.Write(rows_out, Activations::kF32).f32;
   parts.gemm.out_stride = rows_out.cols;
-  parts.gemm.plan = plan_;
+  parts.gemm.plan = memory.plan;
   LaunchPartGemm(parts.gemm, parts.addresses, parts.first.dtype, plan_tile_tokens_, num_multiprocessors_, stream_);
 }
 

@@ -13,10 +13,22 @@ int64_t PlaceRoutingResults(char* base, int32_t num_experts, RoutingArrays* arra
                      std::pair(&arrays->squared_logsumexp_sum, int64_t{1}));
 }
 
-int64_t PlaceBatchResults(char* base, int32_t num_experts, BatchArrays* arrays, float** seconds) {
+int64_t PlaceBatchResults(char* base, int32_t num_experts, BatchArrays* arrays, ExpertPlan* stamps) {
   return PlaceArrays(base, std::pair(&arrays->expert_offsets, int64_t{num_experts} + 1),
-                     std::pair(seconds, int64_t{num_experts}));
+                     std::pair(&stamps->first_start, int64_t{num_experts}),
+                     std::pair(&stamps->last_end, int64_t{num_experts}));
 }
+
+namespace {
+
+// Of an expert's batch; 0 where it was not at work. The timer advances in steps of up to a microsecond: a short batch
+// may begin and end in the same one.
+float SecondsBetween(unsigned long long first_start, unsigned long long last_end) {
+  if (last_end == 0) return 0.0f;
+  return (last_end > first_start ? static_cast<float>(last_end - first_start) : 1.0f) * 1e-9f;
+}
+
+}  // namespace
 
 // ---------------------------------------------------------------------------------------------------- load time
 
@@ -55,7 +67,8 @@ absl::Status CudaBackend::AllocateResults() {
     PlaceRoutingResults(results_.device<char>(memory.results), memory.num_experts, &memory.device);
   }
   for (auto& [key, memory] : batches_) {
-    PlaceBatchResults(results_.device<char>(memory.results), memory.num_experts, &memory.device, &memory.seconds);
+    memory.plan = tiles_;
+    PlaceBatchResults(results_.device<char>(memory.results), memory.num_experts, &memory.device, &memory.plan);
   }
   step_.SetSampled(results_.device<int32_t>(sampled_on_device_));
   if (layers.empty()) return absl::OkStatus();
@@ -171,7 +184,11 @@ void CudaBackend::TakeResults(const Touched& touched, const char* results) {
   }
   for (const auto& [batches, num_rows] : touched.batches) {
     batches->num_rows = num_rows;
-    take(batches_.at(batches->expert_offsets));
+    const BatchMemory& memory = batches_.at(batches->expert_offsets);
+    take(memory);
+    for (int32_t e = 0; e < memory.num_experts; ++e) {
+      memory.seconds[e] = SecondsBetween(memory.host_stamps.first_start[e], memory.host_stamps.last_end[e]);
+    }
   }
   const auto* const stamps = reinterpret_cast<const unsigned long long*>(results + stamps_);
   for (size_t i = 0; i < touched.timers.size(); ++i) {

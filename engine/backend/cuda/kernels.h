@@ -13,6 +13,7 @@
 #include "engine/backend/cuda/layout.h"
 #include "engine/backend/row_sampling.h"
 #include "engine/base/dtype.h"
+#include "engine/base/host_device.h"
 
 namespace switchyard::cuda {
 
@@ -31,6 +32,10 @@ struct StepCounts {
   int32_t num_decode_rows;
   int32_t num_sampled_rows = 0;  // 0: the host draws the tokens
 };
+// Null counts: just as many tokens as rows. For kernels.
+SWITCHYARD_HOST_DEVICE inline int64_t NumTokens(const StepCounts* counts, int64_t rows) {
+  return counts == nullptr ? rows : counts->num_tokens;
+}
 struct DeviceStep {
   const StepCounts* counts;
   const RowSampling* sampling;  // [num_sampled_rows]
@@ -93,7 +98,7 @@ void LaunchCountNonfinite(const void* values, bool is_bf16, int64_t count, unsig
 void LaunchSampleTokens(const DeviceStep& step, const float* logits, int64_t rows, int64_t cols, int64_t num_ids,
                         int32_t* tokens, cudaStream_t stream);
 
-// ---- router.cu: `counts` may be null, then there are just as many tokens as rows ----
+// ---- router.cu; `counts` may be null, here and in group_by_expert.cu ----
 
 // What a router writes; see Routing.
 struct RoutingArrays {
@@ -121,11 +126,35 @@ struct RouterArgs {
   const float* bias = nullptr;         // [num_experts] of the logits
   const float* choice_bias = nullptr;  // [num_experts] of the scores, for the choice only
 };
-// scratch: RouterScratchFloats floats.
-int64_t RouterScratchFloats(int64_t rows, int64_t num_experts);
+// One launch for few tokens, two for many. scratch: RouterScratchBytes, whose front every call finds and leaves zeroed;
+// it may serve calls of different sizes, one after the other.
+int64_t RouterScratchBytes(int64_t rows, int64_t num_experts);
 void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_t cols, const float* weight,
-                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays out,
+                 int64_t weight_stride, const RouterArgs& args, void* scratch, RoutingArrays out,
                  cudaStream_t stream);
+
+// ---- group_by_expert.cu ----
+
+struct BatchArrays {
+  int32_t* expert_offsets;
+  int32_t* choice_to_row;
+  int32_t* row_to_token;
+  float* row_weights;  // null unless the router weighs inputs
+};
+// Tiles for the grouped GEMMs and when each expert was at work, in device memory.
+struct ExpertPlan {
+  ExpertTile* tiles = nullptr;
+  int32_t* num_tiles = nullptr;
+  unsigned long long* first_start = nullptr;  // [num_experts] nanoseconds of the global timer
+  unsigned long long* last_end = nullptr;     // 0: not at all
+};
+// expert_weights: of the choices, read where row_weights are wanted.
+void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
+                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays out,
+                         cudaStream_t stream);
+// Marks the start (or end) of the batches of all experts at once: for libraries that run them as one call.
+void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
+                        cudaStream_t stream);
 
 // The routing of the step's rows with logits, in records of `record` words per row: for each layer, from its offset
 // on, the ids of its experts, their weights, and the margin.
@@ -139,28 +168,6 @@ struct RoutedLayer {
 void LaunchCollectRouting(const DeviceStep& step, const RoutedLayer* layers, int64_t num_layers, int64_t record,
                           int64_t rows, float* out, cudaStream_t stream);
 
-struct BatchArrays {
-  int32_t* expert_offsets;
-  int32_t* choice_to_row;
-  int32_t* row_to_token;
-  float* row_weights;  // null unless the router weighs inputs
-};
-// Tiles for the grouped GEMMs and the time each expert took, in device memory.
-struct ExpertPlan {
-  ExpertTile* tiles = nullptr;
-  int32_t* num_tiles = nullptr;
-  unsigned long long* first_start = nullptr;  // [num_experts] nanoseconds of the global timer
-  unsigned long long* last_end = nullptr;
-};
-// expert_weights: of the choices, read where row_weights are wanted.
-void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
-                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays out,
-                         cudaStream_t stream);
-// Marks the start (or end) of the batches of all experts at once: for libraries that run them as one call.
-void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
-                        cudaStream_t stream);
-void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* seconds,
-                         cudaStream_t stream);
 // *at = now, in nanoseconds of the global timer.
 void LaunchStamp(unsigned long long* at, cudaStream_t stream);
 

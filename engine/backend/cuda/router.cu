@@ -1,4 +1,9 @@
-// From router logits to per-expert batches, and back to tokens. All small; see each kernel.
+// From a layer's input to the experts of each token, and the sums that say how evenly. Two forms with the same bits:
+//
+//   few tokens    one launch: each block adds up its part of the logits of 8 tokens, and the block that comes last for
+//                 them routes them, a warp each
+//   many tokens   two launches: blocks of the first do 32 tokens, so that they read the weight a quarter as often, and
+//                 have few registers, so that many fit on a multiprocessor; blocks of the second route 8
 #include <ptx.cuh>
 
 #include "engine/backend/cuda/kernels.h"
@@ -7,55 +12,83 @@
 namespace switchyard::cuda {
 namespace {
 
-constexpr int kLogitTile = 32;    // tokens and experts of one block
-constexpr int kLogitStep = 32;    // k of one step
-constexpr int kLogitThreads = 256;
-constexpr int kRouteWarps = 4;    // tokens of one block of RouteKernel
-constexpr int kPlanThreads = 1024;
-constexpr int kPlanWarps = kPlanThreads / kWarp;
-constexpr int kSumThreads = 256;
-constexpr int kCombineThreads = 256;
+constexpr int kThreads = 256;     // of every block
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kLogitExperts = 32;  // of one block
+constexpr int kLogitTokens = 32;   // of one block where there are many tokens
+constexpr int kLogitStep = 32;     // k of one step
+constexpr int kRouteTokens = kWarps;
+// Blocks of the one launch: two fit on a multiprocessor with the registers of routing, and an H100 has 132. A second
+// wave of blocks would cost more than a second launch.
+constexpr int64_t kMaxFewBlocks = 256;
 
-__device__ __forceinline__ int64_t Count(const StepCounts* counts, int64_t rows) {
-  return counts == nullptr ? rows : counts->num_tokens;
-}
+// Probabilities are added up as whole numbers of 2^-28, so that their sum does not depend on the order: 8 tokens stay
+// below 2^32, 2^31 tokens below 2^64.
+constexpr float kProbabilityUnits = 268435456.0f;
 
-// partial[s][token][expert]: part s of the dot products, in fp32. Roofline: flops = 2 * tokens * experts * k at the
-// rate of the ordinary cores; bytes = weight + tokens * k * 4 * experts / 32. k is split in a fixed way, so that a few
-// tokens still use several multiprocessors and no logit depends on how many tokens there are.
-__global__ void RouterLogitsKernel(const StepCounts* counts, const float* in, int64_t rows, int64_t cols,
-                                   const float* weight, int64_t weight_stride, int32_t num_experts, float* partial) {
-  BeginKernel();
-  __shared__ float x[kLogitTile][kLogitStep + 1];
-  __shared__ float w[kLogitTile][kLogitStep + 1];
-  const int64_t num_tokens = Count(counts, rows);
-  const int64_t first_expert = static_cast<int64_t>(blockIdx.x) * kLogitTile;
-  const int64_t first_token = static_cast<int64_t>(blockIdx.y) * kLogitTile;
-  if (first_token >= num_tokens) return;
-  const int64_t part = RoundUp(CeilDiv(cols, kRouterSplits), kLogitStep);
-  const int64_t begin = part * blockIdx.z;
-  const int64_t end = begin + part < cols ? begin + part : cols;
-  const int lane = threadIdx.x % kLogitTile, group = threadIdx.x / kLogitTile;  // 8 groups
-  float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};  // expert `lane`, tokens group + 8 i
+// All zeros between two calls.
+struct alignas(256) RouterState {
+  unsigned long long probability_sums[kMaxExperts];
+  unsigned arrived[kMaxFewBlocks / kRouterSplits];  // of each tile of 8 tokens, blocks that did their logits
+  unsigned routed;                                  // tiles
+};
+
+// partial[s][token][expert]: part s of the dot products, in fp32.
+struct LogitArgs {
+  const float* in = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const float* weight = nullptr;
+  int64_t weight_stride = 0;
+  int32_t num_experts = 0;
+  float* partial = nullptr;
+};
+
+// One block's share: kTokens tokens from first_token on, kLogitExperts experts. k is split in a fixed way, so that a
+// few tokens still use several multiprocessors and no logit depends on how many tokens there are.
+template <int kTokens>
+__device__ __forceinline__ void AddUpLogits(const LogitArgs& args, int64_t first_token, int64_t num_tokens,
+                                            int64_t first_expert, int64_t part) {
+  __shared__ float x[kTokens][kLogitStep + 1];
+  __shared__ float w[kLogitExperts][kLogitStep + 1];
+  const int64_t part_cols = RoundUp(CeilDiv(args.cols, kRouterSplits), kLogitStep);
+  const int64_t begin = part_cols * part;
+  const int64_t end = begin + part_cols < args.cols ? begin + part_cols : args.cols;
+  const int lane = threadIdx.x % kWarp, group = threadIdx.x / kWarp;
+  float sums[kTokens / kWarps] = {};  // expert `lane`, tokens group + 8 i
   for (int64_t k = begin; k < end; k += kLogitStep) {
+    const bool inside = k + lane < end;
     __syncthreads();
-    for (int i = group; i < kLogitTile; i += kLogitThreads / kLogitTile) {
-      const bool inside = k + lane < end;
-      const int64_t token = first_token + i, expert = first_expert + i;
-      x[i][lane] = inside && token < num_tokens ? in[token * cols + k + lane] : 0.0f;
-      w[i][lane] = inside && expert < num_experts ? weight[expert * weight_stride + k + lane] : 0.0f;
+    for (int i = group; i < kTokens; i += kWarps) {
+      const int64_t token = first_token + i;
+      x[i][lane] = inside && token < num_tokens ? args.in[token * args.cols + k + lane] : 0.0f;
+    }
+    for (int i = group; i < kLogitExperts; i += kWarps) {
+      const int64_t expert = first_expert + i;
+      w[i][lane] = inside && expert < args.num_experts ? args.weight[expert * args.weight_stride + k + lane] : 0.0f;
     }
     __syncthreads();
     for (int j = 0; j < kLogitStep; ++j) {
-      for (int i = 0; i < 4; ++i) sums[i] = fmaf(x[group + 8 * i][j], w[lane][j], sums[i]);
+      for (int i = 0; i < kTokens / kWarps; ++i) sums[i] = fmaf(x[group + kWarps * i][j], w[lane][j], sums[i]);
     }
   }
   const int64_t expert = first_expert + lane;
-  if (expert >= num_experts) return;
-  for (int i = 0; i < 4; ++i) {
-    const int64_t token = first_token + group + 8 * i;
-    if (token < num_tokens) partial[(blockIdx.z * rows + token) * num_experts + expert] = sums[i];
+  for (int i = 0; i < kTokens / kWarps; ++i) {
+    const int64_t token = first_token + group + kWarps * i;
+    if (token >= num_tokens || expert >= args.num_experts) continue;
+    args.partial[(part * args.rows + token) * args.num_experts + expert] = sums[i];
   }
+}
+
+// Roofline: flops = 2 * tokens * experts * k at the rate of the ordinary cores; bytes = weight + tokens * k * 4 *
+// experts / 32.
+__global__ void __launch_bounds__(kThreads, 6) RouterLogitsKernel(const StepCounts* counts, LogitArgs args) {
+  BeginKernel();
+  const int64_t num_tokens = NumTokens(counts, args.rows);
+  const int64_t first_token = static_cast<int64_t>(blockIdx.y) * kLogitTokens;
+  if (first_token >= num_tokens) return;
+  AddUpLogits<kLogitTokens>(args, first_token, num_tokens, static_cast<int64_t>(blockIdx.x) * kLogitExperts,
+                            blockIdx.z);
 }
 
 struct Best {
@@ -153,14 +186,11 @@ __device__ float FinishWeight(const RouterArgs& args, float logit, float weight)
   return weight * args.scale;
 }
 
-// One warp per token: scores of the experts, then the k best, one after the other. Roofline: bytes = tokens * experts *
-// 4 * (splits + 1), all in the L2 cache; latency of k warp reductions. `probabilities`: [tokens][experts], softmax.
-__global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs args, const float* partial,
-                            float* probabilities, RoutingArrays out) {
-  BeginKernel();
+// One warp: scores of the experts, then the k best, one after the other. `sums`: [num_experts] of the block, of which
+// each gets its probability, in units.
+__device__ void RouteToken(int64_t token, int64_t rows, const RouterArgs& args, const float* partial, unsigned* sums,
+                           const RoutingArrays& out) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t token = static_cast<int64_t>(blockIdx.x) * kRouteWarps + warp;
-  if (token >= Count(counts, rows)) return;
   const int32_t num_experts = args.num_experts, k = args.top_k;
   LaneExperts mine;
   mine.open = 0;
@@ -172,7 +202,8 @@ __global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs a
     if (expert >= num_experts) continue;
     mine.open |= 1u << i;
     float logit = args.bias == nullptr ? 0.0f : args.bias[expert];
-    for (int s = 0; s < kRouterSplits; ++s) logit += partial[(s * rows + token) * num_experts + expert];
+    // Past the L1 cache: other blocks of this launch may have written them.
+    for (int s = 0; s < kRouterSplits; ++s) logit += __ldcg(&partial[(s * rows + token) * num_experts + expert]);
     finite = finite && isfinite(logit);
     largest = fmaxf(largest, logit);
     mine.logits[i] = logit;
@@ -190,7 +221,7 @@ __global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs a
     const int32_t expert = i * kWarp + lane;
     if ((mine.open >> i & 1u) == 0) continue;
     const float probability = finite ? mine.scores[i] / sum : 0.0f;
-    probabilities[token * num_experts + expert] = probability;
+    atomicAdd(&sums[expert], static_cast<unsigned>(rintf(probability * kProbabilityUnits)));
     mine.scores[i] = args.score == 0 ? probability : args.score == 1 ? Sigmoid(mine.logits[i]) : mine.logits[i];
     const float choice = mine.scores[i] + (args.choice_bias == nullptr ? 0.0f : args.choice_bias[expert]);
     mine.choice[i] = choice > -INFINITY ? choice : -INFINITY;  // NaN of a damaged bias: chosen last, but a valid expert
@@ -242,245 +273,96 @@ __global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs a
   }
 }
 
-// Sums over tokens, of the probabilities and of the squared logsumexps. One block per 32 experts: eight groups of rows,
-// added up in a fixed order; the first block does the logsumexps, too. Roofline: bytes = tokens * experts * 4 from the
-// L2 cache.
-__global__ void SumOverTokensKernel(const StepCounts* counts, int64_t rows, int32_t num_experts,
-                                    const float* probabilities, RoutingArrays out) {
-  BeginKernel();
-  __shared__ float shared[kSumThreads];
-  __shared__ double squares[kSumThreads];
-  const int64_t num_tokens = Count(counts, rows);
-  const int lane = threadIdx.x % kWarp, group = threadIdx.x / kWarp;
-  const int32_t expert = blockIdx.x * kWarp + lane;
-  float sum = 0.0f;
-  if (expert < num_experts) {
-    for (int64_t t = group; t < num_tokens; t += kSumThreads / kWarp) sum += probabilities[t * num_experts + expert];
-  }
-  shared[threadIdx.x] = sum;
-  double square = 0.0;
-  if (blockIdx.x == 0) {
-    for (int64_t t = threadIdx.x; t < num_tokens; t += kSumThreads) {
-      square += static_cast<double>(out.logsumexps[t]) * out.logsumexps[t];
-    }
-    squares[threadIdx.x] = square;
-  }
-  __syncthreads();
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    for (int i = 1; i < kSumThreads; ++i) square += squares[i];
-    *out.squared_logsumexp_sum = square;
-  }
-  if (group != 0 || expert >= num_experts) return;
-  for (int g = 1; g < kSumThreads / kWarp; ++g) sum += shared[g * kWarp + lane];
-  out.probability_sums[expert] = sum;
-}
-
-// One warp: sums[i + 1] becomes the sum of sums[1] ... sums[i + 1], and sums[0] = 0.
-__device__ void SumInOrder(int32_t* sums, int32_t count) {
-  const int lane = threadIdx.x % kWarp;
-  int32_t before = 0;
-  if (lane == 0) sums[0] = 0;
-  for (int32_t base = 0; base < count; base += kWarp) {
-    int32_t sum = base + lane < count ? sums[base + lane + 1] : 0;
-    for (int distance = 1; distance < kWarp; distance *= 2) {
-      const int32_t left = __shfl_sync(kAllLanes, sum, lane - distance);
-      if (lane >= distance) sum += left;
-    }
-    if (base + lane < count) sums[base + lane + 1] = before + sum;
-    before += __shfl_sync(kAllLanes, sum, kWarp - 1);
-  }
-  __syncwarp();
-}
-
-// One block sorts the choices by expert, keeping token order: each warp counts its contiguous part of the choices,
-// offsets follow by expert and then by warp, and a second pass places them. Roofline: latency; bytes = choices * 4
-// twice in and 16 out. Also lists the tiles of the grouped GEMMs and resets the experts' clocks.
-// Shared memory: counts[warp][expert], then starts[expert + 1], then tile_starts[expert + 1].
-__global__ void GroupByExpertKernel(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights,
-                                    int64_t rows, int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan,
-                                    BatchArrays out) {
-  BeginKernel();
-  int32_t* const warp_counts = DynamicShared<int32_t>();
-  int32_t* const starts = warp_counts + kPlanWarps * num_experts;
-  int32_t* const tile_starts = starts + num_experts + 1;
+// Sums over tokens, of the probabilities and of the squared logsumexps: each tile adds its own, and the block that
+// comes last hands them out. `sums`: of the tile.
+__device__ void SumOverTokens(const unsigned* sums, int64_t num_tokens, int32_t num_experts, RouterState* state,
+                              const RoutingArrays& out) {
+  __shared__ double squares[kWarps];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int32_t num_choices = static_cast<int32_t>(Count(counts, rows)) * top_k;
-  const int32_t per_warp = static_cast<int32_t>(RoundUp(CeilDiv(num_choices, kPlanWarps), kWarp));
-  const int32_t begin = warp * per_warp;
-  const int32_t end = begin + per_warp < num_choices ? begin + per_warp : num_choices;
-  int32_t* const mine = warp_counts + warp * num_experts;
-
-  for (int32_t i = threadIdx.x; i < kPlanWarps * num_experts; i += kPlanThreads) warp_counts[i] = 0;
-  __syncthreads();
-  for (int32_t base = begin; base < end; base += kWarp) {
-    const int32_t expert = base + lane < end ? expert_ids[base + lane] : -1;
-    const unsigned same = __match_any_sync(kAllLanes, expert);
-    // The last lane of an expert adds for all of them.
-    if (expert >= 0 && (same >> lane) == 1u) mine[expert] += __popc(same);
-    __syncwarp();
-  }
-  __syncthreads();
-  for (int32_t e = threadIdx.x; e < num_experts; e += kPlanThreads) {
-    int32_t total = 0;
-    for (int w = 0; w < kPlanWarps; ++w) {
-      const int32_t count = warp_counts[w * num_experts + e];
-      warp_counts[w * num_experts + e] = total;
-      total += count;
+  const int64_t num_tiles = CeilDiv(num_tokens, kRouteTokens);
+  if (num_tiles > 1) {
+    for (int32_t e = threadIdx.x; e < num_experts; e += kThreads) {
+      atomicAdd(&state->probability_sums[e], static_cast<unsigned long long>(sums[e]));
     }
-    starts[e + 1] = total;
-    tile_starts[e + 1] = static_cast<int32_t>(CeilDiv(total, tile_tokens));
-    plan.first_start[e] = ~0ull;
-    plan.last_end[e] = 0;
+    if (!IsLastBlock(&state->routed, static_cast<int32_t>(num_tiles))) return;
   }
-  __syncthreads();
-  if (warp == 0) {
-    SumInOrder(starts, num_experts);
-    SumInOrder(tile_starts, num_experts);
-    if (lane == 0) *plan.num_tiles = tile_starts[num_experts];
-  }
-  __syncthreads();
-  for (int32_t e = threadIdx.x; e <= num_experts; e += kPlanThreads) {
-    out.expert_offsets[e] = starts[e];
-    if (e == num_experts) continue;
-    for (int32_t tile = tile_starts[e], row = starts[e]; tile < tile_starts[e + 1]; ++tile, row += tile_tokens) {
-      const int32_t left = starts[e + 1] - row;
-      plan.tiles[tile] = {e, row, left < tile_tokens ? left : tile_tokens, tile_starts[e],
-                          tile_starts[e + 1] - tile_starts[e]};
+  for (int32_t e = threadIdx.x; e < num_experts; e += kThreads) {
+    unsigned long long sum = sums[e];
+    if (num_tiles > 1) {
+      sum = __ldcg(&state->probability_sums[e]);
+      state->probability_sums[e] = 0;
     }
+    out.probability_sums[e] = static_cast<float>(sum) / kProbabilityUnits;
   }
-  for (int32_t base = begin; base < end; base += kWarp) {
-    const int32_t choice = base + lane;
-    const int32_t expert = choice < end ? expert_ids[choice] : -1;
-    const unsigned same = __match_any_sync(kAllLanes, expert);
-    if (expert >= 0) {
-      const int32_t row = starts[expert] + mine[expert] + __popc(same & ((1u << lane) - 1));
-      out.choice_to_row[choice] = row;
-      out.row_to_token[row] = choice / top_k;
-      if (out.row_weights != nullptr) out.row_weights[row] = expert_weights[choice];
-    }
-    __syncwarp();
-    if (expert >= 0 && (same >> lane) == 1u) mine[expert] += __popc(same);
-    __syncwarp();
+  double square = 0.0;
+  for (int64_t t = threadIdx.x; t < num_tokens; t += kThreads) {
+    const double logsumexp = __ldcg(&out.logsumexps[t]);
+    square += logsumexp * logsumexp;
   }
-}
-
-// Roofline: latency.
-__global__ void StampExpertsKernel(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan) {
-  BeginKernel();
-  const unsigned long long now = GlobalTimer();
-  for (int32_t e = threadIdx.x; e < num_experts; e += blockDim.x) {
-    if (expert_offsets[e] < expert_offsets[e + 1]) (end ? plan.last_end : plan.first_start)[e] = now;
-  }
-}
-
-// Roofline: latency.
-__global__ void ExpertSecondsKernel(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan,
-                                    float* seconds) {
-  BeginKernel();
-  for (int32_t e = threadIdx.x; e < num_experts; e += blockDim.x) {
-    const unsigned long long start = plan.first_start[e], end = plan.last_end[e];
-    const bool used = expert_offsets[e] < expert_offsets[e + 1];
-    // The timer advances in steps of up to a microsecond: a short batch may begin and end in the same one.
-    const float nanoseconds = end > start ? static_cast<float>(end - start) : 1.0f;
-    seconds[e] = used ? nanoseconds * 1e-9f : 0.0f;
-  }
-}
-
-// Roofline: latency.
-__global__ void StampKernel(unsigned long long* at) {
-  BeginKernel();
-  *at = GlobalTimer();
-}
-
-// One block per row and layer. Roofline: latency; bytes = rows * layers * (2 top_k + 1) * 8.
-__global__ void CollectRoutingKernel(const DeviceStep step, const RoutedLayer* layers, int64_t record, float* out) {
-  BeginKernel();
-  const RoutedLayer layer = layers[blockIdx.y];
-  const int64_t row = blockIdx.x;
-  if (row >= step.counts->num_logit_rows) return;
-  const int64_t token = step.logit_rows[row];
-  float* const to = out + row * record + layer.offset;
-  for (int32_t j = threadIdx.x; j < layer.top_k; j += blockDim.x) {
-    reinterpret_cast<int32_t*>(to)[j] = layer.expert_ids[token * layer.top_k + j];
-    to[layer.top_k + j] = layer.expert_weights[token * layer.top_k + j];
-  }
-  if (threadIdx.x == 0) to[2 * layer.top_k] = layer.margins[token];
-}
-
-// Roofline: bytes = tokens * cols * (top_k * row element + 8).
-__global__ void CombineKernel(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16,
-                              int64_t rows_stride, const float* expert_weights, const int32_t* choice_to_row,
-                              int64_t tokens, int32_t top_k, int64_t cols, float* out) {
-  BeginKernel();
-  __shared__ float weights[kMaxTopK];
-  __shared__ int32_t sources[kMaxTopK];
-  const int64_t token = blockIdx.x;
-  if (token >= Count(counts, tokens)) return;
-  if (static_cast<int32_t>(threadIdx.x) < top_k) {
-    weights[threadIdx.x] = expert_weights == nullptr ? 1.0f : expert_weights[token * top_k + threadIdx.x];
-    sources[threadIdx.x] = choice_to_row[token * top_k + threadIdx.x];
-  }
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) square += __shfl_xor_sync(kAllLanes, square, distance);
+  if (lane == 0) squares[warp] = square;
   __syncthreads();
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
-    float sum = out[token * cols + c];
-    for (int32_t j = 0; j < top_k; ++j) {
-      const int64_t at = sources[j] * rows_stride + c;
-      sum = fmaf(weights[j], rows_f32 != nullptr ? rows_f32[at] : Bf16Bits(rows_bf16[at]), sum);
-    }
-    out[token * cols + c] = sum;
-  }
+  if (threadIdx.x != 0) return;
+  for (int w = 1; w < kWarps; ++w) square += squares[w];
+  *out.squared_logsumexp_sum = square;
+}
+
+// One block routes tile `tile` of kRouteTokens tokens. Roofline: bytes = tokens * experts * 4 * splits, all in the L2
+// cache; latency of k warp reductions.
+__device__ __forceinline__ void RouteTile(int64_t tile, int64_t num_tokens, int64_t rows, const RouterArgs& args,
+                                          const float* partial, RouterState* state, const RoutingArrays& out) {
+  __shared__ unsigned sums[kMaxExperts];
+  for (int32_t e = threadIdx.x; e < args.num_experts; e += kThreads) sums[e] = 0;
+  __syncthreads();
+  const int64_t token = tile * kRouteTokens + threadIdx.x / kWarp;
+  if (token < num_tokens) RouteToken(token, rows, args, partial, sums, out);
+  __syncthreads();
+  SumOverTokens(sums, num_tokens, args.num_experts, state, out);
+}
+
+__global__ void RouteKernel(const StepCounts* counts, int64_t rows, RouterArgs args, const float* partial,
+                            RouterState* state, RoutingArrays out) {
+  BeginKernel();
+  const int64_t num_tokens = NumTokens(counts, rows);
+  if (blockIdx.x >= CeilDiv(num_tokens, kRouteTokens)) return;
+  RouteTile(blockIdx.x, num_tokens, rows, args, partial, state, out);
+}
+
+// Roofline: latency of k / kRouterSplits products and of one RouteTile; bytes = weight * tokens / 8, from the L2 cache
+// but for the first.
+__global__ void __launch_bounds__(kThreads, 2)
+    RouteFewKernel(const StepCounts* counts, LogitArgs logits, RouterArgs args, RouterState* state, RoutingArrays out) {
+  BeginKernel();
+  const int64_t num_tokens = NumTokens(counts, logits.rows), tile = blockIdx.z;
+  if (tile * kRouteTokens >= num_tokens) return;
+  AddUpLogits<kRouteTokens>(logits, tile * kRouteTokens, num_tokens, static_cast<int64_t>(blockIdx.x) * kLogitExperts,
+                            blockIdx.y);
+  if (!IsLastBlock(&state->arrived[tile], static_cast<int32_t>(gridDim.x * gridDim.y))) return;
+  RouteTile(tile, num_tokens, logits.rows, args, logits.partial, state, out);
 }
 
 }  // namespace
 
-int64_t RouterScratchFloats(int64_t rows, int64_t num_experts) { return (kRouterSplits + 1) * rows * num_experts; }
+int64_t RouterScratchBytes(int64_t rows, int64_t num_experts) {
+  return static_cast<int64_t>(sizeof(RouterState)) + kRouterSplits * rows * num_experts * 4;
+}
 
 void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_t cols, const float* weight,
-                 int64_t weight_stride, const RouterArgs& args, float* scratch, RoutingArrays out,
+                 int64_t weight_stride, const RouterArgs& args, void* scratch, RoutingArrays out,
                  cudaStream_t stream) {
-  float* const probabilities = scratch + kRouterSplits * rows * args.num_experts;
-  Launch(RouterLogitsKernel, dim3(CeilDiv(args.num_experts, kLogitTile), CeilDiv(rows, kLogitTile), kRouterSplits),
-         dim3(kLogitThreads), 0, stream, counts, in, rows, cols, weight, weight_stride, args.num_experts, scratch);
-  const size_t shared_bytes =
-      args.num_groups > 1 ? sizeof(float) * kRouteWarps * (args.num_experts + args.num_groups) : 0;
-  Launch(RouteKernel, dim3(CeilDiv(rows, kRouteWarps)), dim3(kRouteWarps * kWarp), shared_bytes, stream, counts, rows,
-         args, scratch, probabilities, out);
-  Launch(SumOverTokensKernel, dim3(CeilDiv(args.num_experts, kWarp)), dim3(kSumThreads), 0, stream, counts, rows,
-         args.num_experts, probabilities, out);
-}
-
-void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, const float* expert_weights, int64_t rows,
-                         int32_t top_k, int32_t num_experts, int tile_tokens, ExpertPlan plan, BatchArrays out,
-                         cudaStream_t stream) {
-  const size_t shared_bytes = sizeof(int32_t) * (kPlanWarps * num_experts + 2 * (num_experts + 1));
-  Launch(GroupByExpertKernel, dim3(1), dim3(kPlanThreads), shared_bytes, stream, counts, expert_ids, expert_weights,
-         rows, top_k, num_experts, tile_tokens, plan, out);
-}
-
-void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
-                        cudaStream_t stream) {
-  Launch(StampExpertsKernel, dim3(1), dim3(kPlanThreads), 0, stream, expert_offsets, num_experts, end, plan);
-}
-
-void LaunchExpertSeconds(const int32_t* expert_offsets, int32_t num_experts, ExpertPlan plan, float* seconds,
-                         cudaStream_t stream) {
-  Launch(ExpertSecondsKernel, dim3(1), dim3(kPlanThreads), 0, stream, expert_offsets, num_experts, plan, seconds);
-}
-
-void LaunchStamp(unsigned long long* at, cudaStream_t stream) {
-  Launch(StampKernel, dim3(1), dim3(1), 0, stream, at);
-}
-
-void LaunchCollectRouting(const DeviceStep& step, const RoutedLayer* layers, int64_t num_layers, int64_t record,
-                          int64_t rows, float* out, cudaStream_t stream) {
-  Launch(CollectRoutingKernel, dim3(rows, num_layers), dim3(kWarp), 0, stream, step, layers, record, out);
-}
-
-void LaunchCombine(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16, int64_t rows_stride,
-                   const float* expert_weights, const int32_t* choice_to_row, int64_t tokens, int32_t top_k,
-                   int64_t cols, float* out, cudaStream_t stream) {
-  Launch(CombineKernel, dim3(tokens), dim3(kCombineThreads), 0, stream, counts, rows_f32, rows_bf16, rows_stride,
-         expert_weights, choice_to_row, tokens, top_k, cols, out);
+  RouterState* const state = static_cast<RouterState*>(scratch);
+  float* const partial = reinterpret_cast<float*>(state + 1);
+  const LogitArgs logits = {in, rows, cols, weight, weight_stride, args.num_experts, partial};
+  const int64_t expert_blocks = CeilDiv(args.num_experts, kLogitExperts), tiles = CeilDiv(rows, kRouteTokens);
+  const size_t shared_bytes = args.num_groups > 1 ? sizeof(float) * kWarps * (args.num_experts + args.num_groups) : 0;
+  if (expert_blocks * kRouterSplits * tiles <= kMaxFewBlocks) {
+    Launch(RouteFewKernel, dim3(expert_blocks, kRouterSplits, tiles), dim3(kThreads), shared_bytes, stream, counts,
+           logits, args, state, out);
+    return;
+  }
+  Launch(RouterLogitsKernel, dim3(expert_blocks, CeilDiv(rows, kLogitTokens), kRouterSplits), dim3(kThreads), 0, stream,
+         counts, logits);
+  Launch(RouteKernel, dim3(tiles), dim3(kThreads), shared_bytes, stream, counts, rows, args, partial, state, out);
 }
 
 }  // namespace switchyard::cuda

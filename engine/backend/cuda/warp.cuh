@@ -1,4 +1,4 @@
-// Sums and conversions that several kernels share.
+// Sums, conversions and meeting points that several kernels share.
 #ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_WARP_CUH_
 #define SWITCHYARD_ENGINE_BACKEND_CUDA_WARP_CUH_
 
@@ -37,6 +37,21 @@ __device__ __forceinline__ float BlockSum(float value, float* shared) {
   float total = 0.0f;
   for (int w = 0; w < static_cast<int>(blockDim.x) / kWarp; ++w) total += shared[w];
   return total;
+}
+
+// True for the last of `num_blocks` blocks that come here with this counter, whose threads then see what the threads of
+// all of them have written, if they look past the L1 cache. The counter wraps to 0, where it began.
+__device__ __forceinline__ bool IsLastBlock(unsigned* counter, int32_t num_blocks) {
+  bool last = false;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    // Fences are cumulative: between the barriers, one thread's speak for its whole block.
+    __threadfence();
+    const unsigned before = num_blocks - 1;
+    last = atomicInc(counter, before) == before;
+    __threadfence();
+  }
+  return __syncthreads_and(threadIdx.x > 0 || last) != 0;
 }
 
 // silu(gate) * up, silu(x) = x / (1 + exp(-x)).

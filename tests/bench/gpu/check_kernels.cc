@@ -221,19 +221,20 @@ void CheckGemms(Bench* bench) {
 
 // ---- router ----
 
-void CheckRouter(Bench* bench) {
+void CheckRouter(Bench* bench, int64_t num_tokens) {
   Model model = TinyModel();
   model.num_experts = 40;  // more than a warp
   model.top_k = 3;
-  constexpr int64_t kTokens = 37;
   const ExpertMatrices experts(model, 30);
-  MoeBuffers buffers(model, kTokens);
-  RunRoute(model, experts, kTokens, &buffers);
+  MoeBuffers buffers(model, num_tokens);
+  RunRoute(model, experts, num_tokens - 1, &buffers);  // leaves its counters as it found them
+  RunRoute(model, experts, num_tokens, &buffers);
   Synchronize();
   const std::vector<float> h = buffers.h_f32.ToHost(), w = experts.router.ToHost();
   std::vector<int32_t> ids;
   std::vector<float> weights, sums(static_cast<size_t>(model.num_experts));
-  for (int64_t t = 0; t < kTokens; ++t) {
+  double squares = 0.0;
+  for (int64_t t = 0; t < num_tokens; ++t) {
     std::vector<double> p;
     double total = 0.0;
     for (int64_t e = 0; e < model.num_experts; ++e) {
@@ -246,6 +247,7 @@ void CheckRouter(Bench* bench) {
       total += p.back();
     }
     for (size_t e = 0; e < p.size(); ++e) sums[e] += static_cast<float>(p[e] / total);
+    squares += std::log(total) * std::log(total);
     double chosen = 0.0;
     const size_t first = ids.size();
     for (int32_t j = 0; j < model.top_k; ++j) {
@@ -257,16 +259,20 @@ void CheckRouter(Bench* bench) {
     }
     for (size_t j = first; j < weights.size(); ++j) weights[j] /= static_cast<float>(chosen);
   }
-  const int64_t choices = kTokens * model.top_k;
+  const int64_t choices = num_tokens * model.top_k;
   std::vector<int32_t> found(static_cast<size_t>(choices));
   std::vector<float> found_weights(found.size());
   Copy(found.data(), buffers.routing.expert_ids, choices * 4);
   Copy(found_weights.data(), buffers.routing.expert_weights, choices * 4);
-  bench->Check("route, ids", found == ids ? 0.0 : 1.0);
-  bench->Check("route, weights", RelativeL2(found_weights, weights), 1e-4);
+  const std::string name = "route, " + std::to_string(num_tokens) + " tokens, ";
+  bench->Check(name + "ids", found == ids ? 0.0 : 1.0);
+  bench->Check(name + "weights", RelativeL2(found_weights, weights), 1e-4);
   std::vector<float> found_sums(sums.size());
   Copy(found_sums.data(), buffers.routing.probability_sums, model.num_experts * 4);
-  bench->Check("route, probability sums", RelativeL2(found_sums, sums), 1e-4);
+  bench->Check(name + "probability sums", RelativeL2(found_sums, sums), 1e-4);
+  double found_squares = 0.0;
+  Copy(&found_squares, buffers.routing.squared_logsumexp_sum, sizeof(found_squares));
+  bench->Check(name + "squared logsumexps", std::abs(found_squares / squares - 1.0), 1e-4);
 }
 
 // Offsets, permutation and order inside each expert, against a stable sort.
@@ -276,7 +282,6 @@ void CheckGrouping(Bench* bench) {
   RoutedBatch batch(model, kTokens);
   batch.Use(DrawRouting(model, kTokens, Skew::kZipf, 1));
   batch.Group(16);
-  batch.CollectSeconds(16);
   cuda::LaunchStampExperts(batch.device().expert_offsets, model.num_experts, false, batch.Plan(16), Stream());
   cuda::LaunchStampExperts(batch.device().expert_offsets, model.num_experts, true, batch.Plan(16), Stream());
   Synchronize();
@@ -295,6 +300,15 @@ void CheckGrouping(Bench* bench) {
   Copy(found_offsets.data(), batch.device().expert_offsets, (model.num_experts + 1) * 4);
   bench->Check("group by expert, rows", found == to_token ? 0.0 : 1.0);
   bench->Check("group by expert, offsets", found_offsets == offsets ? 0.0 : 1.0);
+  std::vector<unsigned long long> starts(static_cast<size_t>(model.num_experts)), ends(starts.size());
+  Copy(starts.data(), batch.Plan(16).first_start, model.num_experts * 8);
+  Copy(ends.data(), batch.Plan(16).last_end, model.num_experts * 8);
+  int wrong = 0;
+  for (size_t e = 0; e < ends.size(); ++e) {
+    const bool used = offsets[e] < offsets[e + 1];
+    wrong += used ? ends[e] < starts[e] || ends[e] == 0 : ends[e] != 0;
+  }
+  bench->Check("group by expert, stamps", wrong);
 }
 
 // ---- attention ----
@@ -444,7 +458,7 @@ void CheckAttentionF32(Bench* bench) {
 void CheckKernels(Bench* bench) {
   CheckRowKernels(bench);
   CheckGemms(bench);
-  CheckRouter(bench);
+  for (const int64_t num_tokens : {5, 37, 300}) CheckRouter(bench, num_tokens);
   CheckGrouping(bench);
   CheckPrepare(bench);
   CheckAttentionF32(bench);

@@ -110,7 +110,6 @@ class MoeSection {
            p->Route(call, tile);
            p->GateUp(call, tile);
            p->Down(call, tile);
-           p->CollectSeconds(call, tile);
            p->Combine(call);
          }}};
     if (TheDevice().has_wgmma) {

@@ -120,7 +120,7 @@ int64_t ExpertMatrices::Bytes(const Model& model) {
 
 RoutedBatch::RoutedBatch(const Model& model, int64_t max_tokens)
     : num_experts_(model.num_experts), top_k_(model.top_k), max_rows_(max_tokens * model.top_k),
-      memory_(num_experts_ + 1 + 2 * max_rows_), seconds_(num_experts_) {
+      memory_(num_experts_ + 1 + 2 * max_rows_) {
   int32_t* const base = memory_.get();
   device_ = {base, base + num_experts_ + 1, base + num_experts_ + 1 + max_rows_, nullptr};
 }
@@ -146,10 +146,6 @@ void RoutedBatch::Group(int tile_tokens, const int32_t* ids, int64_t tokens, con
                             Stream());
 }
 
-void RoutedBatch::CollectSeconds(int tile_tokens) {
-  cuda::LaunchExpertSeconds(device_.expert_offsets, num_experts_, Plan(tile_tokens), seconds_.get(), Stream());
-}
-
 std::vector<int32_t> RoutedBatch::Offsets() const {
   std::vector<int32_t> offsets(static_cast<size_t>(num_experts_) + 1);
   Copy(offsets.data(), device_.expert_offsets, static_cast<int64_t>(offsets.size()) * 4);
@@ -161,8 +157,9 @@ MoeBuffers::MoeBuffers(const Model& model, int64_t max_tokens)
       x0(max_tokens * model.hidden_size), x(max_tokens * model.hidden_size),
       product(max_tokens * model.top_k * RoundUp(model.moe_intermediate_size, cuda::kTileK)),
       rows_out(max_tokens * model.top_k * RoundUp(model.hidden_size, cuda::kTileK)),
-      router_scratch(cuda::RouterScratchFloats(max_tokens, model.num_experts)),
+      router_scratch(cuda::RouterScratchBytes(max_tokens, model.num_experts)),
       routing_memory_(2 * max_tokens * model.top_k + 2 * max_tokens + model.num_experts), squared_logsumexp_sum_(1) {
+  Clear(router_scratch.get(), router_scratch.bytes());
   const int64_t stride = RoundUp(model.hidden_size, cuda::kTileK);
   FillNormalBf16(h.get(), max_tokens, max_tokens, model.hidden_size, stride, 1.0f, 71);
   cuda::LaunchToF32(h.get(), stride, max_tokens, model.hidden_size, h_f32.get(), Stream());

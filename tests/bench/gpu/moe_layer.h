@@ -62,8 +62,6 @@ class RoutedBatch {
   void Group(int tile_tokens, const int32_t* ids, int64_t tokens, const cuda::StepCounts* counts = nullptr);
   void Group(int tile_tokens) { Group(tile_tokens, ids_.get(), num_tokens()); }
   cuda::ExpertPlan Plan(int tile_tokens);
-  // Starts the kernel that hands out how long each expert took.
-  void CollectSeconds(int tile_tokens);
 
   const RoutingDraw& draw() const { return draw_; }
   int64_t num_tokens() const { return static_cast<int64_t>(draw_.ids.size()) / top_k_; }
@@ -84,7 +82,6 @@ class RoutedBatch {
   Array<int32_t> ids_;
   Array<float> weights_;
   Array<int32_t> memory_;
-  Array<float> seconds_;
   cuda::BatchArrays device_;
   std::map<int, PlanMemory> plans_;
 };
@@ -101,7 +98,7 @@ class MoeBuffers {
   Array<float> x0, x;        // [tokens][hidden]
   Array<uint16_t> product;   // [rows][intermediate_stride]
   Array<uint16_t> rows_out;  // [rows][hidden_stride]
-  Array<float> router_scratch;
+  Array<char> router_scratch;
   cuda::RoutingArrays routing;  // what Route writes
 
  private:

@@ -53,7 +53,6 @@ class MoeProviders {
   void Down(int call, int tile, ExpertKernel kernel = ExpertKernel::kNative) {
     RunDown(ExpertsOf(call), &BatchOf(call), rows(), tile, &buffers_, kernel);
   }
-  void CollectSeconds(int call, int tile) { BatchOf(call).CollectSeconds(tile); }
   void Combine(int call) { RunCombine(model_, BatchOf(call), BatchOf(call).weights(), tokens_, &buffers_); }
 
  private:

@@ -174,7 +174,6 @@ class StepSection {
     batch->Group(tile, buffers_->routing.expert_ids, tokens, counts);
     RunGateUp(weights.experts, batch, rows, tile, buffers_.get());
     RunDown(weights.experts, batch, rows, tile, buffers_.get());
-    batch->CollectSeconds(tile);
     RunCombine(m_, *batch, buffers_->routing.expert_weights, tokens, buffers_.get(), counts);
   }
 

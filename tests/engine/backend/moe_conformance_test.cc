@@ -97,6 +97,42 @@ TEST_P(MoeTest, RouteEqualsReference) {
   }
 }
 
+// Of few tokens and of many, in any order: what a call counts in its scratch is gone when the next one begins.
+TEST_P(MoeTest, EveryCallOfRouteBeginsAfresh) {
+  constexpr int32_t kMaxTokens = 300, kExperts = 40, kTopK = 3;
+  auto backend = MakeBackend();
+  const RouterConfig config = MakeLayer(kExperts, kTopK, 0, 0).router;
+  Values identity(kExperts * kExperts);
+  for (int32_t e = 0; e < kExperts; ++e) identity[e * kExperts + e] = 1.0;
+  const auto router = Load(*backend, MemoryReader(kExperts, kExperts, identity), dtype(), WeightUse::kRouter);
+  Routed first = AllocateRouted(*backend, kMaxTokens, config), second = AllocateRouted(*backend, kMaxTokens, config);
+  ASSERT_TRUE(backend->PrepareScratch(kMaxTokens).ok());
+  int seed = 20;
+  for (const int32_t num_tokens : {9, kMaxTokens, 1, 64, kMaxTokens, 8, 60}) {
+    // Two layers of one step; the first has tokens of its own.
+    const Values others = RandomValues(num_tokens * kExperts, 2.0, ++seed);
+    const Values logits = RandomValues(num_tokens * kExperts, 2.0, ++seed);
+    backend->Route(Upload(*backend, num_tokens, kExperts, others), *router, config, &first.routing);
+    backend->Route(Upload(*backend, num_tokens, kExperts, logits), *router, config, &second.routing);
+    ASSERT_TRUE(backend->Wait().ok());
+    Values sums(kExperts);
+    double squares = 0.0;
+    for (int32_t t = 0; t < num_tokens; ++t) {
+      const auto row = logits.begin() + t * kExperts;
+      const auto expected = reference::Route(Values(row, row + kExperts), config, {});
+      for (int32_t j = 0; j < kTopK; ++j) {
+        ASSERT_EQ(second.routing.expert_ids[t * kTopK + j], expected.expert_ids[j]) << t << " of " << num_tokens;
+      }
+      for (int32_t e = 0; e < kExperts; ++e) sums[e] += expected.probabilities[e];
+      squares += expected.logsumexp * expected.logsumexp;
+    }
+    for (int32_t e = 0; e < kExperts; ++e) {
+      EXPECT_NEAR(second.routing.probability_sums[e], sums[e], 1e-6 * num_tokens) << num_tokens << " tokens";
+    }
+    EXPECT_NEAR(*second.routing.squared_logsumexp_sum, squares, 1e-5 * squares) << num_tokens << " tokens";
+  }
+}
+
 RouterConfig MakeRouter(RouterScore score, RouterWeights weights, int32_t num_experts, int32_t top_k) {
   RouterConfig config;
   config.num_experts = num_experts;

@@ -5,12 +5,14 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "emulation.h"
 #include "tests/engine/backend/cuda/tiny_model.h"
+#include "tests/engine/backend/memory_reader.h"
 
 namespace switchyard {
 namespace {
@@ -72,6 +74,44 @@ TEST_P(StepTest, RecordedStepsOfATightLimitGiveTheSameBits) {
     cuda_emulation::SetRefuseCapture(false);
     ASSERT_EQ(recorded.size(), plain.size());
     for (size_t i = 0; i < plain.size(); ++i) ASSERT_EQ(recorded[i], plain[i]) << "element " << i;
+  }
+}
+
+// In one launch and in two.
+TEST(CudaBackendTest, OrderOfThreadsDoesNotMatterToTheSumsOfARouter) {
+  constexpr int32_t kExperts = 40, kWidth = 50;
+  RouterConfig config;
+  config.num_experts = kExperts;
+  config.top_k = 2;
+  for (const int32_t num_tokens : {5, 60, 300}) {
+    std::vector<float> sums;
+    std::vector<double> squares;
+    for (const auto order : {cuda_emulation::ThreadOrder::kForward, cuda_emulation::ThreadOrder::kReverse}) {
+      auto backend = MakeCudaBackend();
+      const MemoryReader router_reader = RandomTensor(kExperts, kWidth, 1, DType::kF32);
+      const MemoryReader in_reader = RandomTensor(num_tokens, kWidth, 2, DType::kF32);
+      const TensorReader* const parts[] = {&router_reader};
+      const TensorReader* const tokens[] = {&in_reader};
+      const TensorReader* const biases[] = {nullptr};
+      const auto router = *backend->LoadWeight(parts, biases, DType::kF32, WeightUse::kRouter);
+      const auto table = *backend->LoadWeight(tokens, biases, DType::kF32, WeightUse::kEmbedding);
+      const Matrix in = *backend->AllocateMatrix(num_tokens, kWidth);
+      Routing routing = *backend->AllocateRouting(num_tokens, config);
+      ASSERT_TRUE(backend->PrepareScratch(num_tokens).ok());
+      std::vector<int32_t> ids(static_cast<size_t>(num_tokens));
+      std::iota(ids.begin(), ids.end(), 0);
+      cuda_emulation::SetThreadOrder(order);
+      backend->Embed(ids, *table, in);
+      backend->Route(in, *router, config, &routing);
+      const absl::Status status = backend->Wait();
+      cuda_emulation::SetThreadOrder(cuda_emulation::ThreadOrder::kForward);
+      ASSERT_TRUE(status.ok()) << status;
+      sums.insert(sums.end(), routing.probability_sums, routing.probability_sums + kExperts);
+      squares.push_back(*routing.squared_logsumexp_sum);
+    }
+    EXPECT_GT(squares[0], 0.0);
+    EXPECT_EQ(squares[0], squares[1]);
+    for (size_t e = 0; e < kExperts; ++e) EXPECT_EQ(sums[e], sums[kExperts + e]) << "expert " << e;
   }
 }
 
