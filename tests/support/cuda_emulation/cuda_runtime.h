@@ -88,11 +88,21 @@ inline int __popc(unsigned value) { return std::popcount(value); }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 
-// Only one thread runs at a time.
+// Only one thread runs at a time, and sees what all others have written.
+inline void __threadfence() {}
+template <typename T>
+T __ldcg(const T* at) {
+  return *at;
+}
 template <typename T>
 T atomicAdd(T* at, T value) {
   const T before = *at;
   *at = before + value;
+  return before;
+}
+inline unsigned atomicInc(unsigned* at, unsigned last) {
+  const unsigned before = *at;
+  *at = before >= last ? 0 : before + 1;
   return before;
 }
 template <typename T>
