@@ -134,7 +134,7 @@ __device__ void MergeChunks(const AttentionArgs& args, float* partials, int64_t 
   float max = kNoMaximum, sum = 0.0f;
   StartFromSink(args, head, &max, &sum);
   float sums[kDimsPerLane] = {};
-#pragma unroll 4
+#pragma unroll(kDimsPerLane > 8 ? 2 : 4)  // what registers hold
   for (int32_t chunk = chunks.first; chunk <= chunks.last; ++chunk) {
     const float* const from = PartialAt(args, partials, max_chunks, i, head / group, chunk, head % group);
     float keep, add;
