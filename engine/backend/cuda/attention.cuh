@@ -3,7 +3,8 @@
 //
 // Every row's result has one order of operations, whoever shares the step. Keys are taken in blocks of 64 with a
 // running maximum; 256 keys make a chunk with a softmax state of its own, and chunks are merged in order. Decode gives
-// each chunk to another block of threads, prefill walks through them: the same functions on the same operands. Blocks
+// each chunk to another block of threads, the last of which merges them, whichever it is; prefill walks through them:
+// the same functions on the same operands. Blocks
 // and chunks are aligned to absolute positions, and one that a row must not see leaves its state exactly as it was.
 #ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_ATTENTION_CUH_
 #define SWITCHYARD_ENGINE_BACKEND_CUDA_ATTENTION_CUH_
@@ -98,6 +99,41 @@ __device__ __forceinline__ float* PartialAt(const AttentionArgs& args, float* pa
   const int32_t group = args.num_heads / args.num_kv_heads;
   const int64_t index = ((i * args.num_kv_heads + kv_head) * max_chunks + chunk) * group + slot;
   return partials + index * (2 + PartialDim(args));
+}
+
+// The chunks that a row sees something of: [first, last].
+struct ChunkRange {
+  int32_t first, last;
+};
+__device__ __forceinline__ ChunkRange VisibleChunks(const AttentionArgs& args, int32_t position) {
+  return {FirstVisible(args, position) / kKeyChunk, position / kKeyChunk};
+}
+
+// One warp merges the partial results of a (row, query head) in the order of the chunks. Roofline: bytes = they once,
+// from the L2 cache; several chunks are asked for at a time, because one warp has little else to hide its latency.
+template <int kDimsPerLane>
+__device__ void MergeChunks(const AttentionArgs& args, float* partials, int64_t max_chunks, int64_t i, int64_t row,
+                            int32_t head, ChunkRange chunks, Planes out) {
+  const int lane = threadIdx.x % kWarp;
+  const int32_t group = args.num_heads / args.num_kv_heads;
+  float max = kNoMaximum, sum = 0.0f;
+  StartFromSink(args, head, &max, &sum);
+  float sums[kDimsPerLane] = {};
+#pragma unroll(kDimsPerLane > 8 ? 2 : 4)  // what registers hold
+  for (int32_t chunk = chunks.first; chunk <= chunks.last; ++chunk) {
+    const float* const from = PartialAt(args, partials, max_chunks, i, head / group, chunk, head % group);
+    float keep, add;
+    MergeFactors(__ldcg(from), &max, &keep, &add);
+    sum = Merge(sum, keep, __ldcg(from + 1), add);
+#pragma unroll
+    for (int d = 0; d < kDimsPerLane; ++d) {
+      const int col = d * kWarp + lane;
+      if (col < PartialDim(args)) sums[d] = Merge(sums[d], keep, __ldcg(from + 2 + col), add);
+    }
+  }
+  for (int d = 0; d < kDimsPerLane; ++d) {
+    if (d * kWarp + lane < ValueDim(args)) StoreOut(args, out, row, head, d * kWarp + lane, sums[d] / sum);
+  }
 }
 
 }  // namespace switchyard::cuda

@@ -1,5 +1,6 @@
 // Attention of rows that stand alone over a bf16 cache, split over chunks of keys. Roofline: bytes = each chunk's keys
-// and values once, for all heads of a group.
+// and values once, for all heads of a group; the partial results, written and read once, are 1/16 of it for 8 heads of
+// 128, and stay in the L2 cache.
 #include <ptx.cuh>
 
 #include "engine/backend/cuda/attention_tiles.cuh"
@@ -7,44 +8,51 @@
 namespace switchyard::cuda {
 namespace {
 
-constexpr int kHeadsPerBlock = 4;
+constexpr int kDecodeWarps = 4;
 
-// One warp per (row, KV head, chunk of 256 keys, 16 heads of the group).
+// One block per (row, KV head, chunk of 256 keys, 16 heads of the group). All warps copy keys and values, of which one
+// warp alone could not ask for enough at a time (a multiprocessor needs 33 KB under way for its share of 4.3 TB/s at
+// 1 us); the first computes. Who finishes last merges the row's chunks.
 template <int kDim>
-__global__ void AttentionDecodeKernel(DeviceStep step, AttentionArgs args, int64_t first, int64_t max_chunks,
-                                      const float* qkv, float* partials) {
+__global__ void __launch_bounds__(kDecodeWarps* kWarp)
+    AttentionDecodeKernel(DeviceStep step, AttentionArgs args, int64_t first, int64_t max_chunks, int num_stages,
+                          const float* qkv, DecodeScratch scratch, Planes out) {
   BeginKernel();
   uint16_t* const q = DynamicShared<uint16_t>();
   uint16_t* const key_tiles = q + kSlotsPerWarp * kTileStride<kDim>;
   const int32_t group = args.num_heads / args.num_kv_heads;
   const int32_t slots_of_group = (group + kSlotsPerWarp - 1) / kSlotsPerWarp;
-  const int64_t chunk_index = blockIdx.x, i = blockIdx.z;  // of this launch
+  const int32_t chunk_index = static_cast<int32_t>(blockIdx.x);
+  const int64_t i = blockIdx.z;  // of this launch
   const int32_t kv_head = blockIdx.y / slots_of_group;
   const int32_t first_slot = blockIdx.y % slots_of_group * kSlotsPerWarp;
+  const int32_t first_head = kv_head * group + first_slot;
   if (first + i >= step.counts->num_decode_rows) return;
   const int64_t row = step.decode_rows[first + i];
   const int32_t position = step.positions[row];
-  const int32_t begin = static_cast<int32_t>(chunk_index) * kKeyChunk;
-  const int32_t visible = FirstVisible(args, position);
-  if (begin > position || begin + kKeyChunk <= visible) return;
-  const auto slot_at = [&](int s) { return Slot{row, kv_head * group + first_slot + s, first_slot + s < group}; };
+  const ChunkRange chunks = VisibleChunks(args, position);
+  if (chunk_index < chunks.first || chunk_index > chunks.last) return;
+  const auto slot_at = [&](int s) { return Slot{row, first_head + s, first_slot + s < group}; };
   LoadQueries<kDim>(args, qkv, kSlotsPerWarp, slot_at, q);
   __syncthreads();
 
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int32_t visible = FirstVisible(args, position);
   const int32_t positions[2] = {position, position}, first_visible[2] = {visible, visible};
+  const int32_t begin = chunk_index * kKeyChunk;
   const int32_t end = begin + kKeyChunk <= position ? begin + kKeyChunk : position + 1;
   ChunkState<kDim> chunk;
   chunk.Clear();
-  ForKeyBlocks<kDim>(step, args, row, kv_head, begin, end, position, key_tiles,
+  ForKeyBlocks<kDim>(step, args, row, kv_head, begin, end, position, num_stages, key_tiles,
                      [&](int32_t first_key, const uint16_t* keys, const uint16_t* values) {
+                       if (warp > 0) return;
                        AttendKeys<kDim>(q, keys, values, first_key, first_visible, positions, args.scale * kLog2E,
                                         &chunk);
                      });
-  const int lane = threadIdx.x % kWarp;
-  for (int h = 0; h < 2; ++h) {
+  for (int h = 0; h < 2 && warp == 0; ++h) {
     const int32_t slot = first_slot + lane / 4 + 8 * h;
     if (slot >= group) continue;
-    float* const to = PartialAt(args, partials, max_chunks, i, kv_head, chunk_index, slot);
+    float* const to = PartialAt(args, scratch.partials, max_chunks, i, kv_head, chunk_index, slot);
     if (lane % 4 == 0) {
       to[0] = chunk.max[h];
       to[1] = chunk.sum[2 * h];
@@ -54,36 +62,22 @@ __global__ void AttentionDecodeKernel(DeviceStep step, AttentionArgs args, int64
       for (int c = 0; c < 2; ++c) to[2 + n * 8 + 2 * (lane % 4) + c] = chunk.out[n][2 * h + c];
     }
   }
+  if (!IsLastBlock(scratch.finished + i * args.num_heads + first_head, chunks.last - chunks.first + 1)) return;
+  for (int s = warp; s < kSlotsPerWarp && first_slot + s < group; s += kDecodeWarps) {
+    MergeChunks<kDim / kWarp>(args, scratch.partials, max_chunks, i, row, first_head + s, chunks, out);
+  }
+  if (first_head == 0) ClearOutPadding(args, out, row, threadIdx.x, blockDim.x);
 }
 
-// One warp per (row, query head) merges the chunks in order. Roofline: bytes = the partial results once.
-template <int kDimsPerLane>
-__global__ void MergeChunksKernel(DeviceStep step, AttentionArgs args, int64_t first, int64_t max_chunks,
-                                  float* partials, Planes out) {
-  BeginKernel();
-  const int lane = threadIdx.x % kWarp;
-  const int64_t i = blockIdx.x;
-  const int32_t head = blockIdx.y * (blockDim.x / kWarp) + threadIdx.x / kWarp;
-  if (first + i >= step.counts->num_decode_rows || head >= args.num_heads) return;
-  const int64_t row = step.decode_rows[first + i];
-  const int32_t group = args.num_heads / args.num_kv_heads;
-  const int32_t position = step.positions[row];
-  float max = kNoMaximum, sum = 0.0f;
-  StartFromSink(args, head, &max, &sum);
-  float sums[kDimsPerLane] = {};
-  for (int32_t chunk = FirstVisible(args, position) / kKeyChunk; chunk <= position / kKeyChunk; ++chunk) {
-    const float* const from = PartialAt(args, partials, max_chunks, i, head / group, chunk, head % group);
-    float keep, add;
-    MergeFactors(from[0], &max, &keep, &add);
-    sum = Merge(sum, keep, from[1], add);
-    for (int d = 0; d < kDimsPerLane; ++d) {
-      if (d * kWarp + lane < PartialDim(args)) sums[d] = Merge(sums[d], keep, from[2 + d * kWarp + lane], add);
-    }
+// Where every block has a multiprocessor to itself, all keys of its chunk may be under way at once.
+template <int kDim>
+int NumStages(const AttentionArgs& args, int64_t num_blocks) {
+  if (num_blocks > args.num_multiprocessors) return kStages<kDim>;
+  int stages = kMaxStages;
+  while (stages > kStages<kDim> && AttentionSharedBytes<kDim>(kSlotsPerWarp, stages) > args.max_shared_bytes) {
+    stages /= 2;
   }
-  for (int d = 0; d < kDimsPerLane; ++d) {
-    if (d * kWarp + lane < ValueDim(args)) StoreOut(args, out, row, head, d * kWarp + lane, sums[d] / sum);
-  }
-  if (head == 0) ClearOutPadding(args, out, row, lane, kWarp);
+  return stages;
 }
 
 }  // namespace
@@ -92,23 +86,23 @@ int64_t DecodePartialFloats(int64_t rows, const AttentionArgs& args, int64_t max
   return rows * args.num_heads * max_chunks * (2 + PartialDim(args));
 }
 
+int64_t MaxDecodeRows(const DecodeScratch& scratch, const AttentionArgs& args, int64_t max_chunks) {
+  const int64_t by_partials = scratch.num_partials / DecodePartialFloats(1, args, max_chunks);
+  const int64_t by_counters = kChunkCounters / args.num_heads;
+  return by_partials < by_counters ? by_partials : by_counters;
+}
+
 void LaunchAttentionDecode(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                           int64_t max_chunks, const float* qkv, float* partials, Planes out, cudaStream_t stream) {
+                           int64_t max_chunks, const float* qkv, const DecodeScratch& scratch, Planes out,
+                           cudaStream_t stream) {
   const int64_t groups = CeilDiv(args.num_heads / args.num_kv_heads, kSlotsPerWarp) * args.num_kv_heads;
   WithDim(args.dim_pad, [&](auto dim) {
     constexpr int kDim = decltype(dim)::value;
-    Launch(AttentionDecodeKernel<kDim>, dim3(max_chunks, groups, rows), dim3(kWarp),
-           AttentionSharedBytes<kDim>(kSlotsPerWarp), stream, step, args, first, max_chunks, qkv, partials);
+    const int num_stages = NumStages<kDim>(args, max_chunks * groups * rows);
+    Launch(AttentionDecodeKernel<kDim>, dim3(max_chunks, groups, rows), dim3(kDecodeWarps * kWarp),
+           AttentionSharedBytes<kDim>(kSlotsPerWarp, num_stages), stream, step, args, first, max_chunks, num_stages,
+           qkv, scratch, out);
   });
-  LaunchMergeChunks(step, args, first, rows, max_chunks, partials, out, stream);
-}
-
-void LaunchMergeChunks(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                       int64_t max_chunks, float* partials, Planes out, cudaStream_t stream) {
-  const auto kernel =
-      args.latent_dim > 0 ? MergeChunksKernel<kMaxLatentDim / kWarp> : MergeChunksKernel<kMaxHeadDim / kWarp>;
-  Launch(kernel, dim3(rows, CeilDiv(args.num_heads, kHeadsPerBlock)), dim3(kHeadsPerBlock * kWarp), 0, stream, step,
-         args, first, max_chunks, partials, out);
 }
 
 }  // namespace switchyard::cuda

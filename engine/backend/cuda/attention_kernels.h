@@ -26,7 +26,8 @@ struct AttentionArgs {
   bool cache_is_bf16 = false;
   void* keys = nullptr;    // of this layer: [block][kv head][block_size][dim_pad]
   void* values = nullptr;  // those of a latent are its keys
-  int32_t max_shared_bytes = 0;  // that a block can have on this device
+  int32_t max_shared_bytes = 0;  // that a block can have on this device,
+  int32_t num_multiprocessors = 0;  // and how many blocks run there without sharing
   // Only for PrepareQkv and PrepareLatent (whose latents take k_norm):
   int32_t qk_norm = 0;  // as QkNorm: 0 none, 1 full width, 2 per head, 3 per head without weights after RoPE
   float qk_norm_eps = 0.0f;
@@ -51,16 +52,25 @@ void LaunchPrepareLatent(const DeviceStep& step, const AttentionArgs& args, int6
 void LaunchAttentionF32(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* qkv, Planes out,
                         cudaStream_t stream);
 
-// bf16 cache, rows that stand alone (decode): each (row, KV head, chunk of keys) on its own, then merged.
-// Rows [first, first + rows) of step.decode_rows; `max_chunks` chunks reach the longest row's position. partials:
-// DecodePartialFloats(...) floats of scratch.
+// What the blocks that have one chunk each leave for the last of them, which merges the chunks. Launches on one stream
+// share it.
+inline constexpr int64_t kChunkCounters = 1 << 16;
+struct DecodeScratch {
+  float* partials = nullptr;
+  int64_t num_partials = 0;      // floats
+  unsigned* finished = nullptr;  // [kChunkCounters] blocks so far; all 0 before the first launch and after every one
+};
+// Floats of partial results.
 int64_t DecodePartialFloats(int64_t rows, const AttentionArgs& args, int64_t max_chunks);
-void LaunchAttentionDecode(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                           int64_t max_chunks, const float* qkv, float* partials, Planes out, cudaStream_t stream);
+// The most rows of one launch; 0: the scratch is too small for any.
+int64_t MaxDecodeRows(const DecodeScratch& scratch, const AttentionArgs& args, int64_t max_chunks);
 
-// Its second half: from the chunks' partial results to the rows' outputs.
-void LaunchMergeChunks(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                       int64_t max_chunks, float* partials, Planes out, cudaStream_t stream);
+// bf16 cache, rows that stand alone (decode): each (row, KV head, chunk of keys) on its own; who is last merges.
+// Rows [first, first + rows) of step.decode_rows, at most MaxDecodeRows; `max_chunks` chunks reach the longest row's
+// position.
+void LaunchAttentionDecode(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
+                           int64_t max_chunks, const float* qkv, const DecodeScratch& scratch, Planes out,
+                           cudaStream_t stream);
 
 // bf16 cache, runs of consecutive rows of one sequence: 64 (row, head of the group) pairs share each key.
 int32_t PrefillTileRows(const AttentionArgs& args);  // the most rows of one tile
@@ -71,7 +81,8 @@ void LaunchAttentionPrefill(const DeviceStep& step, const AttentionArgs& args, c
 
 // As LaunchAttentionDecode.
 void LaunchLatentSplit(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                       int64_t max_chunks, const float* q, float* partials, Planes out, cudaStream_t stream);
+                       int64_t max_chunks, const float* q, const DecodeScratch& scratch, Planes out,
+                       cudaStream_t stream);
 // The first `rows` of step.decode_rows, each of whose LatentBlocks blocks walks through all keys: no partial results,
 // and so less for the memory to do, where there are rows enough.
 int64_t LatentBlocks(const AttentionArgs& args);

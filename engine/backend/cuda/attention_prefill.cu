@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarp)
        begin += kKeyChunk) {
     const int32_t end = begin + kKeyChunk <= last_position ? begin + kKeyChunk : last_position + 1;
     chunk.Clear();
-    ForKeyBlocks<kDim>(step, args, tile.first_row, kv_head, begin, end, last_position, key_tiles,
+    ForKeyBlocks<kDim>(step, args, tile.first_row, kv_head, begin, end, last_position, kStages<kDim>, key_tiles,
                        [&](int32_t first_key, const uint16_t* keys, const uint16_t* values) {
                          AttendKeys<kDim>(q + first_slot * kTileStride<kDim>, keys, values, first_key, first_visible,
                                           positions, args.scale * kLog2E, &chunk);
@@ -93,7 +93,7 @@ void LaunchAttentionPrefill(const DeviceStep& step, const AttentionArgs& args, c
   WithDim(args.dim_pad, [&](auto dim) {
     constexpr int kDim = decltype(dim)::value;
     Launch(AttentionPrefillKernel<kDim>, dim3(num_tiles, args.num_kv_heads), dim3(kPrefillWarps * kWarp),
-           AttentionSharedBytes<kDim>(kPrefillSlots), stream, step, args, tiles, qkv, out);
+           AttentionSharedBytes<kDim>(kPrefillSlots, kStages<kDim>), stream, step, args, tiles, qkv, out);
   });
 }
 

@@ -130,20 +130,25 @@ __device__ void LoadQueries(const AttentionArgs& args, const float* qkv, int num
   }
 }
 
+// Blocks of keys in shared memory at a time: as many as let several blocks of threads share a multiprocessor, and at
+// most a chunk.
 template <int kDim>
 inline constexpr int kStages = kDim <= 128 ? 2 : 1;
+inline constexpr int kMaxStages = kKeyChunk / kKeyBlock;
 
 template <int kDim>
-inline constexpr size_t AttentionSharedBytes(int num_slots) {
-  return (num_slots + kStages<kDim> * 2 * kKeyBlock) * kTileStride<kDim> * sizeof(uint16_t);
+inline constexpr int32_t AttentionSharedBytes(int num_slots, int num_stages) {
+  return (num_slots + num_stages * 2 * kKeyBlock) * kTileStride<kDim> * static_cast<int32_t>(sizeof(uint16_t));
 }
 
-// Walks the key blocks of [begin, end), begin a multiple of 64: the next block is fetched while one is computed.
+// Walks the key blocks of [begin, end), begin a multiple of 64: the next num_stages - 1 blocks are fetched while one is
+// computed. num_stages: 1, 2 or 4.
 template <int kDim, typename Compute>
 __device__ void ForKeyBlocks(const DeviceStep& step, const AttentionArgs& args, int64_t row, int32_t kv_head,
-                             int32_t begin, int32_t end, int32_t last_key, uint16_t* tiles, const Compute& compute) {
+                             int32_t begin, int32_t end, int32_t last_key, int num_stages, uint16_t* tiles,
+                             const Compute& compute) {
   constexpr int kTile = kKeyBlock * kTileStride<kDim>;
-  const auto keys_of = [&](int32_t block) { return tiles + block % kStages<kDim> * 2 * kTile; };
+  const auto keys_of = [&](int32_t block) { return tiles + block % num_stages * 2 * kTile; };
   const int32_t num_blocks = (end - begin + kKeyBlock - 1) / kKeyBlock;
   const auto load = [&](int32_t block) {
     if (block < num_blocks) {
@@ -152,10 +157,16 @@ __device__ void ForKeyBlocks(const DeviceStep& step, const AttentionArgs& args, 
     }
     CopyAsyncCommit();
   };
-  if (kStages<kDim> > 1) load(0);
+  for (int32_t block = 0; block < num_stages - 1; ++block) load(block);
   for (int32_t block = 0; block < num_blocks; ++block) {
-    load(block + kStages<kDim> - 1);
-    CopyAsyncWait<kStages<kDim> - 1>();
+    load(block + num_stages - 1);
+    if (num_stages == 1) {
+      CopyAsyncWait<0>();
+    } else if (num_stages == 2) {
+      CopyAsyncWait<1>();
+    } else {
+      CopyAsyncWait<kMaxStages - 1>();
+    }
     __syncthreads();
     compute(begin + block * kKeyBlock, keys_of(block), keys_of(block) + kTile);
     __syncthreads();

@@ -129,6 +129,7 @@ absl::Status CudaBackend::PrepareScratch(int32_t max_tokens) {
   ASSIGN_OR_RETURN(plan_memory_, DeviceBuffer::Allocate(place(nullptr), "expert batches"));
   place(plan_memory_.as<char>());
   ASSIGN_OR_RETURN(partials_, DeviceBuffer::Allocate(kPartialFloats * 4, "attention"));
+  ASSIGN_OR_RETURN(chunk_counters_, DeviceBuffer::Allocate(kChunkCounters * 4, "attention"));
   recorder_.Forget();
   return AllocateResults();
 }

@@ -85,6 +85,7 @@ AttentionArgs CudaBackend::ArgsFor(const AttentionShape& shape, const CudaKvCach
   args.keys = cache.LayerOf(cache.keys, layer);
   args.values = shape.latent_dim > 0 ? args.keys : cache.LayerOf(cache.values, layer);
   args.max_shared_bytes = max_shared_bytes_;
+  args.num_multiprocessors = num_multiprocessors_;
   return args;
 }
 
@@ -130,7 +131,7 @@ void CudaBackend::Attention(const AttentionShape& shape, std::span<const Attenti
   if (shape.latent_dim > 0) return AttendLatents(inputs, args, data, planes);
   const int64_t max_chunks = MaxChunks(inputs);
   // Past the scratch's capacity a decode row walks through its chunks like a prefill, with the same result.
-  const bool split = DecodePartialFloats(1, args, max_chunks) <= kPartialFloats;
+  const bool split = MaxDecodeRows(ScratchForDecode(), args, max_chunks) > 0;
   if (split && inputs.num_decode_rows() > 0) Decode(inputs, args, max_chunks, data, planes);
   if (split && inputs.num_decode_rows() == inputs.num_tokens()) return;
   CHECK(!recorder_.recording());
@@ -143,10 +144,11 @@ void CudaBackend::Attention(const AttentionShape& shape, std::span<const Attenti
 void CudaBackend::Decode(const UploadedStep& inputs, const AttentionArgs& args, int64_t max_chunks, const float* qkv,
                          Planes out) {
   const int64_t rows = bucket_ > 0 ? bucket_ : inputs.num_decode_rows();
-  const int64_t at_once = kPartialFloats / DecodePartialFloats(1, args, max_chunks);
+  const DecodeScratch scratch = ScratchForDecode();
+  const int64_t at_once = MaxDecodeRows(scratch, args, max_chunks);
   for (int64_t first = 0; first < rows; first += at_once) {
-    LaunchAttentionDecode(inputs.device(), args, first, std::min(at_once, rows - first), max_chunks, qkv,
-                          partials_.as<float>(), out, stream_);
+    LaunchAttentionDecode(inputs.device(), args, first, std::min(at_once, rows - first), max_chunks, qkv, scratch,
+                          out, stream_);
   }
 }
 

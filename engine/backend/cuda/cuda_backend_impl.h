@@ -27,7 +27,7 @@
 
 namespace switchyard::cuda {
 
-constexpr int64_t kPartialFloats = int64_t{32} << 20;  // results of attention chunks before they are merged
+constexpr int64_t kPartialFloats = int64_t{32} << 20;  // of a DecodeScratch
 
 inline const CudaWeight& Cuda(const Weight& weight) { return static_cast<const CudaWeight&>(weight); }
 inline const float* Vector(const Weight* weight) {
@@ -174,6 +174,9 @@ class CudaBackend final : public Backend {
   UploadedStep& InputsFor(std::span<const AttentionSlice> slices, int32_t block_size);
   void UploadSingle(const StepInputs& inputs, int32_t block_size);
   AttentionArgs ArgsFor(const AttentionShape& shape, const CudaKvCache& cache, int32_t layer);
+  DecodeScratch ScratchForDecode() const {
+    return {partials_.as<float>(), kPartialFloats, chunk_counters_.as<unsigned>()};
+  }
   void AddRope(const AttentionShape& shape, AttentionArgs* args);
   const float* OnDevice(const std::vector<float>& values);
   void AttendLatents(UploadedStep& inputs, const AttentionArgs& args, const float* queries, Planes out);
@@ -224,6 +227,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer weighed_rows_;  // inputs of the experts times their router weights
   DeviceBuffer plan_memory_;
   DeviceBuffer partials_;
+  DeviceBuffer chunk_counters_;
   ExpertPlan tiles_;          // of the layer under way: ExpertMlp follows its GroupByExpert; without stamps
   int plan_tile_tokens_ = 0;  // what it was made with
 

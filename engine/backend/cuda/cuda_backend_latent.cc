@@ -26,14 +26,15 @@ void CudaBackend::PrepareLatent(const AttentionShape& shape, std::span<const Att
 void CudaBackend::AttendLatents(UploadedStep& inputs, const AttentionArgs& args, const float* queries, Planes out) {
   const int64_t rows = bucket_ > 0 ? bucket_ : inputs.num_decode_rows();
   const int64_t max_chunks = MaxChunks(inputs);
-  const int64_t at_once = kPartialFloats / DecodePartialFloats(1, args, max_chunks);
+  const DecodeScratch scratch = ScratchForDecode();
+  const int64_t at_once = MaxDecodeRows(scratch, args, max_chunks);
   // Partial results of 128 heads are more bytes than the keys that they come from: only where the rows alone would
   // leave multiprocessors idle.
   const bool split = at_once > 0 && rows * LatentBlocks(args) < num_multiprocessors_;
   if (!split) LaunchLatentRows(inputs.device(), args, rows, queries, out, stream_);
   for (int64_t first = 0; split && first < rows; first += at_once) {
     LaunchLatentSplit(inputs.device(), args, first, std::min(at_once, rows - first), max_chunks, queries,
-                      partials_.as<float>(), out, stream_);
+                      scratch, out, stream_);
   }
   if (inputs.num_decode_rows() == inputs.num_tokens()) return;
   CHECK(!recorder_.recording());

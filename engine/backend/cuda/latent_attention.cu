@@ -20,10 +20,10 @@ struct LatentItems {
   int32_t num_stages;
 };
 
-// kSplit: one chunk to its partial result; else all chunks of the item, merged.
+// kSplit: one chunk to its partial result, and the last block of a row and group merges; else all chunks of the item.
 template <typename Tile, bool kSplit>
 __global__ void __launch_bounds__(Tile::kThreads)
-    LatentAttentionKernel(DeviceStep step, AttentionArgs args, LatentItems items, const float* q, float* partials,
+    LatentAttentionKernel(DeviceStep step, AttentionArgs args, LatentItems items, const float* q, DecodeScratch scratch,
                           Planes out) {
   BeginKernel();
   const int64_t groups = CeilDiv(args.num_heads, Tile::kSlots);
@@ -40,11 +40,11 @@ __global__ void __launch_bounds__(Tile::kThreads)
   };
   const int32_t first_position = step.positions[tile.first_row];
   const int32_t last_position = first_position + tile.num_rows - 1;
-  int32_t begin = FirstVisible(args, first_position) / kKeyChunk * kKeyChunk, end = last_position + 1;
+  const ChunkRange chunks = {VisibleChunks(args, first_position).first, last_position / kKeyChunk};
+  int32_t begin = chunks.first * kKeyChunk, end = last_position + 1;
   if (kSplit) {
-    const int32_t chunk_begin = static_cast<int32_t>(chunk_index) * kKeyChunk;
-    if (chunk_begin < begin || chunk_begin > last_position) return;
-    begin = chunk_begin;
+    if (chunk_index < chunks.first || chunk_index > chunks.last) return;
+    begin = static_cast<int32_t>(chunk_index) * kKeyChunk;
     end = end < begin + kKeyChunk ? end : begin + kKeyChunk;
   }
   LatentBlock<Tile> block(step, args, DynamicShared<unsigned char>(), items.num_stages);
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   if constexpr (kSplit) {
     block.Walk(tile.first_row, begin, end, [&] {
       for_slots([&](int t, int i, const Slot& slot) {
-        float* const to = PartialAt(args, partials, items.max_chunks, item, 0, chunk_index, slot.head);
+        float* const to = PartialAt(args, scratch.partials, items.max_chunks, item, 0, chunk_index, slot.head);
         if (block.warp == 0 && block.lane % 4 == 0) {
           to[0] = block.chunk.max[t][i];
           to[1] = block.chunk.sum[t][i];
@@ -70,6 +70,12 @@ __global__ void __launch_bounds__(Tile::kThreads)
         block.ForColumns([&](int n, int c, int d) { to[2 + d] = block.chunk.out[t][n][2 * i + c]; });
       });
     });
+    const int32_t first_head = group * Tile::kSlots;
+    if (!IsLastBlock(scratch.finished + item * args.num_heads + first_head, chunks.last - chunks.first + 1)) return;
+    for (int s = block.warp; s < Tile::kSlots && first_head + s < args.num_heads; s += Tile::kWarps) {
+      MergeChunks<Tile::kValues / kWarp>(args, scratch.partials, items.max_chunks, item, tile.first_row, first_head + s,
+                                         chunks, out);
+    }
   } else {
     LatentState<Tile> total;
     total.Clear();
@@ -82,9 +88,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
         StoreOut(args, out, slot.row, slot.head, d, total.out[t][n][2 * i + c] / total.sum[t][i]);
       });
     });
-    if (group != 0) return;
-    for (int r = 0; r < tile.num_rows; ++r) ClearOutPadding(args, out, tile.first_row + r, threadIdx.x, blockDim.x);
   }
+  if (group != 0) return;
+  for (int r = 0; r < tile.num_rows; ++r) ClearOutPadding(args, out, tile.first_row + r, threadIdx.x, blockDim.x);
 }
 
 // body(tile shape). The wide tile where it is asked for and the device has the memory for it.
@@ -103,12 +109,12 @@ bool IsWide(const AttentionArgs& args) { return args.num_heads > 16; }
 
 template <bool kSplit>
 void LaunchItems(const DeviceStep& step, const AttentionArgs& args, LatentItems items, int64_t num_items,
-                 const float* q, float* partials, Planes out, cudaStream_t stream) {
+                 const float* q, const DecodeScratch& scratch, Planes out, cudaStream_t stream) {
   WithTile(args, items.tiles != nullptr || IsWide(args), [&](auto shape) {
     using Tile = decltype(shape);
     items.num_stages = Tile::NumStages(args);
     Launch(LatentAttentionKernel<Tile, kSplit>, dim3(num_items * CeilDiv(args.num_heads, Tile::kSlots)),
-           dim3(Tile::kThreads), Tile::SharedBytes(items.num_stages), stream, step, args, items, q, partials, out);
+           dim3(Tile::kThreads), Tile::SharedBytes(items.num_stages), stream, step, args, items, q, scratch, out);
   });
 }
 
@@ -125,19 +131,19 @@ int32_t LatentTileRows(const AttentionArgs& args) {
 }
 
 void LaunchLatentSplit(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
-                       int64_t max_chunks, const float* q, float* partials, Planes out, cudaStream_t stream) {
-  LaunchItems<true>(step, args, {nullptr, first, max_chunks, 0}, rows * max_chunks, q, partials, out, stream);
-  LaunchMergeChunks(step, args, first, rows, max_chunks, partials, out, stream);
+                       int64_t max_chunks, const float* q, const DecodeScratch& scratch, Planes out,
+                       cudaStream_t stream) {
+  LaunchItems<true>(step, args, {nullptr, first, max_chunks, 0}, rows * max_chunks, q, scratch, out, stream);
 }
 
 void LaunchLatentRows(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* q, Planes out,
                       cudaStream_t stream) {
-  LaunchItems<false>(step, args, {nullptr, 0, 1, 0}, rows, q, nullptr, out, stream);
+  LaunchItems<false>(step, args, {nullptr, 0, 1, 0}, rows, q, {}, out, stream);
 }
 
 void LaunchLatentTiles(const DeviceStep& step, const AttentionArgs& args, const PrefillTile* tiles, int64_t num_tiles,
                        const float* q, Planes out, cudaStream_t stream) {
-  LaunchItems<false>(step, args, {tiles, 0, 1, 0}, num_tiles, q, nullptr, out, stream);
+  LaunchItems<false>(step, args, {tiles, 0, 1, 0}, num_tiles, q, {}, out, stream);
 }
 
 }  // namespace switchyard::cuda

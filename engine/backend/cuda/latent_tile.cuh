@@ -20,7 +20,8 @@ struct LatentTile {
   static constexpr int kKeyTiles = kKeyBlock / 16;
   static constexpr int kWarps = kSlotTiles * kKeyTiles;
   static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kWarpValues = (kDim < kMaxLatentDim ? kDim : kMaxLatentDim) / kWarps;  // columns of a warp
+  static constexpr int kValues = kDim < kMaxLatentDim ? kDim : kMaxLatentDim;  // columns of a value, at most
+  static constexpr int kWarpValues = kValues / kWarps;                         // of which a warp sums up
   static constexpr int kRowBytes = kDim * 2;
   static constexpr int kQueryBytes = kSlots * kRowBytes;
   static constexpr int kWeightBytes = kSlots * kKeyBlock * 2;

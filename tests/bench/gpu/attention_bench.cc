@@ -38,7 +38,7 @@ std::vector<Case> CasesOf(const Options& options) {
 class AttentionSection {
  public:
   AttentionSection(Bench* bench, const Model& model)
-      : bench_(bench), model_(model), layer_(model), partials_(bench->options.tiny ? 1 << 14 : kPartialFloats) {
+      : bench_(bench), model_(model), layer_(model), memory_(bench->options.tiny ? 1 << 14 : kPartialFloats) {
     int64_t elements = 0;
     for (const Case& c : CasesOf(bench->options)) elements = std::max(elements, SetsOf(c) * Elements(c));
     kv_ = std::make_unique<KvMemory>(elements);
@@ -52,7 +52,7 @@ class AttentionSection {
     FillNormalF32(qkv.get(), qkv.size(), 0.0f, 1.0f, 91);
     const int64_t sets = SetsOf(c);
     const auto run = [&](int call) {
-      RunAttention(&step, layer_.Args(*kv_, step.num_blocks(), call % sets), qkv.get(), partials_,
+      RunAttention(&step, layer_.Args(*kv_, step.num_blocks(), call % sets), qkv.get(), memory_,
                    {out.get(), out_bf16.get(), stride});
     };
     Poison(out.get(), out.bytes());
@@ -90,7 +90,7 @@ class AttentionSection {
   Bench* const bench_;
   const Model model_;
   const AttentionLayer layer_;
-  const Array<float> partials_;
+  const DecodeMemory memory_;
   std::unique_ptr<KvMemory> kv_;
 };
 

@@ -100,6 +100,8 @@ cuda::AttentionArgs AttentionLayer::Args(const KvMemory& kv, int64_t num_blocks,
   args.scale = 1.0f / std::sqrt(static_cast<float>(model_.head_dim));
   args.block_size = kBlockSize;
   args.cache_is_bf16 = true;
+  args.max_shared_bytes = TheDevice().max_shared_bytes;
+  args.num_multiprocessors = TheDevice().num_multiprocessors;
   args.keys = kv.keys.get() + set * KvElements(model_, num_blocks);
   args.values = kv.values.get() + set * KvElements(model_, num_blocks);
   args.qk_norm = model_.qk_norm;
@@ -111,7 +113,11 @@ cuda::AttentionArgs AttentionLayer::Args(const KvMemory& kv, int64_t num_blocks,
   return args;
 }
 
-void RunAttention(StepData* step, const cuda::AttentionArgs& args, const float* qkv, const Array<float>& partials,
+DecodeMemory::DecodeMemory(int64_t num_partials) : partials_(num_partials), finished_(cuda::kChunkCounters) {
+  Clear(finished_.get(), finished_.bytes());
+}
+
+void RunAttention(StepData* step, const cuda::AttentionArgs& args, const float* qkv, const DecodeMemory& memory,
                   cuda::Planes out) {
   if (!step->is_decode()) {
     const cuda::PrefillTile* const tiles = step->Tiles(args);
@@ -119,10 +125,10 @@ void RunAttention(StepData* step, const cuda::AttentionArgs& args, const float* 
     return;
   }
   const int64_t max_chunks = (step->context() - 1) / cuda::kKeyChunk + 1;
-  const int64_t at_once = partials.size() / cuda::DecodePartialFloats(1, args, max_chunks);
+  const int64_t at_once = cuda::MaxDecodeRows(memory.scratch(), args, max_chunks);
   for (int64_t first = 0; first < step->rows(); first += at_once) {
     cuda::LaunchAttentionDecode(step->device(), args, first, std::min(at_once, step->rows() - first), max_chunks, qkv,
-                                partials.get(), out, Stream());
+                                memory.scratch(), out, Stream());
   }
 }
 

@@ -61,8 +61,18 @@ class AttentionLayer {
   Array<float> inv_freq_, q_norm_, k_norm_;
 };
 
-// partials: kPartialFloats floats, or at least those of one row.
-void RunAttention(StepData* step, const cuda::AttentionArgs& args, const float* qkv, const Array<float>& partials,
+// For the chunks of decode: kPartialFloats floats, or at least those of one row.
+class DecodeMemory {
+ public:
+  explicit DecodeMemory(int64_t num_partials);
+  cuda::DecodeScratch scratch() const { return {partials_.get(), partials_.size(), finished_.get()}; }
+
+ private:
+  Array<float> partials_;
+  Array<unsigned> finished_;
+};
+
+void RunAttention(StepData* step, const cuda::AttentionArgs& args, const float* qkv, const DecodeMemory& memory,
                   cuda::Planes out);
 
 // rel-L2 of a few rows of `out` ([rows][heads * head_dim]) against fp32.

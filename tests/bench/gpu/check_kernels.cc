@@ -344,8 +344,8 @@ void CheckAttention(Bench* bench, int64_t sequences, int64_t new_tokens, int64_t
   const Array<float> qkv(input), out = Poisoned<float>(step.rows() * model.q_size());
   const Array<uint16_t> out_bf16 = Poisoned<uint16_t>(step.rows() * 128);
   cuda::LaunchPrepareQkv(step.device(), args, step.rows(), qkv.get(), Stream());
-  const Array<float> partials(cuda::DecodePartialFloats(2, args, cuda::CeilDiv(context, cuda::kKeyChunk)));
-  RunAttention(&step, args, qkv.get(), partials, {out.get(), out_bf16.get(), 128});
+  const DecodeMemory memory(cuda::DecodePartialFloats(2, args, cuda::CeilDiv(context, cuda::kKeyChunk)));
+  RunAttention(&step, args, qkv.get(), memory, {out.get(), out_bf16.get(), 128});
 
   std::vector<int32_t> tables(static_cast<size_t>(step.num_blocks()));
   Copy(tables.data(), step.device().tables, step.num_blocks() * 4);

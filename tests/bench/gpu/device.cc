@@ -39,6 +39,7 @@ std::string OpenDevice() {
   Device& device = MutableDevice();
   device.name = properties.name;
   device.num_multiprocessors = properties.multiProcessorCount;
+  device.max_shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
   device.has_wgmma = properties.major == 9 && properties.minor == 0;
   device.total_bytes = static_cast<int64_t>(properties.totalGlobalMem);
   CUDA_OK(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking));

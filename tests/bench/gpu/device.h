@@ -21,6 +21,7 @@ void CheckCublas(cublasStatus_t status, const char* call, const char* file, int 
 struct Device {
   std::string name;
   int num_multiprocessors = 0;
+  int max_shared_bytes = 0;  // of a block
   bool has_wgmma = false;
   int64_t total_bytes = 0;
   cudaStream_t stream = nullptr;

@@ -71,7 +71,7 @@ class StepSection {
       : bench_(bench), m_(model), attention_(model), final_norm_(model.hidden_size),
         embedding_(model.vocab_size * model.hidden_size), lm_head_(model.vocab_size, model.hidden_size, 7),
         kv_(bench->options.tiny ? 1 << 16 : kCacheElements),
-        partials_(bench->options.tiny ? 1 << 14 : kPartialFloats) {
+        decode_memory_(bench->options.tiny ? 1 << 14 : kPartialFloats) {
     FillNormalBf16(embedding_.get(), 1, 1, embedding_.size(), embedding_.size(), 1.0f, 8);
     FillNormalF32(final_norm_.get(), model.hidden_size, 1.0f, 0.1f, 9);
     if (model.first_k_dense_replace > 0) {
@@ -162,7 +162,7 @@ class StepSection {
     RunDense(weights.qkv, buffers_->h.get(), rows, TileOf(rows), cuda::GemmOutput::kAssign, qkv_.get());
     const cuda::AttentionArgs args = attention_.Args(kv_, step_->num_blocks(), layer % kv_copies_);
     cuda::LaunchPrepareQkv(step_->device(), args, rows, qkv_.get(), Stream());
-    RunAttention(step_.get(), args, qkv_.get(), partials_, {attended_.get(), attended_bf16_.get(), stride});
+    RunAttention(step_.get(), args, qkv_.get(), decode_memory_, {attended_.get(), attended_bf16_.get(), stride});
     RunDense(weights.o, attended_bf16_.get(), rows, TileOf(rows), cuda::GemmOutput::kAdd, buffers_->x.get());
   }
 
@@ -255,7 +255,7 @@ class StepSection {
   Array<uint16_t> embedding_;
   DenseMatrix lm_head_;
   const KvMemory kv_;
-  const Array<float> partials_;
+  const DecodeMemory decode_memory_;
   std::deque<LayerWeights> layers_;
   std::unique_ptr<Mlp> dense_;
   // Of the case:

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <numeric>
+#include <random>
 #include <unordered_map>
 #include <vector>
 
@@ -137,6 +139,8 @@ struct Machine {
   std::unique_ptr<char[]> shared;
   size_t shared_bytes = 0;
   ThreadOrder order = ThreadOrder::kForward;
+  BlockOrder block_order = BlockOrder::kForward;
+  std::mt19937 random;  // of kShuffled
   int64_t num_graph_launches = 0;
   bool refuse_capture = false;
   size_t memory = size_t{64} << 30;
@@ -251,10 +255,13 @@ void Run(const KernelLaunch& launch) {
   m.launch = &launch;
   gridDim = launch.grid;
   blockDim = launch.block;
-  for (blockIdx.z = 0; blockIdx.z < gridDim.z; ++blockIdx.z) {
-    for (blockIdx.y = 0; blockIdx.y < gridDim.y; ++blockIdx.y) {
-      for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x) RunBlock(m);
-    }
+  std::vector<unsigned> blocks(size_t{gridDim.x} * gridDim.y * gridDim.z);
+  std::iota(blocks.begin(), blocks.end(), 0u);
+  if (m.block_order == BlockOrder::kReverse) std::reverse(blocks.begin(), blocks.end());
+  if (m.block_order == BlockOrder::kShuffled) std::shuffle(blocks.begin(), blocks.end(), m.random);
+  for (const unsigned block : blocks) {
+    blockIdx = dim3(block % gridDim.x, block / gridDim.x % gridDim.y, block / gridDim.x / gridDim.y);
+    RunBlock(m);
   }
 }
 
@@ -444,6 +451,7 @@ uint64_t Nanoseconds() {
 }
 
 void SetThreadOrder(ThreadOrder order) { TheMachine().order = order; }
+void SetBlockOrder(BlockOrder order) { TheMachine().block_order = order; }
 int64_t NumGraphLaunches() { return TheMachine().num_graph_launches; }
 void SetRefuseCapture(bool refuse) { TheMachine().refuse_capture = refuse; }
 void FailNextSynchronize(cudaError_t error) { TheMachine().pending = error; }

@@ -42,6 +42,8 @@ void* SharedAt(uint32_t address, int bytes);  // ends the program where it is ou
 // For tests.
 enum class ThreadOrder { kForward, kReverse };
 void SetThreadOrder(ThreadOrder order);
+enum class BlockOrder { kForward, kReverse, kShuffled };
+void SetBlockOrder(BlockOrder order);
 int64_t NumGraphLaunches();               // since the process began
 void SetRefuseCapture(bool refuse);       // streams cannot be captured
 void FailNextSynchronize(cudaError_t error);  // as a device that broke during a step

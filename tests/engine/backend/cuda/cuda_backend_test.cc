@@ -32,7 +32,10 @@ class StepTest : public ::testing::TestWithParam<StepParam> {
  protected:
   static std::unique_ptr<Backend> MakeBackend() { return MakeCudaBackend(GetParam().expert_gemm); }
   static DType dtype() { return GetParam().dtype; }
-  void TearDown() override { cuda_emulation::SetThreadOrder(cuda_emulation::ThreadOrder::kForward); }
+  void TearDown() override {
+    cuda_emulation::SetThreadOrder(cuda_emulation::ThreadOrder::kForward);
+    cuda_emulation::SetBlockOrder(cuda_emulation::BlockOrder::kForward);
+  }
 };
 
 TEST_P(StepTest, RecordedStepsGiveTheBitsOfStepsRunOneByOne) {
@@ -53,11 +56,12 @@ TEST_P(StepTest, RecordedStepsGiveTheBitsOfStepsRunOneByOne) {
   for (size_t i = 0; i < plain.size(); ++i) ASSERT_EQ(recorded[i], plain[i]) << "element " << i;
 }
 
-TEST_P(StepTest, OrderOfThreadsDoesNotMatter) {
+TEST_P(StepTest, OrderOfThreadsAndBlocksDoesNotMatter) {
   auto backend = MakeBackend(), reverse_backend = MakeBackend();
   TinyModel model(backend.get(), dtype()), reversed(reverse_backend.get(), dtype());
   const std::vector<float> forward = Converse(&model, 4, 6);
   cuda_emulation::SetThreadOrder(cuda_emulation::ThreadOrder::kReverse);
+  cuda_emulation::SetBlockOrder(cuda_emulation::BlockOrder::kReverse);
   const std::vector<float> reverse = Converse(&reversed, 4, 6);
   ASSERT_EQ(forward.size(), reverse.size());
   for (size_t i = 0; i < forward.size(); ++i) ASSERT_EQ(forward[i], reverse[i]) << "element " << i;

@@ -1,5 +1,6 @@
 // Latent attention with DeepSeek's sizes has the same bits on devices with less shared memory, whose tiles are smaller,
-// in any order of threads, and whether a row's chunks of keys are split over blocks or not. On the emulated device.
+// in any order of threads and blocks, and whether a row's chunks of keys are split over blocks or not. On the emulated
+// device.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -105,6 +106,7 @@ class LatentAttentionOnDeviceTest : public ::testing::Test {
   void TearDown() override {
     cuda_emulation::SetSharedMemory(cuda_emulation::kMaxSharedMemory);
     cuda_emulation::SetThreadOrder(cuda_emulation::ThreadOrder::kForward);
+    cuda_emulation::SetBlockOrder(cuda_emulation::BlockOrder::kForward);
   }
 };
 
@@ -121,12 +123,16 @@ TEST_F(LatentAttentionOnDeviceTest, BitsDoNotDependOnSharedMemoryThreadsOrSplitt
       cuda_emulation::SetSharedMemory(kibibytes << 10);
       cuda_emulation::SetThreadOrder(kibibytes == 163 ? cuda_emulation::ThreadOrder::kReverse
                                                       : cuda_emulation::ThreadOrder::kForward);
+      cuda_emulation::SetBlockOrder(kibibytes == 163  ? cuda_emulation::BlockOrder::kReverse
+                                    : kibibytes == 99 ? cuda_emulation::BlockOrder::kShuffled
+                                                      : cuda_emulation::BlockOrder::kForward);
       LatentRun run(num_heads);
       if (expected.empty()) expected = run.Run();
       const std::string what = std::to_string(num_heads) + " heads, " + std::to_string(kibibytes) + " KiB, ";
       ExpectSame(run.Run(), expected, what + "in one run");
       ExpectSame(run.Together(), expected, what + "together");
       ExpectSame(run.Alone(), expected, what + "alone");
+      ExpectSame(run.Alone(), expected, what + "alone again");
     }
   }
 }
