@@ -101,17 +101,23 @@ __device__ void AttendKeys(const uint16_t* q, const uint16_t* keys, const uint16
 }
 
 // The block's threads start copying keys and values [first_key, first_key + 64) of one head, zeros beyond `last_key`.
+// first_key is a multiple of 64: the place of each run of 16 keys is looked up once.
 template <int kDim>
 __device__ void LoadKeyBlock(const DeviceStep& step, const AttentionArgs& args, int64_t row, int32_t kv_head,
                              int32_t first_key, int32_t last_key, uint16_t* keys, uint16_t* values) {
   constexpr int kUnits = kDim / 8;
-  for (int i = threadIdx.x; i < kKeyBlock * kUnits; i += blockDim.x) {
-    const int key = i / kUnits, unit = i % kUnits;
-    const bool valid = first_key + key <= last_key;
-    const int64_t from = valid ? CacheIndex(step, args, row, first_key + key, kv_head) + unit * 8 : 0;
-    const int to = key * kTileStride<kDim> + unit * 8;
-    CopyAsync16(keys + to, static_cast<const uint16_t*>(args.keys) + from, valid);
-    CopyAsync16(values + to, static_cast<const uint16_t*>(args.values) + from, valid);
+#pragma unroll
+  for (int first = 0; first < kKeyBlock; first += kKeyRun) {
+    const int32_t num_valid = last_key - (first_key + first) + 1;
+    const int64_t run = num_valid > 0 ? CacheIndex(step, args, row, first_key + first, kv_head) : 0;
+    for (int i = threadIdx.x; i < kKeyRun * kUnits; i += blockDim.x) {
+      const int key = i / kUnits, unit = i % kUnits;
+      const bool valid = key < num_valid;
+      const int64_t from = valid ? run + key * kDim + unit * 8 : 0;
+      const int to = (first + key) * kTileStride<kDim> + unit * 8;
+      CopyAsync16(keys + to, static_cast<const uint16_t*>(args.keys) + from, valid);
+      CopyAsync16(values + to, static_cast<const uint16_t*>(args.values) + from, valid);
+    }
   }
 }
 

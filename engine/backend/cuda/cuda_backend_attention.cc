@@ -9,6 +9,8 @@
 namespace switchyard::cuda {
 namespace {
 
+static_assert(kKvBlockUnit % kKeyRun == 0 && kKeyBlock % kKeyRun == 0);
+
 absl::Status CheckShape(const KvCacheShape& shape) {
   const int32_t max_head_dim = shape.latent_dim > 0 ? kMaxLatentHeadDim : kMaxHeadDim;
   if (shape.num_layers <= 0 || shape.num_blocks <= 0 || shape.num_kv_heads <= 0 || shape.head_dim <= 0 ||

@@ -21,6 +21,7 @@ inline constexpr int kWideTileOut = 128;  // of the larger one; rows of a weight
 inline constexpr int kTileK = 64;        // k of one step of a tile: 128 bytes of bfloat16
 inline constexpr int kGateUpBlock = 8;   // rows of gate, then as many of up
 inline constexpr int kKeyBlock = 64;     // keys of one step of attention
+inline constexpr int kKeyRun = 16;       // keys that always lie in one block of the cache
 inline constexpr int kKeyChunk = 256;    // keys whose softmax is merged as one: the unit of split-KV
 inline constexpr int kMaxHeadDim = 256;
 inline constexpr int kMaxGroup = 64;      // query heads on one KV head
