@@ -2,8 +2,8 @@
 //
 //   few tokens    one launch: each block adds up its part of the logits of 8 tokens, and the block that comes last for
 //                 them routes them, a warp each
-//   many tokens   two launches: blocks of the first do 32 tokens, so that they read the weight a quarter as often, and
-//                 have few registers, so that many fit on a multiprocessor; blocks of the second route 8
+//   many tokens   two launches: blocks of the first do 64 tokens, so that they read the weight an eighth as often and
+//                 multiply more than they load; blocks of the second route 8
 #include <ptx.cuh>
 
 #include "engine/backend/cuda/kernels.h"
@@ -14,9 +14,7 @@ namespace {
 
 constexpr int kThreads = 256;     // of every block
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kLogitExperts = 32;  // of one block
-constexpr int kLogitTokens = 32;   // of one block where there are many tokens
-constexpr int kLogitStep = 32;     // k of one step
+constexpr int kPartUnit = 32;      // k of a part is a multiple of it
 constexpr int kRouteTokens = kWarps;
 // Blocks of the one launch: two fit on a multiprocessor with the registers of routing, and an H100 has 132. A second
 // wave of blocks would cost more than a second launch.
@@ -44,51 +42,89 @@ struct LogitArgs {
   float* partial = nullptr;
 };
 
-// One block's share: kTokens tokens from first_token on, kLogitExperts experts. k is split in a fixed way, so that a
-// few tokens still use several multiprocessors and no logit depends on how many tokens there are.
-template <int kTokens>
-__device__ __forceinline__ void AddUpLogits(const LogitArgs& args, int64_t first_token, int64_t num_tokens,
-                                            int64_t first_expert, int64_t part) {
-  __shared__ float x[kTokens][kLogitStep + 1];
-  __shared__ float w[kLogitExperts][kLogitStep + 1];
-  const int64_t part_cols = RoundUp(CeilDiv(args.cols, kRouterSplits), kLogitStep);
-  const int64_t begin = part_cols * part;
-  const int64_t end = begin + part_cols < args.cols ? begin + part_cols : args.cols;
-  const int lane = threadIdx.x % kWarp, group = threadIdx.x / kWarp;
-  float sums[kTokens / kWarps] = {};  // expert `lane`, tokens group + 8 i
-  for (int64_t k = begin; k < end; k += kLogitStep) {
-    const bool inside = k + lane < end;
-    __syncthreads();
-    for (int i = group; i < kTokens; i += kWarps) {
-      const int64_t token = first_token + i;
-      x[i][lane] = inside && token < num_tokens ? args.in[token * args.cols + k + lane] : 0.0f;
-    }
-    for (int i = group; i < kLogitExperts; i += kWarps) {
-      const int64_t expert = first_expert + i;
-      w[i][lane] = inside && expert < args.num_experts ? args.weight[expert * args.weight_stride + k + lane] : 0.0f;
-    }
-    __syncthreads();
-    for (int j = 0; j < kLogitStep; ++j) {
-      for (int i = 0; i < kTokens / kWarps; ++i) sums[i] = fmaf(x[group + kWarps * i][j], w[lane][j], sums[i]);
-    }
-  }
-  const int64_t expert = first_expert + lane;
-  for (int i = 0; i < kTokens / kWarps; ++i) {
-    const int64_t token = first_token + group + kWarps * i;
-    if (token >= num_tokens || expert >= args.num_experts) continue;
-    args.partial[(part * args.rows + token) * args.num_experts + expert] = sums[i];
+// A block's tile: kTokens tokens by kExperts experts, k in steps of kStep, threads in rows of kCols experts. A thread
+// adds up every kCols-th expert of every kRows-th token.
+template <int kTokensValue, int kExpertsValue, int kStepValue, int kColsValue>
+struct LogitTile {
+  static constexpr int kTokens = kTokensValue;
+  static constexpr int kExperts = kExpertsValue;
+  static constexpr int kStep = kStepValue;
+  static constexpr int kCols = kColsValue;
+  static constexpr int kRows = kThreads / kCols;
+};
+using FewTokens = LogitTile<kRouteTokens, 32, 128, 32>;  // long steps: all that a block needs is under way at once
+using ManyTokens = LogitTile<64, 64, 32, 16>;            // 16 sums per thread for each 8 reads of shared memory
+
+// kRows rows of kStep values, zeros beyond num_rows and num_cols.
+template <int kRows, int kStep>
+__device__ __forceinline__ void LoadStep(const float* from, int64_t stride, int64_t num_rows, int64_t num_cols,
+                                         float (*to)[kStep + 4]) {
+#pragma unroll
+  for (int i = threadIdx.x; i < kRows * kStep; i += kThreads) {
+    const int row = i / kStep, col = i % kStep;
+    to[row][col] = row < num_rows && col < num_cols ? from[row * stride + col] : 0.0f;
   }
 }
 
-// Roofline: flops = 2 * tokens * experts * k at the rate of the ordinary cores; bytes = weight + tokens * k * 4 *
-// experts / 32.
-__global__ void __launch_bounds__(kThreads, 6) RouterLogitsKernel(const StepCounts* counts, LogitArgs args) {
+// One block's share: part `part` of the logits of a tile. k is split in a fixed way, so that a few tokens still use
+// several multiprocessors, and added up in order, so that no logit depends on how many tokens there are.
+template <typename Tile>
+__device__ __forceinline__ void AddUpLogits(const LogitArgs& args, int64_t first_token, int64_t num_tokens,
+                                            int64_t first_expert, int64_t part) {
+  constexpr int kTokens = Tile::kTokens / Tile::kRows, kExperts = Tile::kExperts / Tile::kCols;  // of a thread
+  alignas(16) __shared__ float x[Tile::kTokens][Tile::kStep + 4];
+  alignas(16) __shared__ float w[Tile::kExperts][Tile::kStep + 4];
+  const int64_t part_cols = RoundUp(CeilDiv(args.cols, kRouterSplits), kPartUnit);
+  const int64_t begin = part_cols * part;
+  const int64_t end = begin + part_cols < args.cols ? begin + part_cols : args.cols;
+  const int col = threadIdx.x % Tile::kCols, row = threadIdx.x / Tile::kCols;
+  float sums[kTokens][kExperts] = {};
+  for (int64_t k = begin; k < end; k += Tile::kStep) {
+    __syncthreads();
+    LoadStep<Tile::kTokens, Tile::kStep>(args.in + first_token * args.cols + k, args.cols, num_tokens - first_token,
+                                         end - k, x);
+    LoadStep<Tile::kExperts, Tile::kStep>(args.weight + first_expert * args.weight_stride + k, args.weight_stride,
+                                          args.num_experts - first_expert, end - k, w);
+    __syncthreads();
+#pragma unroll 2
+    for (int j = 0; j < Tile::kStep; j += 4) {
+      float4 weights[kExperts];
+#pragma unroll
+      for (int e = 0; e < kExperts; ++e) weights[e] = *reinterpret_cast<const float4*>(&w[col + Tile::kCols * e][j]);
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        const float4 in = *reinterpret_cast<const float4*>(&x[row + Tile::kRows * t][j]);
+#pragma unroll
+        for (int e = 0; e < kExperts; ++e) {
+          float sum = fmaf(in.x, weights[e].x, sums[t][e]);
+          sum = fmaf(in.y, weights[e].y, sum);
+          sum = fmaf(in.z, weights[e].z, sum);
+          sums[t][e] = fmaf(in.w, weights[e].w, sum);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    const int64_t token = first_token + row + Tile::kRows * t;
+#pragma unroll
+    for (int e = 0; e < kExperts; ++e) {
+      const int64_t expert = first_expert + col + Tile::kCols * e;
+      if (token >= num_tokens || expert >= args.num_experts) continue;
+      args.partial[(part * args.rows + token) * args.num_experts + expert] = sums[t][e];
+    }
+  }
+}
+
+// Roofline: flops = 2 * tokens * experts * k at the rate of the ordinary cores; bytes = weight * tokens / 64 + tokens *
+// k * 4 * experts / 64, from the L2 cache but for the first, and what is kept of the parts.
+__global__ void __launch_bounds__(kThreads, 3) RouterLogitsKernel(const StepCounts* counts, LogitArgs args) {
   BeginKernel();
   const int64_t num_tokens = NumTokens(counts, args.rows);
-  const int64_t first_token = static_cast<int64_t>(blockIdx.y) * kLogitTokens;
+  const int64_t first_token = static_cast<int64_t>(blockIdx.y) * ManyTokens::kTokens;
   if (first_token >= num_tokens) return;
-  AddUpLogits<kLogitTokens>(args, first_token, num_tokens, static_cast<int64_t>(blockIdx.x) * kLogitExperts,
-                            blockIdx.z);
+  AddUpLogits<ManyTokens>(args, first_token, num_tokens, static_cast<int64_t>(blockIdx.x) * ManyTokens::kExperts,
+                          blockIdx.z);
 }
 
 struct Best {
@@ -335,8 +371,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   BeginKernel();
   const int64_t num_tokens = NumTokens(counts, logits.rows), tile = blockIdx.z;
   if (tile * kRouteTokens >= num_tokens) return;
-  AddUpLogits<kRouteTokens>(logits, tile * kRouteTokens, num_tokens, static_cast<int64_t>(blockIdx.x) * kLogitExperts,
-                            blockIdx.y);
+  AddUpLogits<FewTokens>(logits, tile * kRouteTokens, num_tokens,
+                         static_cast<int64_t>(blockIdx.x) * FewTokens::kExperts, blockIdx.y);
   if (!IsLastBlock(&state->arrived[tile], static_cast<int32_t>(gridDim.x * gridDim.y))) return;
   RouteTile(tile, num_tokens, logits.rows, args, logits.partial, state, out);
 }
@@ -353,15 +389,15 @@ void LaunchRoute(const StepCounts* counts, const float* in, int64_t rows, int64_
   RouterState* const state = static_cast<RouterState*>(scratch);
   float* const partial = reinterpret_cast<float*>(state + 1);
   const LogitArgs logits = {in, rows, cols, weight, weight_stride, args.num_experts, partial};
-  const int64_t expert_blocks = CeilDiv(args.num_experts, kLogitExperts), tiles = CeilDiv(rows, kRouteTokens);
+  const int64_t expert_blocks = CeilDiv(args.num_experts, FewTokens::kExperts), tiles = CeilDiv(rows, kRouteTokens);
   const size_t shared_bytes = args.num_groups > 1 ? sizeof(float) * kWarps * (args.num_experts + args.num_groups) : 0;
   if (expert_blocks * kRouterSplits * tiles <= kMaxFewBlocks) {
     Launch(RouteFewKernel, dim3(expert_blocks, kRouterSplits, tiles), dim3(kThreads), shared_bytes, stream, counts,
            logits, args, state, out);
     return;
   }
-  Launch(RouterLogitsKernel, dim3(expert_blocks, CeilDiv(rows, kLogitTokens), kRouterSplits), dim3(kThreads), 0, stream,
-         counts, logits);
+  const dim3 grid(CeilDiv(args.num_experts, ManyTokens::kExperts), CeilDiv(rows, ManyTokens::kTokens), kRouterSplits);
+  Launch(RouterLogitsKernel, grid, dim3(kThreads), 0, stream, counts, logits);
   Launch(RouteKernel, dim3(tiles), dim3(kThreads), shared_bytes, stream, counts, rows, args, partial, state, out);
 }
 

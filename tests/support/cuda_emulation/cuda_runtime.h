@@ -17,6 +17,9 @@
 // One block runs at a time, on one thread of the operating system.
 #define __shared__ static
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 struct uint4 {
   unsigned x, y, z, w;
 };
