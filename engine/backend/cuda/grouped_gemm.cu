@@ -278,7 +278,7 @@ void LaunchGemmBf16(const GroupedGemm& gemm, int tile_tokens, int num_multiproce
   const bool narrow = gemm.max_tiles * (gemm.weight_rows / kTileOut) < num_multiprocessors;
   switch (tile_tokens) {
     case 8:
-      if (narrow) return LaunchShape<TileShape<16, 8, 16, 8, 12>>(gemm, num_multiprocessors, stream);
+      if (narrow) return LaunchShape<TileShape<16, 8, 16, 8, 16>>(gemm, num_multiprocessors, stream);
       return LaunchShape<TileShape<64, 8, 16, 8, 6>>(gemm, num_multiprocessors, stream);
     case 16:
       if (narrow) return LaunchShape<TileShape<16, 16, 16, 16, 12>>(gemm, num_multiprocessors, stream);
