@@ -121,7 +121,8 @@ for lane in "${lanes[@]}"; do
         corpus=(build-fuzz/corpus/"$name")  # what is found is kept there
         mkdir -p "${corpus[0]}"
         [ ! -d tests/fuzz/seeds/"$name" ] || corpus+=(tests/fuzz/seeds/"$name")
-        "$target" "${corpus[@]}" -max_total_time=$((SWITCHYARD_LONG_TESTS ? 600 : 30)) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+        "$target" "${corpus[@]}" -max_total_time=$((SWITCHYARD_LONG_TESTS ? 600 : 30)) -timeout=10 \
+          -rss_limit_mb=2048 -print_final_stats=1
       done
       ;;
   esac

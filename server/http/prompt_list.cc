@@ -18,8 +18,8 @@ absl::Status Wrong(const std::string& field, const std::string& problem) {
   return InvalidRequest(field, field + " " + problem);
 }
 
-// Of what all prompts share, which is copied for each: more than the most that the checks of a request let pass.
-constexpr size_t kMaxSharedBytes = 32'768;
+// In memory, of what all prompts share, which is copied for each: more than what the checks of a request let pass.
+constexpr size_t kMaxSharedBytes = 262'144;
 
 std::string At(const std::string& field, size_t index) { return field + "[" + std::to_string(index) + "]"; }
 
@@ -56,11 +56,11 @@ absl::StatusOr<std::vector<v1::GenerateRequest>> ReadPrompts(const Json& prompt,
     return Wrong("prompt", "has " + WithCommas(static_cast<int64_t>(prompt.size())) + " prompts; use at most " +
                                std::to_string(kMaxPrompts));
   }
-  const size_t num_shared_bytes = base.ByteSizeLong();
+  const size_t num_shared_bytes = base.SpaceUsedLong();
   if (prompt.size() > 1 && num_shared_bytes > kMaxSharedBytes) {
-    return Wrong("prompt", "has " + std::to_string(prompt.size()) + " prompts, whose other fields have " +
-                               WithCommas(static_cast<int64_t>(num_shared_bytes)) + " bytes; use at most " +
-                               WithCommas(kMaxSharedBytes) + " of them");
+    return Wrong("prompt", "has " + std::to_string(prompt.size()) + " prompts, whose other fields take " +
+                               WithCommas(static_cast<int64_t>(num_shared_bytes)) + " bytes of memory; use at most " +
+                               WithCommas(kMaxSharedBytes));
   }
   for (size_t i = 0; i < prompt.size(); ++i) {
     RETURN_IF_ERROR(ReadPrompt(At("prompt", i), prompt[i], &requests.emplace_back(base)));

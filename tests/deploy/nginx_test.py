@@ -135,6 +135,7 @@ def check_openai(client, server):
         openai.APIStatusError, lambda: client.completions.create(model=name, prompt="x" * (9 << 20)), "body is larger"
     )
     check(error.status_code == 413 and error.code == "body_too_large", "of nginx, as the server's own would be")
+    check(error.type == "invalid_request_error" and error.param is None, "with all of its fields")
 
 
 def check_limits(stub, metadata):

@@ -4,8 +4,8 @@
 // Every row's result has one order of operations, whoever shares the step. Keys are taken in blocks of 64 with a
 // running maximum; 256 keys make a chunk with a softmax state of its own, and chunks are merged in order. Decode gives
 // each chunk to another block of threads, the last of which merges them, whichever it is; prefill walks through them:
-// the same functions on the same operands. Blocks
-// and chunks are aligned to absolute positions, and one that a row must not see leaves its state exactly as it was.
+// the same functions on the same operands. Blocks of keys and chunks are aligned to absolute positions, and one that a
+// row must not see leaves its state exactly as it was.
 #ifndef SWITCHYARD_ENGINE_BACKEND_CUDA_ATTENTION_CUH_
 #define SWITCHYARD_ENGINE_BACKEND_CUDA_ATTENTION_CUH_
 

@@ -9,6 +9,10 @@ namespace switchyard::cuda {
 namespace {
 
 constexpr int kDecodeWarps = 4;
+constexpr int kMergeWarps = 4;
+// That a last block merges: one multiprocessor gets no more than some 100 GB/s, which costs more than a launch where
+// a group of 8 heads has 64 chunks.
+constexpr int64_t kMaxChunksOfLastBlock = 32;
 
 // One block per (row, KV head, chunk of 256 keys, 16 heads of the group). All warps copy keys and values, of which one
 // warp alone could not ask for enough at a time (a multiprocessor needs 33 KB under way for its share of 4.3 TB/s at
@@ -62,11 +66,25 @@ __global__ void __launch_bounds__(kDecodeWarps* kWarp)
       for (int c = 0; c < 2; ++c) to[2 + n * 8 + 2 * (lane % 4) + c] = chunk.out[n][2 * h + c];
     }
   }
+  if (max_chunks > kMaxChunksOfLastBlock) return;
   if (!IsLastBlock(scratch.finished + i * args.num_heads + first_head, chunks.last - chunks.first + 1)) return;
   for (int s = warp; s < kSlotsPerWarp && first_slot + s < group; s += kDecodeWarps) {
     MergeChunks<kDim / kWarp>(args, scratch.partials, max_chunks, i, row, first_head + s, chunks, out);
   }
   if (first_head == 0) ClearOutPadding(args, out, row, threadIdx.x, blockDim.x);
+}
+
+// One warp per (row, query head).
+template <int kDimsPerLane>
+__global__ void MergeChunksKernel(DeviceStep step, AttentionArgs args, int64_t first, int64_t max_chunks,
+                                  float* partials, Planes out) {
+  BeginKernel();
+  const int64_t i = blockIdx.x;
+  const int32_t head = static_cast<int32_t>(blockIdx.y) * kMergeWarps + threadIdx.x / kWarp;
+  if (first + i >= step.counts->num_decode_rows || head >= args.num_heads) return;
+  const int64_t row = step.decode_rows[first + i];
+  MergeChunks<kDimsPerLane>(args, partials, max_chunks, i, row, head, VisibleChunks(args, step.positions[row]), out);
+  if (head == 0) ClearOutPadding(args, out, row, threadIdx.x % kWarp, kWarp);
 }
 
 // Where every block has a multiprocessor to itself, all keys of its chunk may be under way at once.
@@ -103,6 +121,17 @@ void LaunchAttentionDecode(const DeviceStep& step, const AttentionArgs& args, in
            AttentionSharedBytes<kDim>(kSlotsPerWarp, num_stages), stream, step, args, first, max_chunks, num_stages,
            qkv, scratch, out);
   });
+  if (max_chunks > kMaxChunksOfLastBlock) {
+    LaunchMergeChunks(step, args, first, rows, max_chunks, scratch.partials, out, stream);
+  }
+}
+
+void LaunchMergeChunks(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
+                       int64_t max_chunks, float* partials, Planes out, cudaStream_t stream) {
+  const auto kernel =
+      args.latent_dim > 0 ? MergeChunksKernel<kMaxLatentDim / kWarp> : MergeChunksKernel<kMaxHeadDim / kWarp>;
+  Launch(kernel, dim3(rows, CeilDiv(args.num_heads, kMergeWarps)), dim3(kMergeWarps * kWarp), 0, stream, step, args,
+         first, max_chunks, partials, out);
 }
 
 }  // namespace switchyard::cuda

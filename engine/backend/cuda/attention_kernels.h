@@ -26,8 +26,8 @@ struct AttentionArgs {
   bool cache_is_bf16 = false;
   void* keys = nullptr;    // of this layer: [block][kv head][block_size][dim_pad]
   void* values = nullptr;  // those of a latent are its keys
-  int32_t max_shared_bytes = 0;  // that a block can have on this device,
-  int32_t num_multiprocessors = 0;  // and how many blocks run there without sharing
+  int32_t max_shared_bytes = 0;  // that a block can have on this device
+  int32_t num_multiprocessors = 0;
   // Only for PrepareQkv and PrepareLatent (whose latents take k_norm):
   int32_t qk_norm = 0;  // as QkNorm: 0 none, 1 full width, 2 per head, 3 per head without weights after RoPE
   float qk_norm_eps = 0.0f;
@@ -52,8 +52,8 @@ void LaunchPrepareLatent(const DeviceStep& step, const AttentionArgs& args, int6
 void LaunchAttentionF32(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* qkv, Planes out,
                         cudaStream_t stream);
 
-// What the blocks that have one chunk each leave for the last of them, which merges the chunks. Launches on one stream
-// share it.
+// What the blocks that have one chunk each leave for the last of them, which merges the chunks; where they are too many
+// for one block, a launch of its own does. Launches on one stream share it.
 inline constexpr int64_t kChunkCounters = 1 << 16;
 struct DecodeScratch {
   float* partials = nullptr;
@@ -71,6 +71,11 @@ int64_t MaxDecodeRows(const DecodeScratch& scratch, const AttentionArgs& args, i
 void LaunchAttentionDecode(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
                            int64_t max_chunks, const float* qkv, const DecodeScratch& scratch, Planes out,
                            cudaStream_t stream);
+
+// The second half of the launches of decode where max_chunks is above what their last blocks merge: one warp per (row,
+// query head).
+void LaunchMergeChunks(const DeviceStep& step, const AttentionArgs& args, int64_t first, int64_t rows,
+                       int64_t max_chunks, float* partials, Planes out, cudaStream_t stream);
 
 // bf16 cache, runs of consecutive rows of one sequence: 64 (row, head of the group) pairs share each key.
 int32_t PrefillTileRows(const AttentionArgs& args);  // the most rows of one tile

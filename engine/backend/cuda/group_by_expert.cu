@@ -146,8 +146,7 @@ __global__ void CombineKernel(const StepCounts* counts, const float* rows_f32, c
     sources[threadIdx.x] = choice_to_row[token * top_k + threadIdx.x];
   }
   __syncthreads();
-  const int64_t col_step = static_cast<int64_t>(gridDim.y) * blockDim.x;
-  for (int64_t c = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; c < cols; c += col_step) {
+  for (int64_t c = FirstCol(); c < cols; c += ColStep()) {
     float sum = out[token * cols + c];
     for (int32_t j = 0; j < top_k; ++j) {
       const int64_t at = sources[j] * rows_stride + c;
@@ -165,8 +164,8 @@ void LaunchGroupByExpert(const StepCounts* counts, const int32_t* expert_ids, co
   const int64_t most = CeilDiv(rows * top_k > num_experts ? rows * top_k : num_experts, kWarp);
   const int num_warps = static_cast<int>(most < kMaxPlanWarps ? most : kMaxPlanWarps);
   const size_t shared_bytes = sizeof(int32_t) * (num_warps * num_experts + 2 * (num_experts + 1));
-  Launch(GroupByExpertKernel, dim3(1), dim3(num_warps * kWarp), shared_bytes, stream, counts, expert_ids, expert_weights,
-         rows, top_k, num_experts, tile_tokens, plan, out);
+  Launch(GroupByExpertKernel, dim3(1), dim3(num_warps * kWarp), shared_bytes, stream, counts, expert_ids,
+         expert_weights, rows, top_k, num_experts, tile_tokens, plan, out);
 }
 
 void LaunchStampExperts(const int32_t* expert_offsets, int32_t num_experts, bool end, ExpertPlan plan,
@@ -186,8 +185,8 @@ void LaunchCollectRouting(const DeviceStep& step, const RoutedLayer* layers, int
 void LaunchCombine(const StepCounts* counts, const float* rows_f32, const uint16_t* rows_bf16, int64_t rows_stride,
                    const float* expert_weights, const int32_t* choice_to_row, int64_t tokens, int32_t top_k,
                    int64_t cols, float* out, cudaStream_t stream) {
-  Launch(CombineKernel, dim3(tokens, CeilDiv(cols, 2 * kCombineThreads)), dim3(kCombineThreads), 0, stream, counts, rows_f32, rows_bf16, rows_stride,
-         expert_weights, choice_to_row, tokens, top_k, cols, out);
+  Launch(CombineKernel, GridOfRows(tokens, cols, kCombineThreads), dim3(kCombineThreads), 0, stream, counts, rows_f32,
+         rows_bf16, rows_stride, expert_weights, choice_to_row, tokens, top_k, cols, out);
 }
 
 }  // namespace switchyard::cuda

@@ -10,6 +10,8 @@ namespace switchyard::cuda {
 namespace {
 
 constexpr int kSmallDim = 128;  // of keys that get tiles of their own, which only tests and small models have
+// That a last block merges, which has up to 32 heads of 2 KB for each: 8 chunks take it some 5 us.
+constexpr int64_t kMaxChunksOfLastBlock = 8;
 
 // What the blocks of a launch are: (item, chunk if split, group of heads), the last fastest. An item is a tile of rows,
 // or where `tiles` is null a row of step.decode_rows.
@@ -70,6 +72,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
         block.ForColumns([&](int n, int c, int d) { to[2 + d] = block.chunk.out[t][n][2 * i + c]; });
       });
     });
+    if (items.max_chunks > kMaxChunksOfLastBlock) return;
     const int32_t first_head = group * Tile::kSlots;
     if (!IsLastBlock(scratch.finished + item * args.num_heads + first_head, chunks.last - chunks.first + 1)) return;
     for (int s = block.warp; s < Tile::kSlots && first_head + s < args.num_heads; s += Tile::kWarps) {
@@ -134,6 +137,9 @@ void LaunchLatentSplit(const DeviceStep& step, const AttentionArgs& args, int64_
                        int64_t max_chunks, const float* q, const DecodeScratch& scratch, Planes out,
                        cudaStream_t stream) {
   LaunchItems<true>(step, args, {nullptr, first, max_chunks, 0}, rows * max_chunks, q, scratch, out, stream);
+  if (max_chunks > kMaxChunksOfLastBlock) {
+    LaunchMergeChunks(step, args, first, rows, max_chunks, scratch.partials, out, stream);
+  }
 }
 
 void LaunchLatentRows(const DeviceStep& step, const AttentionArgs& args, int64_t rows, const float* q, Planes out,

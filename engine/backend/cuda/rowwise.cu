@@ -15,10 +15,8 @@ constexpr int kMostThreads = 1024;
 // Of a kernel that sums over a row.
 int ThreadsPerRow(int64_t cols) { return cols > 4 * kThreads ? kMostThreads : kThreads; }
 
-// Of one that does not: several blocks share a row's columns, two for each thread.
-dim3 GridOf(int64_t rows, int64_t cols) { return dim3(rows, CeilDiv(cols, 2 * kThreads)); }
-__device__ __forceinline__ int64_t FirstCol() { return static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; }
-__device__ __forceinline__ int64_t ColStep() { return static_cast<int64_t>(gridDim.y) * blockDim.x; }
+// Of one that does not.
+dim3 GridOf(int64_t rows, int64_t cols) { return GridOfRows(rows, cols, kThreads); }
 
 // Writes one element of a row to the planes that there are.
 __device__ __forceinline__ void Store(Planes out, int64_t row, int64_t cols, int64_t col, float value) {

@@ -8,7 +8,7 @@ foreach(name activations cublas cuda_backend cuda_backend_attention cuda_backend
   list(APPEND SWITCHYARD_CUDA_HOST_SOURCES ${SWITCHYARD_CUDA_DIR}/${name}.cc)
 endforeach()
 set(SWITCHYARD_CUDA_KERNEL_SOURCES)
-foreach(name activate attention_decode attention_experts attention_f32 attention_prefill expert_rows group_by_expert grouped_gemm
-        latent_attention linear_per_part rope_and_cache router rowwise sampling wgmma_gemm)
+foreach(name activate attention_decode attention_experts attention_f32 attention_prefill expert_rows group_by_expert
+        grouped_gemm latent_attention linear_per_part rope_and_cache router rowwise sampling wgmma_gemm)
   list(APPEND SWITCHYARD_CUDA_KERNEL_SOURCES ${SWITCHYARD_CUDA_DIR}/${name}.cu)
 endforeach()

@@ -11,6 +11,11 @@ namespace switchyard::cuda {
 inline constexpr int kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffu;
 
+// Blocks of kernels that go over rows, of which several share a row's columns, two for each thread.
+inline dim3 GridOfRows(int64_t rows, int64_t cols, int threads) { return dim3(rows, CeilDiv(cols, 2 * threads)); }
+__device__ __forceinline__ int64_t FirstCol() { return static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ int64_t ColStep() { return static_cast<int64_t>(gridDim.y) * blockDim.x; }
+
 __device__ __forceinline__ float Bf16Bits(uint16_t value) { return __uint_as_float(static_cast<uint32_t>(value) << 16); }
 __device__ __forceinline__ uint16_t ToBf16Bits(float value) { return static_cast<uint16_t>(PackBf16(value, 0.0f)); }
 

@@ -17,7 +17,7 @@
 
 namespace switchyard::cuda {
 
-// Never written after loading, which ends by waiting: products load weights before the kernels ahead of them have ended.
+// Never written after loading, which ends by waiting: products load weights before the kernels ahead of them end.
 struct CudaWeight final : public Weight {
   int64_t out_features() const override { return out; }
   int64_t bytes() const override { return data.bytes() + bias.bytes(); }

@@ -21,11 +21,11 @@ inline bool KernelsOverlap() {
   return overlap;
 }
 
-// Blocks of `kernel` may have so much dynamic shared memory: more than 48 KiB has to be asked for. What was asked for is
-// never lowered, as a recorded launch may need it.
+// Blocks of `kernel` may have so much dynamic shared memory: more than 48 KiB has to be asked for. What was asked for
+// is never lowered, as a recorded launch may need it.
 inline void AllowShared(const void* kernel, size_t shared_bytes) {
   constexpr size_t kDefaultLimit = 48 << 10;
-  if (shared_bytes <= kDefaultLimit) return;
+  if (shared_bytes <= kDefaultLimit / 2) return;  // no kernel has more than the other half as static variables
   cudaFuncAttributes attributes = {};
   cudaFuncGetAttributes(&attributes, kernel);
   const int bytes = static_cast<int>(shared_bytes);
@@ -33,8 +33,8 @@ inline void AllowShared(const void* kernel, size_t shared_bytes) {
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
 
-// Starts `kernel`, which calls BeginKernel, on `stream` with `shared_bytes` of dynamic shared memory. A failure stays in
-// cudaPeekAtLastError.
+// Starts `kernel`, which calls BeginKernel, on `stream` with `shared_bytes` of dynamic shared memory. A failure stays
+// in cudaPeekAtLastError.
 template <typename... Parameters, typename... Arguments>
 void Launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             Arguments&&... arguments) {

@@ -40,7 +40,7 @@ const Case kCases[] = {{"grouped_with_sinks", 6, 2, 32, 0, true},
 // A sequence whose keys and values lie in the cache.
 class Sequence {
  public:
-  explicit Sequence(const Case& c) {
+  explicit Sequence(const Case& c, int32_t num_tokens = kTokens) : num_tokens_(num_tokens) {
     auto backend = cuda::CreateCudaBackend({});
     EXPECT_TRUE(backend.ok()) << backend.status();
     backend_ = *std::move(backend);
@@ -54,15 +54,15 @@ class Sequence {
       sinks_ = Load(RandomTensor(1, c.num_heads, 1, DType::kF32), WeightUse::kVector);
       shape_.sinks = sinks_.get();
     }
-    constexpr int32_t kBlocks = (kTokens + kBlockSize - 1) / kBlockSize;
-    cache_ = *backend_->AllocateKvCache({1, kBlocks, kBlockSize, c.num_kv_heads, c.head_dim, DType::kBF16});
-    EXPECT_TRUE(backend_->PrepareScratch(kTokens).ok());
-    table_.resize(kBlocks);
+    const int32_t num_blocks = (num_tokens + kBlockSize - 1) / kBlockSize;
+    cache_ = *backend_->AllocateKvCache({1, num_blocks, kBlockSize, c.num_kv_heads, c.head_dim, DType::kBF16});
+    EXPECT_TRUE(backend_->PrepareScratch(num_tokens).ok());
+    table_.resize(static_cast<size_t>(num_blocks));
     std::iota(table_.rbegin(), table_.rend(), 0);
-    const auto values = Load(RandomTensor(kTokens, shape_.qkv_size(), 2, DType::kF32), WeightUse::kEmbedding);
-    std::vector<int32_t> ids(kTokens);
+    const auto values = Load(RandomTensor(num_tokens, shape_.qkv_size(), 2, DType::kF32), WeightUse::kEmbedding);
+    std::vector<int32_t> ids(static_cast<size_t>(num_tokens));
     std::iota(ids.begin(), ids.end(), 0);
-    qkv_ = *backend_->AllocateMatrix(kTokens, shape_.qkv_size());
+    qkv_ = *backend_->AllocateMatrix(num_tokens, shape_.qkv_size());
     backend_->Embed(ids, *values, qkv_);
     backend_->PrepareQkv(shape_, Prefill(), nullptr, nullptr, 0, *cache_, qkv_);
     EXPECT_TRUE(backend_->Wait().ok());
@@ -70,9 +70,13 @@ class Sequence {
 
   // Rows [first, first + count), as part of the whole prompt in one run.
   std::vector<float> InPrefill(int32_t first, int32_t count) {
-    if (prefill_.empty()) prefill_ = Attend(Prefill(), 0, kTokens);
+    if (prefill_.empty()) prefill_ = Attend(Prefill(), 0, num_tokens_);
     const auto begin = prefill_.begin() + first * shape_.q_size();
     return {begin, begin + count * shape_.q_size()};
+  }
+  // The same, as a run of their own.
+  std::vector<float> InRun(int32_t first, int32_t count) {
+    return Attend({{0, count, first, table_.data()}}, first, count);
   }
   // The same, as sequences of their own in one step.
   std::vector<float> InDecode(int32_t first, int32_t count) {
@@ -86,7 +90,7 @@ class Sequence {
     const TensorReader* const parts[] = {&tensor};
     return *backend_->LoadWeight(parts, {}, DType::kF32, use);
   }
-  std::vector<AttentionSlice> Prefill() const { return {{0, kTokens, 0, table_.data()}}; }
+  std::vector<AttentionSlice> Prefill() const { return {{0, num_tokens_, 0, table_.data()}}; }
 
   std::vector<float> Attend(const std::vector<AttentionSlice>& slices, int64_t first, int64_t rows) {
     const Matrix out = *backend_->AllocateMatrix(rows, shape_.q_size());
@@ -98,6 +102,7 @@ class Sequence {
     return {view.begin(), view.end()};
   }
 
+  const int32_t num_tokens_;
   std::unique_ptr<Backend> backend_;
   AttentionShape shape_;
   std::unique_ptr<Weight> sinks_;
@@ -141,6 +146,15 @@ TEST_F(AttentionDecodeTest, SplitRowsHaveTheBitsOfAPrefillInAnyOrderAndAgain) {
       }
     }
   }
+}
+
+// More chunks than a last block merges: a launch of its own does.
+TEST_F(AttentionDecodeTest, SoHaveRowsOfManyChunks) {
+  constexpr int32_t kLong = 33 * 256 + 3;
+  Sequence sequence({"many_chunks", 4, 2, 32, 0, true}, kLong);
+  const std::vector<float> expected = sequence.InRun(kLong - 3, 3), actual = sequence.InDecode(kLong - 3, 3);
+  ASSERT_EQ(actual.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) ASSERT_EQ(actual[i], expected[i]) << "element " << i;
 }
 
 }  // namespace

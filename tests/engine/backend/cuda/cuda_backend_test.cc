@@ -81,41 +81,56 @@ TEST_P(StepTest, RecordedStepsOfATightLimitGiveTheSameBits) {
   }
 }
 
-// In one launch and in two.
-TEST(CudaBackendTest, OrderOfThreadsDoesNotMatterToTheSumsOfARouter) {
-  constexpr int32_t kExperts = 40, kWidth = 50;
+// In one launch and in two, with one step over a part of the width and with two.
+TEST(CudaBackendTest, OrderAndOtherTokensDoNotMatterToARouter) {
+  using cuda_emulation::BlockOrder;
+  using cuda_emulation::ThreadOrder;
+  constexpr int32_t kExperts = 70, kTopK = 2, kFew = 5;
   RouterConfig config;
   config.num_experts = kExperts;
-  config.top_k = 2;
-  for (const int32_t num_tokens : {5, 60, 300}) {
-    std::vector<float> sums;
-    std::vector<double> squares;
-    for (const auto order : {cuda_emulation::ThreadOrder::kForward, cuda_emulation::ThreadOrder::kReverse}) {
-      auto backend = MakeCudaBackend();
-      const MemoryReader router_reader = RandomTensor(kExperts, kWidth, 1, DType::kF32);
-      const MemoryReader in_reader = RandomTensor(num_tokens, kWidth, 2, DType::kF32);
-      const TensorReader* const parts[] = {&router_reader};
-      const TensorReader* const tokens[] = {&in_reader};
-      const TensorReader* const biases[] = {nullptr};
-      const auto router = *backend->LoadWeight(parts, biases, DType::kF32, WeightUse::kRouter);
-      const auto table = *backend->LoadWeight(tokens, biases, DType::kF32, WeightUse::kEmbedding);
-      const Matrix in = *backend->AllocateMatrix(num_tokens, kWidth);
-      Routing routing = *backend->AllocateRouting(num_tokens, config);
-      ASSERT_TRUE(backend->PrepareScratch(num_tokens).ok());
-      std::vector<int32_t> ids(static_cast<size_t>(num_tokens));
-      std::iota(ids.begin(), ids.end(), 0);
-      cuda_emulation::SetThreadOrder(order);
-      backend->Embed(ids, *table, in);
-      backend->Route(in, *router, config, &routing);
-      const absl::Status status = backend->Wait();
-      cuda_emulation::SetThreadOrder(cuda_emulation::ThreadOrder::kForward);
-      ASSERT_TRUE(status.ok()) << status;
-      sums.insert(sums.end(), routing.probability_sums, routing.probability_sums + kExperts);
-      squares.push_back(*routing.squared_logsumexp_sum);
+  config.top_k = kTopK;
+  for (const int32_t width : {50, 2600}) {
+    std::vector<float> weights_of_few;
+    for (const int32_t num_tokens : {kFew, 60, 150}) {
+      SCOPED_TRACE(std::to_string(num_tokens) + " tokens of " + std::to_string(width));
+      std::vector<float> sums;
+      std::vector<double> squares;
+      for (const auto& [threads, blocks] : {std::pair{ThreadOrder::kForward, BlockOrder::kForward},
+                                            {ThreadOrder::kReverse, BlockOrder::kReverse},
+                                            {ThreadOrder::kForward, BlockOrder::kShuffled}}) {
+        auto backend = MakeCudaBackend();
+        const MemoryReader router_reader = RandomTensor(kExperts, width, 1, DType::kF32);
+        const MemoryReader in_reader = RandomTensor(num_tokens, width, 2, DType::kF32);
+        const TensorReader* const parts[] = {&router_reader};
+        const TensorReader* const tokens[] = {&in_reader};
+        const TensorReader* const biases[] = {nullptr};
+        const auto router = *backend->LoadWeight(parts, biases, DType::kF32, WeightUse::kRouter);
+        const auto table = *backend->LoadWeight(tokens, biases, DType::kF32, WeightUse::kEmbedding);
+        const Matrix in = *backend->AllocateMatrix(num_tokens, width);
+        Routing routing = *backend->AllocateRouting(num_tokens, config);
+        ASSERT_TRUE(backend->PrepareScratch(num_tokens).ok());
+        std::vector<int32_t> ids(static_cast<size_t>(num_tokens));
+        std::iota(ids.begin(), ids.end(), 0);
+        cuda_emulation::SetThreadOrder(threads);
+        cuda_emulation::SetBlockOrder(blocks);
+        backend->Embed(ids, *table, in);
+        backend->Route(in, *router, config, &routing);
+        const absl::Status status = backend->Wait();
+        cuda_emulation::SetThreadOrder(ThreadOrder::kForward);
+        cuda_emulation::SetBlockOrder(BlockOrder::kForward);
+        ASSERT_TRUE(status.ok()) << status;
+        sums.insert(sums.end(), routing.probability_sums, routing.probability_sums + kExperts);
+        squares.push_back(*routing.squared_logsumexp_sum);
+        const std::vector<float> weights(routing.expert_weights, routing.expert_weights + kFew * kTopK);
+        if (weights_of_few.empty()) weights_of_few = weights;
+        EXPECT_EQ(weights, weights_of_few);
+      }
+      EXPECT_GT(squares[0], 0.0);
+      for (size_t run = 1; run < squares.size(); ++run) {
+        EXPECT_EQ(squares[run], squares[0]);
+        for (size_t e = 0; e < kExperts; ++e) EXPECT_EQ(sums[run * kExperts + e], sums[e]) << "expert " << e;
+      }
     }
-    EXPECT_GT(squares[0], 0.0);
-    EXPECT_EQ(squares[0], squares[1]);
-    for (size_t e = 0; e < kExperts; ++e) EXPECT_EQ(sums[e], sums[kExperts + e]) << "expert " << e;
   }
 }
 

@@ -21,7 +21,7 @@ constexpr int32_t kTokens = 290, kLast = 3, kNope = 4, kRope = 64, kLatent = 512
 
 class LatentRun {
  public:
-  explicit LatentRun(int32_t num_heads) {
+  explicit LatentRun(int32_t num_heads, int32_t num_tokens = kTokens) : num_tokens_(num_tokens) {
     auto backend = cuda::CreateCudaBackend({});
     EXPECT_TRUE(backend.ok()) << backend.status();
     backend_ = *std::move(backend);
@@ -33,27 +33,27 @@ class LatentRun {
     shape_.qk_norm_eps = 1e-6f;
     shape_.rope_interleaved = true;
     for (int32_t m = 0; m < kRope / 2; ++m) shape_.rope_inv_freq.push_back(std::pow(0.8f, static_cast<float>(m)));
-    constexpr int32_t kBlocks = (kTokens + 15) / 16;
-    cache_ = *backend_->AllocateKvCache({1, kBlocks, 16, 1, shape_.head_dim, DType::kBF16, kLatent});
-    EXPECT_TRUE(backend_->PrepareScratch(kTokens).ok());
+    const int32_t num_blocks = (num_tokens + 15) / 16;
+    cache_ = *backend_->AllocateKvCache({1, num_blocks, 16, 1, shape_.head_dim, DType::kBF16, kLatent});
+    EXPECT_TRUE(backend_->PrepareScratch(num_tokens_).ok());
     norm_ = Load(RandomTensor(1, kLatent, 1, DType::kF32), WeightUse::kVector);
-    table_.resize(kBlocks);
+    table_.resize(static_cast<size_t>(num_blocks));
     std::iota(table_.rbegin(), table_.rend(), 0);
-    Prepare({{0, kTokens, 0, table_.data()}}, Matrix(kTokens, shape_.head_dim, 2));
+    Prepare({{0, num_tokens_, 0, table_.data()}}, Matrix(num_tokens_, shape_.head_dim, 2));
     queries_ = Matrix(kLast, shape_.q_size(), 3);
   }
 
   // The last rows of the sequence in one run, or each on its own in one step or in steps of their own.
-  std::vector<float> Run() { return Attend({{0, kLast, kTokens - kLast, table_.data()}}, 0, kLast); }
+  std::vector<float> Run() { return Attend({{0, kLast, num_tokens_ - kLast, table_.data()}}, 0, kLast); }
   std::vector<float> Together() {
     std::vector<AttentionSlice> slices;
-    for (int32_t i = 0; i < kLast; ++i) slices.push_back({i, 1, kTokens - kLast + i, table_.data()});
+    for (int32_t i = 0; i < kLast; ++i) slices.push_back({i, 1, num_tokens_ - kLast + i, table_.data()});
     return Attend(slices, 0, kLast);
   }
   std::vector<float> Alone() {
     std::vector<float> all;
     for (int32_t i = 0; i < kLast; ++i) {
-      const std::vector<float> row = Attend({{0, 1, kTokens - kLast + i, table_.data()}}, i, 1);
+      const std::vector<float> row = Attend({{0, 1, num_tokens_ - kLast + i, table_.data()}}, i, 1);
       all.insert(all.end(), row.begin(), row.end());
     }
     return all;
@@ -93,6 +93,7 @@ class LatentRun {
     return {view.begin(), view.end()};
   }
 
+  const int32_t num_tokens_;
   std::unique_ptr<Backend> backend_;
   AttentionShape shape_;
   std::unique_ptr<KvCache> cache_;
@@ -135,6 +136,14 @@ TEST_F(LatentAttentionOnDeviceTest, BitsDoNotDependOnSharedMemoryThreadsOrSplitt
       ExpectSame(run.Alone(), expected, what + "alone again");
     }
   }
+}
+
+// More chunks than a last block merges: a launch of its own does.
+TEST_F(LatentAttentionOnDeviceTest, NorOnWhoMergesManyChunks) {
+  LatentRun run(3, 8 * 256 + 20);
+  const std::vector<float> expected = run.Run();
+  ExpectSame(run.Together(), expected, "together");
+  ExpectSame(run.Alone(), expected, "alone");
 }
 
 }  // namespace
