@@ -5,13 +5,13 @@
 
 #include <memory>
 #include <numeric>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "emulation.h"
 #include "engine/backend/cuda/cuda_backend.h"
+#include "tests/engine/backend/cuda/emulated_attention.h"
 #include "tests/engine/backend/memory_reader.h"
 
 namespace switchyard {
@@ -51,7 +51,7 @@ class Sequence {
     shape_.sliding_window = c.sliding_window;
     shape_.has_sinks = c.has_sinks;
     if (c.has_sinks) {
-      sinks_ = Load(RandomTensor(1, c.num_heads, 1, DType::kF32), WeightUse::kVector);
+      sinks_ = LoadF32(*backend_, RandomTensor(1, c.num_heads, 1, DType::kF32), WeightUse::kVector);
       shape_.sinks = sinks_.get();
     }
     const int32_t num_blocks = (num_tokens + kBlockSize - 1) / kBlockSize;
@@ -59,7 +59,8 @@ class Sequence {
     EXPECT_TRUE(backend_->PrepareScratch(num_tokens).ok());
     table_.resize(static_cast<size_t>(num_blocks));
     std::iota(table_.rbegin(), table_.rend(), 0);
-    const auto values = Load(RandomTensor(num_tokens, shape_.qkv_size(), 2, DType::kF32), WeightUse::kEmbedding);
+    const MemoryReader tensor = RandomTensor(num_tokens, shape_.qkv_size(), 2, DType::kF32);
+    const auto values = LoadF32(*backend_, tensor, WeightUse::kEmbedding);
     std::vector<int32_t> ids(static_cast<size_t>(num_tokens));
     std::iota(ids.begin(), ids.end(), 0);
     qkv_ = *backend_->AllocateMatrix(num_tokens, shape_.qkv_size());
@@ -86,20 +87,10 @@ class Sequence {
   }
 
  private:
-  std::unique_ptr<Weight> Load(const MemoryReader& tensor, WeightUse use) {
-    const TensorReader* const parts[] = {&tensor};
-    return *backend_->LoadWeight(parts, {}, DType::kF32, use);
-  }
   std::vector<AttentionSlice> Prefill() const { return {{0, num_tokens_, 0, table_.data()}}; }
 
   std::vector<float> Attend(const std::vector<AttentionSlice>& slices, int64_t first, int64_t rows) {
-    const Matrix out = *backend_->AllocateMatrix(rows, shape_.q_size());
-    const Matrix qkv = {static_cast<float*>(qkv_.data) + first * qkv_.cols, rows, qkv_.cols};
-    backend_->Attention(shape_, slices, 0, *cache_, qkv, out);
-    const absl::Status status = backend_->Wait();
-    EXPECT_TRUE(status.ok()) << status;
-    const std::span<const float> view = backend_->HostView(out);
-    return {view.begin(), view.end()};
+    return AttendRows(*backend_, shape_, *cache_, slices, qkv_, first, rows);
   }
 
   const int32_t num_tokens_;
@@ -112,14 +103,7 @@ class Sequence {
   std::vector<float> prefill_;
 };
 
-class AttentionDecodeTest : public ::testing::Test {
- protected:
-  void TearDown() override {
-    cuda_emulation::SetSharedMemory(cuda_emulation::kMaxSharedMemory);
-    cuda_emulation::SetThreadOrder(ThreadOrder::kForward);
-    cuda_emulation::SetBlockOrder(BlockOrder::kForward);
-  }
-};
+using AttentionDecodeTest = EmulatedDeviceTest;
 
 TEST_F(AttentionDecodeTest, SplitRowsHaveTheBitsOfAPrefillInAnyOrderAndAgain) {
   struct Device {

@@ -6,12 +6,12 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "emulation.h"
 #include "engine/backend/cuda/cuda_backend.h"
+#include "tests/engine/backend/cuda/emulated_attention.h"
 #include "tests/engine/backend/memory_reader.h"
 
 namespace switchyard {
@@ -36,7 +36,7 @@ class LatentRun {
     const int32_t num_blocks = (num_tokens + 15) / 16;
     cache_ = *backend_->AllocateKvCache({1, num_blocks, 16, 1, shape_.head_dim, DType::kBF16, kLatent});
     EXPECT_TRUE(backend_->PrepareScratch(num_tokens_).ok());
-    norm_ = Load(RandomTensor(1, kLatent, 1, DType::kF32), WeightUse::kVector);
+    norm_ = LoadF32(*backend_, RandomTensor(1, kLatent, 1, DType::kF32), WeightUse::kVector);
     table_.resize(static_cast<size_t>(num_blocks));
     std::iota(table_.rbegin(), table_.rend(), 0);
     Prepare({{0, num_tokens_, 0, table_.data()}}, Matrix(num_tokens_, shape_.head_dim, 2));
@@ -60,14 +60,9 @@ class LatentRun {
   }
 
  private:
-  std::unique_ptr<Weight> Load(const MemoryReader& tensor, WeightUse use) {
-    const TensorReader* const parts[] = {&tensor};
-    return *backend_->LoadWeight(parts, {}, DType::kF32, use);
-  }
-
   // Random, uploaded by looking rows up in a table.
   switchyard::Matrix Matrix(int64_t rows, int64_t cols, uint64_t seed) {
-    const auto table = Load(RandomTensor(rows, cols, seed, DType::kF32), WeightUse::kEmbedding);
+    const auto table = LoadF32(*backend_, RandomTensor(rows, cols, seed, DType::kF32), WeightUse::kEmbedding);
     std::vector<int32_t> ids(static_cast<size_t>(rows));
     std::iota(ids.begin(), ids.end(), 0);
     const switchyard::Matrix matrix = *backend_->AllocateMatrix(rows, cols);
@@ -83,14 +78,7 @@ class LatentRun {
   }
 
   std::vector<float> Attend(const std::vector<AttentionSlice>& slices, int64_t first, int64_t rows) {
-    const switchyard::Matrix out = *backend_->AllocateMatrix(rows, shape_.out_size());
-    const switchyard::Matrix queries = {static_cast<float*>(queries_.data) + first * queries_.cols, rows,
-                                        queries_.cols};
-    backend_->Attention(shape_, slices, 0, *cache_, queries, out);
-    const absl::Status status = backend_->Wait();
-    EXPECT_TRUE(status.ok()) << status;
-    const std::span<const float> view = backend_->HostView(out);
-    return {view.begin(), view.end()};
+    return AttendRows(*backend_, shape_, *cache_, slices, queries_, first, rows);
   }
 
   const int32_t num_tokens_;
@@ -102,14 +90,7 @@ class LatentRun {
   switchyard::Matrix queries_;
 };
 
-class LatentAttentionOnDeviceTest : public ::testing::Test {
- protected:
-  void TearDown() override {
-    cuda_emulation::SetSharedMemory(cuda_emulation::kMaxSharedMemory);
-    cuda_emulation::SetThreadOrder(cuda_emulation::ThreadOrder::kForward);
-    cuda_emulation::SetBlockOrder(cuda_emulation::BlockOrder::kForward);
-  }
-};
+using LatentAttentionOnDeviceTest = EmulatedDeviceTest;
 
 void ExpectSame(const std::vector<float>& actual, const std::vector<float>& expected, const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
